@@ -47,7 +47,7 @@ resolve_kernel() {
 	# With a signed image if possible: only that one can be booted.
 	found=$(in_archive "linux-binary-$series.*+$flavour" | tail -n1)
 	[ -n "$found" ] || found=$(in_archive "linux-headers-$series.*+$flavour" | tail -n1)
-	[ -n "$found" ] || found=$(in_archive "linux-binary-*+$flavour" | tail -n1)
+	[ -n "$found" ] || found=$(in_archive "linux-binary-*+$flavour" | grep -v unsigned | tail -n1)
 	[ -n "$found" ] || die "the archive has no kernel like $KERNEL"
 	found=${found#linux-*-}
 	say "NOTE: the archive no longer has kernel $KERNEL: using $found instead"

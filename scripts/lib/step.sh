@@ -9,6 +9,10 @@ STEP_TEXT='' STEP_LOG='' STEP_TICKER=''
 # reaches it.
 step() {
 	local name=$1 begin=$SECONDS
+	# In a condition bash would carry on after an error, and keep what is broken.
+	# shellcheck disable=SC2155  # that the error is masked is the point
+	local carries_on=$(false; echo yes)
+	[ -z "$carries_on" ] || die "step $name was called in a condition"
 	STEP_TEXT=$2
 	STEP_LOG=$DMS_CACHE/log/$name.log
 	shift 2
