@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The guest: its disk, which no kernel is part of, and for each kernel the image
-# that boots and a disk with its modules. The stock kernel has nvme and ext4 built
-# in, so these two disks need no initramfs.
+# The guest: its tree, and for each kernel the image that boots and a disk of the
+# tree with the kernel's modules. One disk, for the order in which nvme finds several
+# is chance. The stock kernel has nvme and ext4 built in, so no initramfs is needed.
 
 GUEST_PACKAGES=$TOP/scripts/lib/packages-guest
 
@@ -11,7 +11,6 @@ GUEST_INIT='#!/bin/bash
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mountpoint -q /dev || mount -t devtmpfs dev /dev
-mount -o ro /dev/nvme0n2 /lib/modules
 modprobe -q virtio_blk
 mount -o ro /dev/vda /payload
 exec /payload/.vm/init
@@ -29,8 +28,8 @@ global { event_activation = 0  use_lvmpolld = 0 }
 backup { backup = 0  archive = 0 }
 '
 
-# image FOLDER FILE: a disk made from a folder, with room to spare of 1/4 and 64 MiB.
-# Runs in the build root.
+# image FOLDER FILE [FROM TO]...: a disk made from a folder, with what is mounted
+# there, and with room to spare of 1/4 and 64 MiB. Made in the build root.
 # shellcheck disable=SC2016
 IMAGE='
 	blocks=$(du -s --block-size=4096 "$1" | cut -f1)
@@ -38,12 +37,13 @@ IMAGE='
 	mke2fs -q -t ext4 -b 4096 -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard \
 		-d "$1" "$2" $((blocks + blocks / 4 + 16384))
 '
-image() { root_run "$(dirname "$2")" /mnt -- sh -euc "$IMAGE" image "$1" "/mnt/${2##*/}"; }
+image() {
+	local from=$1 to=$2
+	shift 2
+	root_run "$from" /mnt "$@" -- sh -euc "$IMAGE" image /mnt "$to"
+}
 
 make_guest() {
-	local final=$OUT
-	OUT=$final/tree
-	mkdir "$OUT"
 	make_tree "$@"
 	printf '%s' "$GUEST_INIT" >"$OUT/sbin/vm-init"
 	chmod 755 "$OUT/sbin/vm-init"
@@ -54,17 +54,15 @@ make_guest() {
 	printf '127.0.0.1 localhost guest\n' >"$OUT/etc/hosts"
 	ln -sf /proc/self/mounts "$OUT/etc/mtab"
 	rm -rf "$OUT"/var/lib/apt/lists/* "$OUT"/var/cache/apt/*
-	image "$OUT" "$final/root.img"
-	rm -rf --one-file-system "$OUT"
 }
 
-# GUEST: the folder of the guest's disk.
+# GUEST: the guest's tree.
 guest() {
 	local -a packages
 	base_tree
 	mapfile -t packages < <(grep -v '^#' "$GUEST_PACKAGES")
 	cached "guest-$(key "${BASE##*/}" @make_tree @make_guest "$GUEST_INIT" "$GUEST_LVM" \
-		"$IMAGE" "${packages[@]}")" "guest's disk" make_guest "${packages[@]}"
+		"${packages[@]}")" "guest: tools for the tests" make_guest "${packages[@]}"
 	GUEST=$CACHED
 }
 
@@ -77,21 +75,23 @@ make_boot() {
 	# The list of what is built in has a package of its own.
 	fetch "$package" "linux-modules-$name" "linux-base-$name"
 	mv "$(find "$OUT/deb/x" -name 'vmlinuz*' | head -n1)" "$OUT/vmlinuz"
-	modules_image "$OUT/deb/x" "$name"
+	guest_disk "$OUT/deb/x" "$name"
 	rm -rf "$OUT/deb"
 }
 
-# modules_image FOLDER NAME: from FOLDER/usr/lib/modules.
-modules_image() {
-	[ -d "$1/usr/lib/modules" ] || { mkdir -p "$1/usr/lib" && mv "$1/lib/modules" "$1/usr/lib/"; }
-	root_run -- /sbin/depmod -b "$1/usr" "$2"
-	image "$1/usr/lib/modules" "$OUT/modules.img"
+# guest_disk FOLDER NAME: with the modules in FOLDER.
+guest_disk() {
+	local modules=$1/usr/lib/modules
+	[ -d "$modules" ] || modules=$1/lib/modules
+	root_run "$modules" /mnt/lib/modules -- /sbin/depmod -b /mnt "$2"
+	image "$GUEST" "$OUT/root.img" "$modules" /mnt/usr/lib/modules
 }
 
 # BOOT: the folder of what boots kernel WORD (see resolve_kernel).
 boot() {
 	resolve_kernel "${1:-}"
-	cached "boot-$KERNEL-$(key "${ROOT##*/}" @make_boot @modules_image "$IMAGE")" \
-		"kernel $KERNEL: image and modules" make_boot "$KERNEL"
+	guest
+	cached "boot-$KERNEL-$(key "${GUEST##*/}" @make_boot @guest_disk @image "$IMAGE")" \
+		"kernel $KERNEL: its image and disk" make_boot "$KERNEL"
 	BOOT=$CACHED
 }
