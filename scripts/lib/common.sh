@@ -13,9 +13,11 @@ export DMS_CACHE
 MAIN_PID=$BASHPID
 
 say() { printf '%s\n' "$*" >&2; }
+# What "die" exits with, for a script whose statuses mean something.
+DIE_STATUS=1
 die() {
 	printf '%s: %s\n' "${0##*/}" "$*" >&2
-	exit 1
+	exit "$DIE_STATUS"
 }
 
 need_root() {
@@ -31,4 +33,9 @@ open_cache() {
 	mkdir -p "$DMS_CACHE"
 	DMS_CACHE=$(cd "$DMS_CACHE" && pwd -P)
 	mkdir -p "$DMS_CACHE/lock" "$DMS_CACHE/log" "$DMS_CACHE/run"
+}
+
+# place FROM TO: copy, unless it is the same already; never half a file.
+place() {
+	cmp -s "$1" "$2" || { cp "$1" "$2.tmp" && mv "$2.tmp" "$2"; }
 }

@@ -57,7 +57,7 @@ resolve_kernel() {
 }
 
 kernel_key() {
-	KERNEL_KEY=kernel-$KERNEL-$(key "${ROOT##*/}" @make_kernel @prepare_kernel "$PREPARE")
+	KERNEL_KEY=kernel-$KERNEL-$(key "$SUITE" @make_kernel @prepare_kernel "$PREPARE")
 }
 
 # fetch PACKAGE...: unpack packages into $OUT without installing them.

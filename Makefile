@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door. Nothing but root, apt and a network is needed: what builds and
+# tests is set up by the scripts, in a cache outside the checkout.
+
+KERNEL ?=
+export KERNEL
+
+all: modules dms
+
+help:
+	@echo 'make               the module and the dms command, into build/'
+	@echo 'make modules       build/dm-snap-mv.ko, for the kernel in scripts/kernel-version'
+	@echo '                   KERNEL=7.3.4 another kernel of the archive, KERNEL=debug ours'
+	@echo 'make dms           build/dms, static, with its manual and completions'
+	@echo 'make demo          see it work, in a virtual machine'
+	@echo 'make test          all tests, native ones and those in virtual machines;'
+	@echo '                   TESTS=WORD those with WORD in their name'
+	@echo 'make check         format, lints, documents'
+	@echo 'make install       onto this machine, for the kernel that runs'
+	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
+	@echo 'make uninstall'
+	@echo 'make clean         remove build/'
+	@echo 'make distclean     and the cache: $$DMS_CACHE, or ~/.cache/dm-snap-mv'
+
+modules:
+	@scripts/build-module
+
+dms:
+	@scripts/build-dms
+
+demo: all
+	@scripts/vm tests/demo.sh
+
+test: all
+	@scripts/test
+
+check:
+	@scripts/check
+
+install: dms
+	@scripts/install
+
+uninstall:
+	@scripts/install --remove
+
+clean:
+	@scripts/clean
+
+distclean:
+	@scripts/clean --cache
+
+.PHONY: all help modules dms demo test check install uninstall clean distclean
+# The parts share a machine's cores by themselves.
+.NOTPARALLEL:
