@@ -95,7 +95,8 @@ make_kernel() {
 		awk '/^Version:/ { print $2; exit }')
 	fetch "linux-headers-$name=$version" "linux-source-$series=$version"
 	mkdir "$OUT/tree"
-	tar -C "$OUT/tree" --strip-components=1 -xf "$OUT/deb/x/usr/src/linux-source-$series.tar.xz"
+	chroot_run "$ROOT" "$OUT" /mnt -- tar -C /mnt/tree --strip-components=1 \
+		-xf "/mnt/deb/x/usr/src/linux-source-$series.tar.xz"
 	headers=$OUT/deb/x/usr/src/linux-headers-$name
 	cp "$headers/.config" "$headers/Module.symvers" "$OUT/tree/"
 	# Other flags or another compiler would give other symbol names.
