@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Garbage.
+//!
+//! A record is garbage when no live epoch of its timeline resolves to it. Live epochs are those
+//! that something is based on, invalid snapshots included, since what they have left can be read
+//! again should the store be repaired; and a snapshot's current epoch unless it is a ghost.
+//!
+//! A pass goes over a timeline's records once, in the order of their keys.
+
+use super::chunk_size::ChunkSize;
+use super::disk::cleaning_row::CleaningRow;
+use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
+use super::record_key::{RecordKey, RecordValue};
+use super::records::Metadata;
+use super::refusal::Refusal;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CleanStep {
+    /// Records looked at, and 1 for the end of a pass: what the step has used of its budget.
+    pub examined: u64,
+    /// COW chunks freed.
+    pub freed: u64,
+    /// The timeline it worked at; none: there is nothing to clean.
+    pub timeline: Option<TimelineId>,
+    /// That timeline is clean, or gone.
+    pub finished_timeline: bool,
+    /// Where the next step should begin: at the same timeline, or behind it when a pass has ended,
+    /// even if another one is needed there. So no timeline waits for ever for one that is deleted
+    /// from again and again.
+    pub next: TimelineId,
+}
+
+/// Looks at no more than `budget` records (at least 1) of the first timeline not below `from` that
+/// is to be cleaned, or else of the first of all, and removes those that are garbage. One call's
+/// changes belong into one transaction; how far it got is on disk.
+pub fn clean_step<M: Metadata>(
+    m: &mut M,
+    from: TimelineId,
+    budget: u64,
+) -> Result<CleanStep, M::Error> {
+    let next = match m.cleaning_from(from)? {
+        None => m.cleaning_from(TimelineId::LOWEST)?,
+        next => next,
+    };
+    let Some((t, row)) = next else {
+        return Ok(CleanStep {
+            examined: 0,
+            freed: 0,
+            timeline: None,
+            finished_timeline: false,
+            next: TimelineId::LOWEST,
+        });
+    };
+    let mut pass = Pass::new(m, t, row)?;
+    let mut examined = 0;
+    let mut ended = false;
+    while examined < budget && !ended {
+        examined += 1;
+        ended = !pass.examine(m)?;
+    }
+    let freed = pass.freed;
+    Ok(CleanStep {
+        examined,
+        freed,
+        timeline: Some(t),
+        finished_timeline: pass.end(m, ended)?,
+        next: match ended {
+            true => t.next().unwrap_or(TimelineId::LOWEST),
+            false => t,
+        },
+    })
+}
+
+/// How far a pass is, in percent, on a device of `size` sectors.
+pub fn percent(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
+    let end = chunk_size.end_of(size).unwrap_or(Chunk::MAX).get().max(1);
+    let chunk = row.cursor >> 24;
+    (chunk.min(end) * 100) / end
+}
+
+struct Pass {
+    t: TimelineId,
+    row: CleaningRow,
+    /// The epoch that a snapshot's head lives in.
+    head: Option<Epoch>,
+    /// Of a snapshot's timeline: the chunk of the record before the cursor, and the nearest record
+    /// of that chunk that stays.
+    newer: Option<(Chunk, Epoch)>,
+    /// COW chunks to be freed together: the first, and how many.
+    run: Option<(CowChunk, u64)>,
+    freed: u64,
+}
+
+impl Pass {
+    fn new<M: Metadata>(m: &M, t: TimelineId, row: CleaningRow) -> Result<Pass, M::Error> {
+        let snapshot = match t.is_origin() {
+            true => None,
+            false => m.snapshot(t)?,
+        };
+        if !row.drop && !t.is_origin() && snapshot.is_none() {
+            return Err(Refusal::Corrupt.into());
+        }
+        let chunk = Chunk::saturating(row.cursor >> 24);
+        Ok(Pass {
+            t,
+            row,
+            head: snapshot
+                .filter(|snapshot| !snapshot.ghost)
+                .map(|snapshot| snapshot.current_epoch),
+            newer: Epoch::new(row.newer).map(|epoch| (chunk, epoch)),
+            run: None,
+            freed: 0,
+        })
+    }
+
+    /// Looks at the next record; false when there is none.
+    fn examine<M: Metadata>(&mut self, m: &mut M) -> Result<bool, M::Error> {
+        let Some((key, value)) = m.record_from(self.t, self.row.cursor)? else {
+            return Ok(false);
+        };
+        let (chunk, epoch) = RecordKey::decode(self.t, key)?;
+        let alive = match (self.row.drop, self.t.is_origin()) {
+            (true, _) => false,
+            (false, true) => self.is_alive_in_origin(m, chunk, epoch)?,
+            (false, false) => self.is_alive_in_snapshot(m, chunk, epoch)?,
+        };
+        if !alive {
+            m.remove_record(self.t, key)?;
+            if let RecordValue::Cow(cow) = value {
+                self.free(m, cow)?;
+            }
+        }
+        self.row.cursor = key.checked_add(1).ok_or(Refusal::Corrupt)?;
+        Ok(true)
+    }
+
+    /// In an origin's timeline, the newest live epoch that can resolve to the record is the newest
+    /// not above its epoch; and it does unless a record stands between.
+    fn is_alive_in_origin<M: Metadata>(
+        &self,
+        m: &M,
+        chunk: Chunk,
+        epoch: Epoch,
+    ) -> Result<bool, M::Error> {
+        let Some((live, _)) = m.child_at_or_before(self.t, epoch)? else {
+            return Ok(false);
+        };
+        let own = RecordKey::new(self.t, chunk, epoch);
+        let first = m.record_from(self.t, RecordKey::new(self.t, chunk, live).get())?;
+        Ok(first.is_some_and(|(key, _)| key == own.get()))
+    }
+
+    /// In a snapshot's timeline, the live epochs that resolve to the record are those from its own
+    /// epoch up to the next record of the chunk, which the pass has just been at.
+    fn is_alive_in_snapshot<M: Metadata>(
+        &mut self,
+        m: &M,
+        chunk: Chunk,
+        epoch: Epoch,
+    ) -> Result<bool, M::Error> {
+        let newer = self.newer.filter(|&(of, _)| of == chunk);
+        let last = match newer {
+            Some((_, newer)) => newer.previous().ok_or(Refusal::Corrupt)?,
+            None => Epoch::MAX,
+        };
+        let child = m.child_at_or_before(self.t, last)?;
+        let alive = child.is_some_and(|(live, _)| live >= epoch)
+            || self.head.is_some_and(|head| epoch <= head && head <= last);
+        self.newer = match alive {
+            true => Some((chunk, epoch)),
+            false => newer,
+        };
+        Ok(alive)
+    }
+
+    /// Frees a COW chunk, together with those before it if they are neighbours.
+    fn free<M: Metadata>(&mut self, m: &mut M, cow: CowChunk) -> Result<(), M::Error> {
+        self.freed += 1;
+        match &mut self.run {
+            Some((start, len)) if start.checked_add(*len) == Some(cow) => {
+                *len += 1;
+                Ok(())
+            }
+            run => match run.replace((cow, 1)) {
+                Some((start, len)) => m.free_chunks(start, len),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Writes down where the pass is, or that it has ended. True when the timeline is finished.
+    fn end<M: Metadata>(mut self, m: &mut M, ended: bool) -> Result<bool, M::Error> {
+        if let Some((start, len)) = self.run {
+            m.free_chunks(start, len)?;
+        }
+        self.count(m)?;
+        self.row.freed = self.row.freed.saturating_add(self.freed);
+        let at = Chunk::saturating(self.row.cursor >> 24);
+        let newer = self.newer.filter(|&(of, _)| of == at);
+        self.row.newer = newer.map_or(0, |(_, epoch)| epoch.get());
+        if !ended {
+            m.put_cleaning(self.t, &self.row)?;
+        } else if self.row.again && !self.row.drop {
+            let row = CleaningRow {
+                freed: self.row.freed,
+                ..CleaningRow::default()
+            };
+            m.put_cleaning(self.t, &row)?;
+        } else {
+            m.remove_cleaning(self.t)?;
+            if self.row.drop {
+                m.drop_timeline(self.t)?;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Takes what was freed off the count in the timeline's row, if it still has one.
+    fn count<M: Metadata>(&self, m: &mut M) -> Result<(), M::Error> {
+        if self.freed == 0 {
+            return Ok(());
+        }
+        let left = |chunks: u64| chunks.checked_sub(self.freed).ok_or(Refusal::Corrupt);
+        if self.t.is_origin() {
+            let mut row = m.origin(self.t.origin())?.ok_or(Refusal::Corrupt)?;
+            row.chunks = left(row.chunks)?;
+            m.put_origin(&row)
+        } else if let Some(mut row) = m.snapshot(self.t)? {
+            row.chunks = left(row.chunks)?;
+            m.put_snapshot(self.t.origin(), &row)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known of an origin.
+
+use super::super::ids::{Chunk, Epoch, OriginNr, Tag, TimelineId};
+use super::super::refusal::Refusal;
+use super::bytes::{Reader, ShortBytes, Writer};
+
+/// Most bytes of an origin id.
+pub const ID_MAX: usize = 255;
+
+/// An origin id: bytes without control characters, at least one.
+pub type OriginId = ShortBytes<ID_MAX>;
+
+/// A rollback that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// The snapshot that the origin is to become.
+    pub source: Tag,
+    /// The epoch of its timeline that is pinned for this.
+    pub source_epoch: Epoch,
+    /// The origin's epoch that ended when the rollback began.
+    pub boundary: Epoch,
+    /// The snapshot is deleted when the rollback is done.
+    pub delete_source: bool,
+    /// Chunks below this are done.
+    pub cursor: Chunk,
+    /// The end of the chunks that take part; there are none behind a smaller snapshot's end.
+    pub limit: Chunk,
+    /// Chunks copied so far.
+    pub merged: u64,
+}
+
+/// Row of the origins tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginRow {
+    /// Size in sectors.
+    pub size: u64,
+    /// Its number in the store.
+    pub number: OriginNr,
+    /// The epoch that the next snapshot ends.
+    pub current_epoch: Epoch,
+    /// The tag of the next snapshot; `u32::MAX`: there is none left.
+    pub next_tag: Tag,
+    /// Snapshots, ghosts not counted.
+    pub snapshots: u32,
+    /// Deleted snapshots that others are based on.
+    pub ghosts: u32,
+    /// When it was bound, in seconds since 1970.
+    pub created: u64,
+    /// COW chunks held by its timeline.
+    pub chunks: u64,
+    /// Snapshots with a smaller tag are invalid: something they need was overwritten.
+    pub invalid_below: u32,
+    /// The rollback that runs.
+    pub rollback: Option<Rollback>,
+    /// What it was bound as.
+    pub id: OriginId,
+}
+
+impl OriginRow {
+    /// Bytes of a row.
+    pub const SIZE: usize = 512;
+
+    const ROLLBACK: u32 = 1;
+    const DELETE_SOURCE: u32 = 1;
+
+    /// Its own timeline.
+    pub const fn timeline(&self) -> TimelineId {
+        TimelineId::of_origin(self.number)
+    }
+
+    /// The timeline of one of its snapshots.
+    pub const fn timeline_of(&self, tag: Tag) -> TimelineId {
+        TimelineId::of_snapshot(self.number, tag)
+    }
+
+    /// Whether the snapshot with this tag has lost data: reads of it fail.
+    pub const fn is_invalid(&self, tag: Tag) -> bool {
+        tag.get() < self.invalid_below
+    }
+
+    /// Writes the row.
+    pub fn encode(&self, buffer: &mut [u8; Self::SIZE]) {
+        let mut w = Writer::new(buffer);
+        w.u64(self.size);
+        w.u32(self.number.get());
+        w.u32(if self.rollback.is_some() {
+            Self::ROLLBACK
+        } else {
+            0
+        });
+        w.u32(self.current_epoch.get());
+        w.u32(self.next_tag.get());
+        w.u32(self.snapshots);
+        w.u32(self.ghosts);
+        w.u64(self.created);
+        w.u64(self.chunks);
+        w.u32(self.invalid_below);
+        w.u32(0);
+        match &self.rollback {
+            Some(rollback) => {
+                w.u32(rollback.source.get());
+                w.u32(rollback.source_epoch.get());
+                w.u32(rollback.boundary.get());
+                w.u32(if rollback.delete_source {
+                    Self::DELETE_SOURCE
+                } else {
+                    0
+                });
+                w.u64(rollback.cursor.get());
+                w.u64(rollback.limit.get());
+                w.u64(rollback.merged);
+            }
+            None => w.zeroes(40),
+        }
+        w.zeroes(255 - 96);
+        w.u8(self.id.len());
+        w.bytes(self.id.padded());
+        w.end();
+    }
+
+    /// Reads a row; [`Refusal::Corrupt`] when it is none.
+    pub fn decode(buffer: &[u8; Self::SIZE]) -> Result<OriginRow, Refusal> {
+        let mut r = Reader::new(buffer);
+        let size = r.u64()?;
+        let number = OriginNr::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let flags = r.u32()?;
+        let current_epoch = Epoch::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let next_tag = Tag::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let snapshots = r.u32()?;
+        let ghosts = r.u32()?;
+        let created = r.u64()?;
+        let chunks = r.u64()?;
+        let invalid_below = r.u32()?;
+        r.zeroes(4)?;
+        let rollback = match flags {
+            0 => {
+                r.zeroes(40)?;
+                None
+            }
+            Self::ROLLBACK => Some(Self::decode_rollback(&mut r)?),
+            _ => return Err(Refusal::Corrupt),
+        };
+        r.zeroes(255 - 96)?;
+        let id_len = r.u8()?;
+        let id = OriginId::from_parts(id_len, r.array()?)?;
+        r.end()?;
+        // Whatever was bound has a size and an id, and only snapshots that were taken are invalid
+        // or rolled back to, over an epoch that has ended.
+        let late = rollback.is_some_and(|rollback| {
+            rollback.source >= next_tag || rollback.boundary >= current_epoch
+        });
+        if size == 0 || id_len == 0 || invalid_below > next_tag.get() || late {
+            return Err(Refusal::Corrupt);
+        }
+        Ok(OriginRow {
+            size,
+            number,
+            current_epoch,
+            next_tag,
+            snapshots,
+            ghosts,
+            created,
+            chunks,
+            invalid_below,
+            rollback,
+            id,
+        })
+    }
+
+    fn decode_rollback(r: &mut Reader<'_>) -> Result<Rollback, Refusal> {
+        let source = Tag::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let source_epoch = Epoch::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let boundary = Epoch::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        let flags = r.u32()?;
+        let cursor = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
+        let limit = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
+        let merged = r.u64()?;
+        if flags & !Self::DELETE_SOURCE != 0 || cursor > limit {
+            return Err(Refusal::Corrupt);
+        }
+        Ok(Rollback {
+            source,
+            source_epoch,
+            boundary,
+            delete_source: flags & Self::DELETE_SOURCE != 0,
+            cursor,
+            limit,
+            merged,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages.
+
+use super::disk::snapshot_row::{Memo, MEMO_MAX};
+use super::ids::Tag;
+use super::options::{number, once, set, Arguments, Item, Options};
+use super::refusal::Refusal;
+use super::table::parse_tag;
+
+/// What a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// `so`: a snapshot of the origin.
+    TakeOfOrigin {
+        /// `-m`; empty without it.
+        memo: Memo,
+    },
+    /// `ss`: a snapshot of a snapshot.
+    TakeOfSnapshot {
+        /// Of this one.
+        tag: Tag,
+        /// `-m`; empty without it.
+        memo: Memo,
+    },
+    /// `do`: unbind the origin.
+    Unbind,
+    /// `ds`: delete a snapshot.
+    Delete {
+        /// This one.
+        tag: Tag,
+    },
+    /// `rs`: roll the origin back to a snapshot.
+    RollBack {
+        /// To this one.
+        tag: Tag,
+        /// `-b`: do not wait for the end.
+        background: bool,
+        /// `-d`: delete the snapshot at the end.
+        delete: bool,
+    },
+    /// `list`: what there is of this origin.
+    List {
+        /// From this tag on; 0 is the origin itself.
+        start: u32,
+        /// At most so many rows.
+        max: u32,
+    },
+}
+
+/// A message, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What it asks for.
+    pub message: Message,
+    /// `try`: a refusal is to be told in the reply rather than by an error.
+    pub tried: bool,
+}
+
+/// Whether the words begin with `try`, so that a refusal to take them apart, too, is to be told in
+/// the reply.
+pub fn is_tried<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    words.into_iter().next() == Some(b"try")
+}
+
+impl Request {
+    /// Takes the words of a message apart, with or without `try` before them.
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Result<Request, Refusal> {
+        let mut words = words.into_iter();
+        let mut command = words.next().ok_or(Refusal::MissingMessage)?;
+        let tried = command == b"try";
+        if tried {
+            command = words.next().ok_or(Refusal::MissingMessage)?;
+        }
+        let message = Message::parse(command, words)?;
+        Ok(Request { message, tried })
+    }
+}
+
+impl Message {
+    fn parse<'a>(
+        command: &[u8],
+        words: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Message, Refusal> {
+        // How many arguments it takes, and its options without and with an argument.
+        let (most, flags, values): (usize, &[u8], &[u8]) = match command {
+            b"so" => (0, b"", b"m"),
+            b"ss" => (1, b"", b"m"),
+            b"do" => (0, b"", b""),
+            b"ds" => (1, b"", b""),
+            b"rs" => (1, b"bd", b""),
+            b"list" => (2, b"", b""),
+            b"try" => return Err(Refusal::NestedTry),
+            _ => return Err(Refusal::UnknownMessage),
+        };
+        let mut memo = None;
+        let (mut background, mut delete) = (false, false);
+        let mut arguments = Arguments::<2>::new();
+        for item in Options::new(words, b"bd", b"m") {
+            match item? {
+                Item::Value(letter, _) if !values.contains(&letter) => {
+                    return Err(Refusal::MisplacedOption)
+                }
+                Item::Flag(letter) if !flags.contains(&letter) => {
+                    return Err(Refusal::MisplacedOption)
+                }
+                Item::Value(_, word) => once(&mut memo, parse_memo(word)?)?,
+                Item::Flag(b'b') => set(&mut background)?,
+                Item::Flag(_) => set(&mut delete)?,
+                Item::Argument(word) => arguments.push(word)?,
+            }
+        }
+        let words = arguments.words();
+        if words.iter().flatten().count() > most {
+            return Err(Refusal::ExtraArgument);
+        }
+        let [first, second] = words;
+        let memo = memo.unwrap_or(Memo::EMPTY);
+        let tag = || parse_tag(first.ok_or(Refusal::MissingTag)?);
+        Ok(match command {
+            b"so" => Message::TakeOfOrigin { memo },
+            b"ss" => Message::TakeOfSnapshot { tag: tag()?, memo },
+            b"do" => Message::Unbind,
+            b"ds" => Message::Delete { tag: tag()? },
+            b"rs" => Message::RollBack {
+                tag: tag()?,
+                background,
+                delete,
+            },
+            _ => Message::List {
+                start: first.map_or(Ok(0), parse_number)?,
+                max: match second.map_or(Ok(u32::MAX), parse_number)? {
+                    0 => return Err(Refusal::EmptyPage),
+                    max => max,
+                },
+            },
+        })
+    }
+}
+
+fn parse_number(word: &[u8]) -> Result<u32, Refusal> {
+    number(word).ok_or(Refusal::BadNumber)
+}
+
+/// A memo, as it is written: at most 64 bytes of UTF-8 without control characters.
+pub fn parse_memo(word: &[u8]) -> Result<Memo, Refusal> {
+    if word.len() > MEMO_MAX {
+        return Err(Refusal::MemoTooLong);
+    }
+    let text = core::str::from_utf8(word).map_err(|_| Refusal::MemoNotUtf8)?;
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::MemoControl);
+    }
+    Memo::new(word).ok_or(Refusal::MemoTooLong)
+}

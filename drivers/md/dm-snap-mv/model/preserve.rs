@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an origin write must preserve.
+//!
+//! The order, for a run that [`next_unpreserved`] returns: set COW chunks aside, copy the origin's
+//! content there, [`record_preserved`], make all of that durable, and only then write the origin.
+//! All of that with the run locked against other writes. When a rollback runs, see
+//! [`super::rollback`] first.
+
+use super::disk::origin_row::OriginRow;
+use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
+use super::lookup::{find, Found};
+use super::record_key::{RecordKey, RecordValue};
+use super::records::Metadata;
+use super::refusal::Refusal;
+
+/// The newest epoch of the origin that a snapshot needs, so that what is overwritten is preserved
+/// there; none: nothing is to be preserved. Invalid snapshots need nothing.
+pub fn newest_live<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Epoch>, M::Error> {
+    newest_live_at_or_before(m, origin, Epoch::MAX)
+}
+
+/// The newest epoch not above `e` of the origin that a snapshot needs.
+pub fn newest_live_at_or_before<M: Metadata>(
+    m: &M,
+    origin: &OriginRow,
+    e: Epoch,
+) -> Result<Option<Epoch>, M::Error> {
+    // Tags grow with the epochs of one timeline: if the newest is invalid, all before it are.
+    let newest = m.child_at_or_before(origin.timeline(), e)?;
+    Ok(newest.and_then(|(epoch, tag)| (tag >= origin.invalid_below).then_some(epoch)))
+}
+
+/// A run of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first chunk.
+    pub start: Chunk,
+    /// Chunks in the run.
+    pub len: u64,
+}
+
+/// The first chunks from `start` up to `end` (exclusive), as many as follow one another, that have
+/// no record at an epoch from `live` to `upto`. For ordinary writes `live` is [`newest_live`] and
+/// `upto` is [`Epoch::MAX`].
+pub fn next_unpreserved<M: Metadata>(
+    m: &M,
+    origin: OriginNr,
+    live: Epoch,
+    upto: Epoch,
+    start: Chunk,
+    end: Chunk,
+) -> Result<Option<Gap>, M::Error> {
+    let t = TimelineId::of_origin(origin);
+    let mut first = None;
+    let mut at = start;
+    while at < end {
+        match find(m, t, live, at)? {
+            Found::Record(epoch, _) if epoch <= upto => {
+                if first.is_some() {
+                    break;
+                }
+                at = at.plus(1);
+            }
+            Found::Record(..) => {
+                first = first.or(Some(at));
+                at = at.plus(1);
+            }
+            Found::Nothing { until } => {
+                first = first.or(Some(at));
+                at = until;
+            }
+        }
+    }
+    let at = at.min(end);
+    Ok(first.map(|start| Gap {
+        start,
+        len: at.since(start),
+    }))
+}
+
+/// Records that the content of `len` chunks from `start` on, as it was at the end of `epoch`, is in
+/// the COW chunks from `cow` on. None of them may have a record at that epoch. `origin.chunks` is
+/// counted; the row is written by the caller at the commit.
+pub fn record_preserved<M: Metadata>(
+    m: &mut M,
+    origin: &mut OriginRow,
+    epoch: Epoch,
+    start: Chunk,
+    cow: CowChunk,
+    len: u64,
+) -> Result<(), M::Error> {
+    let t = origin.timeline();
+    m.use_chunks(cow, len)?;
+    for i in 0..len {
+        let key = RecordKey::new(t, start.plus(i), epoch);
+        let cow = cow.checked_add(i).ok_or(Refusal::Corrupt)?;
+        m.insert_record(t, key.get(), RecordValue::Cow(cow))?;
+    }
+    origin.chunks = origin.chunks.checked_add(len).ok_or(Refusal::Corrupt)?;
+    Ok(())
+}

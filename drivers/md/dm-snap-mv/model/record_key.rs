@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Keys and values of the record trees.
+//!
+//! A record's key holds its chunk and its epoch so that the record that answers a look-up is the
+//! first one at or behind the look-up's own key:
+//!
+//! * an origin's timeline counts the epoch upwards, because the answer is the smallest epoch that
+//!   is not below the one asked for;
+//! * a snapshot's counts it downwards, because the answer is the greatest that is not above.
+
+use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
+use super::refusal::Refusal;
+
+const EPOCH_BITS: u32 = 24;
+const EPOCH_MASK: u64 = (1 << EPOCH_BITS) - 1;
+
+/// Key of a record within its timeline's tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordKey(u64);
+
+impl RecordKey {
+    /// The key of the record of `chunk` at `epoch` in the timeline `t`.
+    pub fn new(t: TimelineId, chunk: Chunk, epoch: Epoch) -> RecordKey {
+        let epoch = match t.is_origin() {
+            true => u64::from(epoch.get()),
+            false => EPOCH_MASK - u64::from(epoch.get()),
+        };
+        RecordKey((chunk.get() << EPOCH_BITS) | epoch)
+    }
+
+    /// The number in the tree.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// What the number in the tree of timeline `t` stands for. An epoch of 0 is
+    /// [`Refusal::Corrupt`].
+    pub fn decode(t: TimelineId, raw: u64) -> Result<(Chunk, Epoch), Refusal> {
+        let low = (raw & EPOCH_MASK) as u32;
+        let epoch = match t.is_origin() {
+            true => low,
+            false => EPOCH_MASK as u32 - low,
+        };
+        let epoch = Epoch::new(epoch).ok_or(Refusal::Corrupt)?;
+        let chunk = Chunk::new(raw >> EPOCH_BITS).ok_or(Refusal::Corrupt)?;
+        Ok((chunk, epoch))
+    }
+}
+
+/// Where the content is that a record stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordValue {
+    /// In this COW chunk, which belongs to this record alone.
+    Cow(CowChunk),
+    /// Nowhere: all zeroes.
+    Zero,
+}
+
+impl RecordValue {
+    const ZERO_BIT: u64 = 1 << 63;
+
+    /// The number in the tree.
+    pub const fn encode(self) -> u64 {
+        match self {
+            RecordValue::Cow(cow) => cow.get(),
+            RecordValue::Zero => Self::ZERO_BIT,
+        }
+    }
+
+    /// What the number in the tree stands for, in a store with `data_chunks` COW chunks. Anything
+    /// else than a chunk below that or the mark for zeroes is [`Refusal::Corrupt`].
+    pub fn decode(raw: u64, data_chunks: u64) -> Result<RecordValue, Refusal> {
+        if raw == Self::ZERO_BIT {
+            return Ok(RecordValue::Zero);
+        }
+        match CowChunk::new(raw) {
+            Some(cow) if raw < data_chunks => Ok(RecordValue::Cow(cow)),
+            _ => Err(Refusal::Corrupt),
+        }
+    }
+
+    /// Whether this is what stands `distance` chunks behind `first` in one run.
+    pub fn follows(self, first: RecordValue, distance: u64) -> bool {
+        match (first, self) {
+            (RecordValue::Cow(a), RecordValue::Cow(b)) => a.checked_add(distance) == Some(b),
+            (RecordValue::Zero, RecordValue::Zero) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The key of an epoch in the tree of children, where a later epoch comes first, so that the newest
+/// one that is not above another is found by one search.
+pub const fn child_key(epoch: Epoch) -> u64 {
+    EPOCH_MASK - epoch.get() as u64
+}
+
+/// The epoch that a key in the tree of children stands for; else [`Refusal::Corrupt`].
+pub fn child_epoch(key: u64) -> Result<Epoch, Refusal> {
+    let epoch = EPOCH_MASK.checked_sub(key).ok_or(Refusal::Corrupt)?;
+    Epoch::new(epoch as u32).ok_or(Refusal::Corrupt)
+}

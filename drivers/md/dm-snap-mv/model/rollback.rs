@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rolling an origin back to a snapshot.
+//!
+//! From [`begin`] on the origin reads as the snapshot. A chunk is *done* when the origin device
+//! itself has the right content: those below the cursor, those behind the limit, those that are
+//! marked. Of the others, those that the snapshot reads from the origin device are right as they
+//! are, and those that differ are *pending*.
+//!
+//! Merging a run of pending chunks ([`next_pending`]), locked against other I/O:
+//!
+//! 1. Preserve what the origin device holds there, as far as
+//!    [`super::preserve::next_unpreserved`] says so for the epochs from
+//!    [`super::preserve::newest_live_at_or_before`] (the boundary) to the boundary; at the former
+//!    of these. Make it durable.
+//! 2. Copy the content onto the origin device, and make that durable.
+//! 3. [`mark_done`], or [`advance`] the cursor over it. This may wait for any later commit.
+//!
+//! Writing the origin while this runs: merge what is pending in the write's range, preserve as
+//! always, [`mark_done`] the whole range, make that durable, write. The mark must be durable before
+//! the write even if nothing had to be preserved, and so must a cursor that was moved over the
+//! range earlier: in a crash, a chunk that is not marked is read from the snapshot, and merged
+//! again.
+
+use super::chain::Chain;
+use super::chunk_size::ChunkSize;
+use super::disk::origin_row::{OriginRow, Rollback};
+use super::ids::{Chunk, Epoch, OriginNr, Tag};
+use super::records::Metadata;
+use super::refusal::Refusal;
+use super::resolve::{follow, Level, Location, Run};
+use super::versions::{delete_snapshot, queue_cleaning, reap};
+
+/// What look-ups need to know of the rollback that runs. Of about 0.5 KiB: pass it by reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollbackView {
+    /// The origin.
+    pub origin: OriginNr,
+    /// The snapshot's content as it was when the rollback began.
+    pub source: Chain,
+    /// The origin's epoch that ended then.
+    pub boundary: Epoch,
+    /// Chunks below this are done.
+    pub cursor: Chunk,
+    /// Chunks from this on are done.
+    pub limit: Chunk,
+}
+
+/// What is to be done about a run of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Nothing: the origin device is done there.
+    Done {
+        /// Chunks in the run.
+        len: u64,
+    },
+    /// Nothing but marking it when it is written: the snapshot reads from the origin device.
+    Same {
+        /// Chunks in the run.
+        len: u64,
+    },
+    /// It is to be copied onto the origin device.
+    Copy {
+        /// Where from: COW chunks, one behind the other, or zeroes.
+        from: Location,
+        /// Chunks in the run.
+        len: u64,
+    },
+}
+
+impl RollbackView {
+    /// The view of the rollback that runs on an origin. The cursor must be kept up with the row's.
+    pub fn of<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<RollbackView>, M::Error> {
+        let Some(rollback) = &origin.rollback else {
+            return Ok(None);
+        };
+        let source = Chain::of_snapshot(m, origin, rollback.source)?;
+        Ok(Some(RollbackView {
+            origin: origin.number,
+            source: source.at_epoch(rollback.source_epoch),
+            boundary: rollback.boundary,
+            cursor: rollback.cursor,
+            limit: rollback.limit,
+        }))
+    }
+
+    /// Whether `start` is done, and for how many chunks, at most `max`, the same is true. A run
+    /// that is not done is the longest; one that is done may be followed by another one.
+    fn done<M: Metadata>(&self, m: &M, start: Chunk, max: u64) -> Result<(bool, u64), M::Error> {
+        let end = start.plus(max);
+        if start >= self.limit {
+            return Ok((true, end.since(start)));
+        }
+        if start < self.cursor {
+            return Ok((true, self.cursor.min(end).since(start)));
+        }
+        let next = m.done_from(self.origin, start)?;
+        if next == Some(start) {
+            return Ok((true, max.min(1)));
+        }
+        let until = next.map_or(end, |mark| mark.min(end)).min(self.limit);
+        Ok((false, until.since(start)))
+    }
+
+    /// What is to be done about the chunks from `start` on, at most `max` of them (at least 1).
+    pub fn pending_at<M: Metadata>(
+        &self,
+        m: &M,
+        start: Chunk,
+        max: u64,
+    ) -> Result<Pending, M::Error> {
+        let (done, len) = self.done(m, start, max)?;
+        if done {
+            return Ok(Pending::Done { len });
+        }
+        // The source is older than the boundary, so its unrecorded chunks are the device's.
+        Ok(match follow(m, &self.source, start, len)? {
+            Level::Unrecorded(len) => Pending::Same { len },
+            Level::Recorded(Run { location, len }) => Pending::Copy {
+                from: location,
+                len,
+            },
+        })
+    }
+
+    /// Where the origin's content is now.
+    pub(super) fn head<M: Metadata>(&self, m: &M, start: Chunk, max: u64) -> Result<Run, M::Error> {
+        let (location, len) = match self.pending_at(m, start, max)? {
+            Pending::Done { len } | Pending::Same { len } => (Location::Origin, len),
+            Pending::Copy { from, len } => (from, len),
+        };
+        Ok(Run { location, len })
+    }
+}
+
+/// The first run of pending chunks from `start` up to `end` (exclusive): its start, its length, and
+/// where to copy it from. Searches as long as the range has records or marks, so the caller bounds
+/// the range.
+pub fn next_pending<M: Metadata>(
+    m: &M,
+    view: &RollbackView,
+    start: Chunk,
+    end: Chunk,
+) -> Result<Option<(Chunk, u64, Location)>, M::Error> {
+    let end = end.min(view.limit);
+    let mut at = start.max(view.cursor);
+    while at < end {
+        match view.pending_at(m, at, end.since(at))? {
+            Pending::Copy { from, len } => return Ok(Some((at, len, from))),
+            Pending::Done { len } | Pending::Same { len } => at = at.plus(len),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a chunk is done.
+pub fn is_done<M: Metadata>(m: &M, view: &RollbackView, c: Chunk) -> Result<bool, M::Error> {
+    Ok(view.done(m, c, 1)?.0)
+}
+
+/// Begins a rollback of the origin to snapshot `source`, which is deleted at the end if
+/// `delete_source`. The origin reads differently from then on, so nobody may be using it, and no
+/// write to it or to the snapshot may be on its way.
+pub fn begin<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    source: Tag,
+    delete_source: bool,
+    chunk_size: ChunkSize,
+) -> Result<(), M::Error> {
+    if row.rollback.is_some() {
+        return Err(Refusal::RollbackRunning.into());
+    }
+    let t = row.timeline_of(source);
+    let snapshot = m.snapshot(t)?.filter(|snapshot| !snapshot.ghost);
+    let mut snapshot = snapshot.ok_or(Refusal::UnknownTag)?;
+    if row.is_invalid(source) {
+        return Err(Refusal::InvalidSnapshot.into());
+    }
+    // A smaller snapshot's last chunk must not hold content of the origin behind its end.
+    let whole = snapshot.size % chunk_size.sectors() == 0;
+    if snapshot.size > row.size || (snapshot.size < row.size && !whole) {
+        return Err(Refusal::RollbackSize.into());
+    }
+    let boundary = row.current_epoch;
+    let source_epoch = snapshot.current_epoch;
+    let (Some(next), Some(next_of_source)) = (boundary.next(), source_epoch.next()) else {
+        return Err(Refusal::NoMoreEpochs.into());
+    };
+    let limit = chunk_size.end_of(snapshot.size)?;
+    let children = snapshot.children.checked_add(1).ok_or(Refusal::Corrupt)?;
+
+    m.insert_child(t, source_epoch, 0)?;
+    snapshot.current_epoch = next_of_source;
+    snapshot.children = children;
+    m.put_snapshot(row.number, &snapshot)?;
+    row.current_epoch = next;
+    row.rollback = Some(Rollback {
+        source,
+        source_epoch,
+        boundary,
+        delete_source,
+        cursor: Chunk::ZERO,
+        limit,
+        merged: 0,
+    });
+    m.put_origin(row)
+}
+
+/// Marks `len` chunks from `start` on as done. Those that are done by the cursor or the limit need
+/// no mark and get none.
+pub fn mark_done<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    start: Chunk,
+    len: u64,
+) -> Result<(), M::Error> {
+    let Some(rollback) = &row.rollback else {
+        return Ok(());
+    };
+    let end = start.plus(len).min(rollback.limit);
+    let mut at = start.max(rollback.cursor);
+    while at < end {
+        m.insert_done(row.number, at)?;
+        at = at.plus(1);
+    }
+    Ok(())
+}
+
+/// Moves the cursor up to `cursor`: all chunks below are done. Marks there are removed, so the
+/// caller bounds the step.
+pub fn advance<M: Metadata>(m: &mut M, row: &mut OriginRow, cursor: Chunk) -> Result<(), M::Error> {
+    let number = row.number;
+    let Some(rollback) = &mut row.rollback else {
+        return Ok(());
+    };
+    let cursor = cursor.min(rollback.limit);
+    if cursor <= rollback.cursor {
+        return Ok(());
+    }
+    let mut at = rollback.cursor;
+    while let Some(mark) = m.done_from(number, at)?.filter(|&mark| mark < cursor) {
+        m.remove_done(number, mark)?;
+        at = mark.plus(1);
+    }
+    rollback.cursor = cursor;
+    m.put_origin(row)
+}
+
+/// Ends a rollback whose cursor has reached the limit; refuses with [`Refusal::RollbackRunning`]
+/// otherwise. The snapshot is deleted if that was asked for.
+pub fn finish<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<(), M::Error> {
+    let Some(rollback) = row.rollback else {
+        return Ok(());
+    };
+    if rollback.cursor < rollback.limit {
+        return Err(Refusal::RollbackRunning.into());
+    }
+    let t = row.timeline_of(rollback.source);
+    let mut snapshot = m.snapshot(t)?.ok_or(Refusal::Corrupt)?;
+    snapshot.children = snapshot.children.checked_sub(1).ok_or(Refusal::Corrupt)?;
+    m.remove_child(t, rollback.source_epoch)?;
+    m.put_snapshot(row.number, &snapshot)?;
+    m.drop_done(row.number)?;
+    row.rollback = None;
+    m.put_origin(row)?;
+    if snapshot.ghost {
+        if snapshot.children > 0 {
+            return queue_cleaning(m, t);
+        }
+        reap(m, row, snapshot)
+    } else if rollback.delete_source {
+        delete_snapshot(m, row, rollback.source)
+    } else {
+        queue_cleaning(m, t)
+    }
+}
