@@ -8,6 +8,8 @@ use core::fmt;
 /// Error numbers a refusal can carry, as the kernel counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
+// The names of `errno.h`.
+#[allow(clippy::upper_case_acronyms)]
 pub enum Errno {
     /// No such thing.
     ENOENT = 2,
