@@ -2,7 +2,7 @@
 
 //! Where a read goes.
 
-pub use super::chain::{Chain, MAX_DEPTH};
+pub use super::chain::Chain;
 pub use super::rollback::RollbackView;
 
 use super::disk::origin_row::OriginRow;
