@@ -14,6 +14,7 @@ use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
+use super::report::Cleaning;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +74,43 @@ pub fn clean_step<M: Metadata>(
     })
 }
 
+/// Timelines that [`progress`] counts at most.
+const COUNTED: u64 = 1000;
+
+/// What is left to clean; none: nothing. More than a thousand timelines are not counted.
+pub fn progress<M: Metadata>(
+    m: &M,
+    current: Option<TimelineId>,
+    chunk_size: ChunkSize,
+) -> Result<Option<Cleaning>, M::Error> {
+    let mut timelines = 0;
+    let mut percent = 0;
+    let mut next = Some(TimelineId::LOWEST);
+    while let Some(from) = next.filter(|_| timelines < COUNTED) {
+        let Some((t, row)) = m.cleaning_from(from)? else {
+            break;
+        };
+        timelines += 1;
+        if current == Some(t) {
+            let size = match t.snapshot() {
+                Some(_) => m.snapshot(t)?.map(|row| row.size),
+                None => None,
+            };
+            let size = match size {
+                None => m.origin(t.origin())?.map(|row| row.size),
+                size => size,
+            };
+            percent = percent_of(&row, size.unwrap_or(0), chunk_size);
+        }
+        next = t.next();
+    }
+    Ok((timelines > 0).then_some(Cleaning { timelines, percent }))
+}
+
 /// How far a pass is, in percent, on a device of `size` sectors.
-pub fn percent(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
+fn percent_of(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
     let end = chunk_size.end_of(size).unwrap_or(Chunk::MAX).get().max(1);
-    let chunk = row.cursor >> 24;
-    (chunk.min(end) * 100) / end
+    RecordKey::chunk_of(row.cursor).get().min(end) * 100 / end
 }
 
 struct Pass {
@@ -102,7 +135,7 @@ impl Pass {
         if !row.drop && !t.is_origin() && snapshot.is_none() {
             return Err(Refusal::Corrupt.into());
         }
-        let chunk = Chunk::saturating(row.cursor >> 24);
+        let chunk = RecordKey::chunk_of(row.cursor);
         Ok(Pass {
             t,
             row,
@@ -197,7 +230,7 @@ impl Pass {
         }
         self.count(m)?;
         self.row.freed = self.row.freed.saturating_add(self.freed);
-        let at = Chunk::saturating(self.row.cursor >> 24);
+        let at = RecordKey::chunk_of(self.row.cursor);
         let newer = self.newer.filter(|&(of, _)| of == at);
         self.row.newer = newer.map_or(0, |(_, epoch)| epoch.get());
         if !ended {

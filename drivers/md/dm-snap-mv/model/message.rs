@@ -36,6 +36,8 @@ pub enum Message {
         tag: Tag,
         /// `-b`: do not wait for the end.
         background: bool,
+        /// `-l`: not now, but when the origin is activated next.
+        later: bool,
         /// `-d`: delete the snapshot at the end.
         delete: bool,
     },
@@ -88,15 +90,15 @@ impl Message {
             b"ss" => (1, b"", b"m"),
             b"do" => (0, b"", b""),
             b"ds" => (1, b"", b""),
-            b"rs" => (1, b"bd", b""),
+            b"rs" => (1, b"bdl", b""),
             b"list" => (2, b"", b""),
             b"try" => return Err(Refusal::NestedTry),
             _ => return Err(Refusal::UnknownMessage),
         };
         let mut memo = None;
-        let (mut background, mut delete) = (false, false);
+        let (mut background, mut delete, mut later) = (false, false, false);
         let mut arguments = Arguments::<2>::new();
-        for item in Options::new(words, b"bd", b"m") {
+        for item in Options::new(words, b"bdl", b"m") {
             match item? {
                 Item::Value(letter, _) if !values.contains(&letter) => {
                     return Err(Refusal::MisplacedOption)
@@ -106,7 +108,8 @@ impl Message {
                 }
                 Item::Value(_, word) => once(&mut memo, parse_memo(word)?)?,
                 Item::Flag(b'b') => set(&mut background)?,
-                Item::Flag(_) => set(&mut delete)?,
+                Item::Flag(b'd') => set(&mut delete)?,
+                Item::Flag(_) => set(&mut later)?,
                 Item::Argument(word) => arguments.push(word)?,
             }
         }
@@ -125,6 +128,7 @@ impl Message {
             b"rs" => Message::RollBack {
                 tag: tag()?,
                 background,
+                later,
                 delete,
             },
             _ => Message::List {

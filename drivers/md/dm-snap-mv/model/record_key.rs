@@ -34,6 +34,11 @@ impl RecordKey {
         self.0
     }
 
+    /// The chunk of the record with this number, or of the first one behind a cursor.
+    pub const fn chunk_of(raw: u64) -> Chunk {
+        Chunk::saturating(raw >> EPOCH_BITS)
+    }
+
     /// What the number in the tree of timeline `t` stands for. An epoch of 0 is
     /// [`Refusal::Corrupt`].
     pub fn decode(t: TimelineId, raw: u64) -> Result<(Chunk, Epoch), Refusal> {

@@ -73,7 +73,7 @@ impl fmt::Display for Usage {
 pub struct Cleaning {
     /// Timelines left, the current one included.
     pub timelines: u64,
-    /// Of the current one ([`super::clean::percent`]).
+    /// Of the current one.
     pub percent: u64,
 }
 

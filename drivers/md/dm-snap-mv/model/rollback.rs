@@ -24,12 +24,13 @@
 
 use super::chain::Chain;
 use super::chunk_size::ChunkSize;
-use super::disk::origin_row::{OriginRow, Rollback};
+use super::disk::origin_row::{Deferred, OriginRow, Rollback};
+use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, Epoch, OriginNr, Tag};
 use super::records::Metadata;
 use super::refusal::Refusal;
 use super::resolve::{follow, Level, Location, Run};
-use super::versions::{delete_snapshot, queue_cleaning, reap};
+use super::versions::{delete_snapshot, find_snapshot, queue_cleaning, reap};
 
 /// What look-ups need to know of the rollback that runs. Of about 0.5 KiB: pass it by reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +159,48 @@ pub fn is_done<M: Metadata>(m: &M, view: &RollbackView, c: Chunk) -> Result<bool
     Ok(view.done(m, c, 1)?.0)
 }
 
+/// What a rollback to a snapshot changes, once it is known to be possible.
+struct Plan {
+    snapshot: SnapshotRow,
+    source_epoch: Epoch,
+    next_of_origin: Epoch,
+    limit: Chunk,
+}
+
+/// Refuses a rollback that cannot be.
+fn plan<M: Metadata>(
+    m: &M,
+    row: &OriginRow,
+    source: Tag,
+    chunk_size: ChunkSize,
+) -> Result<Plan, M::Error> {
+    if row.rollback.is_some() {
+        return Err(Refusal::RollbackRunning.into());
+    }
+    let mut snapshot = find_snapshot(m, row, source)?;
+    if row.is_invalid(source) {
+        return Err(Refusal::InvalidSnapshot.into());
+    }
+    // A smaller snapshot's last chunk must not hold content of the origin behind its end.
+    let whole = snapshot.size % chunk_size.sectors() == 0;
+    if snapshot.size > row.size || (snapshot.size < row.size && !whole) {
+        return Err(Refusal::RollbackSize.into());
+    }
+    let source_epoch = snapshot.current_epoch;
+    let next = (row.current_epoch.next(), source_epoch.next());
+    let (Some(next_of_origin), Some(next_of_source)) = next else {
+        return Err(Refusal::NoMoreEpochs.into());
+    };
+    snapshot.current_epoch = next_of_source;
+    snapshot.children = snapshot.children.checked_add(1).ok_or(Refusal::Corrupt)?;
+    Ok(Plan {
+        limit: chunk_size.end_of(snapshot.size)?,
+        snapshot,
+        source_epoch,
+        next_of_origin,
+    })
+}
+
 /// Begins a rollback of the origin to snapshot `source`, which is deleted at the end if
 /// `delete_source`. The origin reads differently from then on, so nobody may be using it, and no
 /// write to it or to the snapshot may be on its way.
@@ -168,42 +211,42 @@ pub fn begin<M: Metadata>(
     delete_source: bool,
     chunk_size: ChunkSize,
 ) -> Result<(), M::Error> {
-    if row.rollback.is_some() {
-        return Err(Refusal::RollbackRunning.into());
-    }
-    let t = row.timeline_of(source);
-    let snapshot = m.snapshot(t)?.filter(|snapshot| !snapshot.ghost);
-    let mut snapshot = snapshot.ok_or(Refusal::UnknownTag)?;
-    if row.is_invalid(source) {
-        return Err(Refusal::InvalidSnapshot.into());
-    }
-    // A smaller snapshot's last chunk must not hold content of the origin behind its end.
-    let whole = snapshot.size % chunk_size.sectors() == 0;
-    if snapshot.size > row.size || (snapshot.size < row.size && !whole) {
-        return Err(Refusal::RollbackSize.into());
-    }
-    let boundary = row.current_epoch;
-    let source_epoch = snapshot.current_epoch;
-    let (Some(next), Some(next_of_source)) = (boundary.next(), source_epoch.next()) else {
-        return Err(Refusal::NoMoreEpochs.into());
-    };
-    let limit = chunk_size.end_of(snapshot.size)?;
-    let children = snapshot.children.checked_add(1).ok_or(Refusal::Corrupt)?;
-
-    m.insert_child(t, source_epoch, 0)?;
-    snapshot.current_epoch = next_of_source;
-    snapshot.children = children;
-    m.put_snapshot(row.number, &snapshot)?;
-    row.current_epoch = next;
+    let plan = plan(m, row, source, chunk_size)?;
+    m.insert_child(row.timeline_of(source), plan.source_epoch, 0)?;
+    m.put_snapshot(row.number, &plan.snapshot)?;
     row.rollback = Some(Rollback {
         source,
-        source_epoch,
-        boundary,
+        source_epoch: plan.source_epoch,
+        boundary: row.current_epoch,
         delete_source,
         cursor: Chunk::ZERO,
-        limit,
+        limit: plan.limit,
         merged: 0,
     });
+    row.deferred = None;
+    row.current_epoch = plan.next_of_origin;
+    m.put_origin(row)
+}
+
+/// Notes that a rollback is to begin when nobody uses the origin, instead of one noted before.
+pub fn defer<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    source: Tag,
+    delete_source: bool,
+    chunk_size: ChunkSize,
+) -> Result<(), M::Error> {
+    plan(m, row, source, chunk_size)?;
+    row.deferred = Some(Deferred {
+        source,
+        delete_source,
+    });
+    m.put_origin(row)
+}
+
+/// Forgets a rollback that was noted and has become impossible.
+pub fn forget_deferred<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<(), M::Error> {
+    row.deferred = None;
     m.put_origin(row)
 }
 

@@ -45,6 +45,7 @@ pub fn bind<M: Metadata>(
         chunks: 0,
         invalid_below: 0,
         rollback: None,
+        deferred: None,
         id,
     })?;
     Ok(number)
@@ -181,7 +182,7 @@ fn take<M: Metadata>(
 
 /// Deletes a snapshot; nobody may be using it. Its tag ends at once; if others are based on it, or
 /// a rollback reads it, it stays as a ghost until they go. What only it needed is queued for
-/// cleaning.
+/// cleaning. A rollback to it that has not begun does not take place.
 pub fn delete_snapshot<M: Metadata>(
     m: &mut M,
     row: &mut OriginRow,
@@ -191,6 +192,9 @@ pub fn delete_snapshot<M: Metadata>(
     row.snapshots = row.snapshots.checked_sub(1).ok_or(Refusal::Corrupt)?;
     row.ghosts = row.ghosts.checked_add(1).ok_or(Refusal::Corrupt)?;
     snapshot.ghost = true;
+    if row.deferred.is_some_and(|deferred| deferred.source == tag) {
+        row.deferred = None;
+    }
     if snapshot.children == 0 {
         return reap(m, row, snapshot);
     }

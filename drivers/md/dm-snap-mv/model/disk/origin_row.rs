@@ -31,6 +31,15 @@ pub struct Rollback {
     pub merged: u64,
 }
 
+/// A rollback that is to begin when the origin is activated next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deferred {
+    /// The snapshot that the origin is to become.
+    pub source: Tag,
+    /// The snapshot is deleted when the rollback is done.
+    pub delete_source: bool,
+}
+
 /// Row of the origins tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OriginRow {
@@ -54,6 +63,8 @@ pub struct OriginRow {
     pub invalid_below: u32,
     /// The rollback that runs.
     pub rollback: Option<Rollback>,
+    /// The rollback that is to come; never while one runs.
+    pub deferred: Option<Deferred>,
     /// What it was bound as.
     pub id: OriginId,
 }
@@ -63,6 +74,7 @@ impl OriginRow {
     pub const SIZE: usize = 512;
 
     const ROLLBACK: u32 = 1;
+    const DEFERRED: u32 = 2;
     const DELETE_SOURCE: u32 = 1;
 
     /// Its own timeline.
@@ -82,14 +94,15 @@ impl OriginRow {
 
     /// Writes the row.
     pub fn encode(&self, buffer: &mut [u8; Self::SIZE]) {
+        let flags = match (&self.rollback, &self.deferred) {
+            (Some(_), _) => Self::ROLLBACK,
+            (None, Some(_)) => Self::DEFERRED,
+            (None, None) => 0,
+        };
         let mut w = Writer::new(buffer);
         w.u64(self.size);
         w.u32(self.number.get());
-        w.u32(if self.rollback.is_some() {
-            Self::ROLLBACK
-        } else {
-            0
-        });
+        w.u32(flags);
         w.u32(self.current_epoch.get());
         w.u32(self.next_tag.get());
         w.u32(self.snapshots);
@@ -98,21 +111,23 @@ impl OriginRow {
         w.u64(self.chunks);
         w.u32(self.invalid_below);
         w.u32(0);
-        match &self.rollback {
-            Some(rollback) => {
+        match (&self.rollback, &self.deferred) {
+            (Some(rollback), _) => {
                 w.u32(rollback.source.get());
                 w.u32(rollback.source_epoch.get());
                 w.u32(rollback.boundary.get());
-                w.u32(if rollback.delete_source {
-                    Self::DELETE_SOURCE
-                } else {
-                    0
-                });
+                w.u32(Self::delete_flag(rollback.delete_source));
                 w.u64(rollback.cursor.get());
                 w.u64(rollback.limit.get());
                 w.u64(rollback.merged);
             }
-            None => w.zeroes(40),
+            (None, Some(deferred)) => {
+                w.u32(deferred.source.get());
+                w.zeroes(8);
+                w.u32(Self::delete_flag(deferred.delete_source));
+                w.zeroes(24);
+            }
+            (None, None) => w.zeroes(40),
         }
         w.zeroes(255 - 96);
         w.u8(self.id.len());
@@ -134,14 +149,13 @@ impl OriginRow {
         let chunks = r.u64()?;
         let invalid_below = r.u32()?;
         r.zeroes(4)?;
-        let rollback = match flags {
-            0 => {
-                r.zeroes(40)?;
-                None
-            }
-            Self::ROLLBACK => Some(Self::decode_rollback(&mut r)?),
+        let (mut rollback, mut deferred) = (None, None);
+        match flags {
+            0 => r.zeroes(40)?,
+            Self::ROLLBACK => rollback = Some(Self::decode_rollback(&mut r)?),
+            Self::DEFERRED => deferred = Some(Self::decode_deferred(&mut r)?),
             _ => return Err(Refusal::Corrupt),
-        };
+        }
         r.zeroes(255 - 96)?;
         let id_len = r.u8()?;
         let id = OriginId::from_parts(id_len, r.array()?)?;
@@ -150,7 +164,7 @@ impl OriginRow {
         // or rolled back to, over an epoch that has ended.
         let late = rollback.is_some_and(|rollback| {
             rollback.source >= next_tag || rollback.boundary >= current_epoch
-        });
+        }) || deferred.is_some_and(|deferred| deferred.source >= next_tag);
         if size == 0 || id_len == 0 || invalid_below > next_tag.get() || late {
             return Err(Refusal::Corrupt);
         }
@@ -165,7 +179,34 @@ impl OriginRow {
             chunks,
             invalid_below,
             rollback,
+            deferred,
             id,
+        })
+    }
+
+    const fn delete_flag(delete_source: bool) -> u32 {
+        match delete_source {
+            true => Self::DELETE_SOURCE,
+            false => 0,
+        }
+    }
+
+    fn decode_delete_flag(r: &mut Reader<'_>) -> Result<bool, Refusal> {
+        match r.u32()? {
+            0 => Ok(false),
+            Self::DELETE_SOURCE => Ok(true),
+            _ => Err(Refusal::Corrupt),
+        }
+    }
+
+    fn decode_deferred(r: &mut Reader<'_>) -> Result<Deferred, Refusal> {
+        let source = Tag::new(r.u32()?).ok_or(Refusal::Corrupt)?;
+        r.zeroes(8)?;
+        let delete_source = Self::decode_delete_flag(r)?;
+        r.zeroes(24)?;
+        Ok(Deferred {
+            source,
+            delete_source,
         })
     }
 
@@ -173,18 +214,18 @@ impl OriginRow {
         let source = Tag::new(r.u32()?).ok_or(Refusal::Corrupt)?;
         let source_epoch = Epoch::new(r.u32()?).ok_or(Refusal::Corrupt)?;
         let boundary = Epoch::new(r.u32()?).ok_or(Refusal::Corrupt)?;
-        let flags = r.u32()?;
+        let delete_source = Self::decode_delete_flag(r)?;
         let cursor = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
         let limit = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
         let merged = r.u64()?;
-        if flags & !Self::DELETE_SOURCE != 0 || cursor > limit {
+        if cursor > limit {
             return Err(Refusal::Corrupt);
         }
         Ok(Rollback {
             source,
             source_epoch,
             boundary,
-            delete_source: flags & Self::DELETE_SOURCE != 0,
+            delete_source,
             cursor,
             limit,
             merged,
