@@ -14,7 +14,6 @@ use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
-use super::report::Cleaning;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,41 +73,8 @@ pub fn clean_step<M: Metadata>(
     })
 }
 
-/// Timelines that [`progress`] counts at most.
-const COUNTED: u64 = 1000;
-
-/// What is left to clean; none: nothing. More than a thousand timelines are not counted.
-pub fn progress<M: Metadata>(
-    m: &M,
-    current: Option<TimelineId>,
-    chunk_size: ChunkSize,
-) -> Result<Option<Cleaning>, M::Error> {
-    let mut timelines = 0;
-    let mut percent = 0;
-    let mut next = Some(TimelineId::LOWEST);
-    while let Some(from) = next.filter(|_| timelines < COUNTED) {
-        let Some((t, row)) = m.cleaning_from(from)? else {
-            break;
-        };
-        timelines += 1;
-        if current == Some(t) {
-            let size = match t.snapshot() {
-                Some(_) => m.snapshot(t)?.map(|row| row.size),
-                None => None,
-            };
-            let size = match size {
-                None => m.origin(t.origin())?.map(|row| row.size),
-                size => size,
-            };
-            percent = percent_of(&row, size.unwrap_or(0), chunk_size);
-        }
-        next = t.next();
-    }
-    Ok((timelines > 0).then_some(Cleaning { timelines, percent }))
-}
-
 /// How far a pass is, in percent, on a device of `size` sectors.
-fn percent_of(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
+pub fn percent(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
     let end = chunk_size.end_of(size).unwrap_or(Chunk::MAX).get().max(1);
     RecordKey::chunk_of(row.cursor).get().min(end) * 100 / end
 }

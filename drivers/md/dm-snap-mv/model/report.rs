@@ -73,7 +73,7 @@ impl fmt::Display for Usage {
 pub struct Cleaning {
     /// Timelines left, the current one included.
     pub timelines: u64,
-    /// Of the current one.
+    /// Of the current one ([`super::clean::percent`]).
     pub percent: u64,
 }
 
