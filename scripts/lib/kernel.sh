@@ -5,7 +5,9 @@
 # configuration and compiler, it comes out the same, crate hashes and so symbol
 # names included, and a module built so loads into the kernel that Debian signed.
 
-KERNEL_PIN=${KERNEL_VERSION:-$(<"$TOP/scripts/kernel-version")}
+KERNEL_PIN=$(<"$TOP/scripts/kernel-version")
+KERNEL_FLAVOUR=${KERNEL_PIN#*+}
+KERNEL_PIN=${KERNEL_VERSION:-$KERNEL_PIN}
 
 # In the tree of apt lists. Others may be at it too.
 archive_update() {
@@ -26,13 +28,18 @@ in_archive() {
 }
 
 # KERNEL: the full name of the kernel that WORD means: nothing for the pinned one,
-# 7.3.4, or a full name. One that the archive has dropped becomes the newest of its
+# 7.3.4, debug, or a full name. One that the archive has dropped becomes the newest of its
 # series, since that serves as well and a build must not fail for it.
 resolve_kernel() {
 	local word=${1:-$KERNEL_PIN} series flavour found
+	if [ "$word" = debug ]; then
+		resolve_kernel
+		resolve_debug
+		return
+	fi
 	case $word in
 	*+*) KERNEL=$word ;;
-	*) KERNEL=$word+${KERNEL_PIN#*+} ;;
+	*) KERNEL=$word+$KERNEL_FLAVOUR ;;
 	esac
 	flavour=${KERNEL#*+}
 	if [ -e "$DMS_CACHE/instead-of-$KERNEL" ]; then
@@ -47,7 +54,7 @@ resolve_kernel() {
 	# With a signed image if possible: only that one can be booted.
 	found=$(in_archive "linux-binary-$series.*+$flavour" | tail -n1)
 	[ -n "$found" ] || found=$(in_archive "linux-headers-$series.*+$flavour" | tail -n1)
-	[ -n "$found" ] || found=$(in_archive "linux-binary-*+$flavour" | grep -v unsigned | tail -n1)
+	[ -n "$found" ] || found=$(in_archive "linux-binary-*+$flavour" | sed '/unsigned/d' | tail -n1)
 	[ -n "$found" ] || die "the archive has no kernel like $KERNEL"
 	found=${found#linux-*-}
 	say "NOTE: the archive no longer has kernel $KERNEL: using $found instead"
@@ -113,7 +120,13 @@ make_kernel() {
 # inside the build root is /usr/src/linux-$KERNEL.
 kernel_tree() {
 	resolve_kernel "${1:-}"
-	cached "$KERNEL_KEY" "kernel $KERNEL: source, prepared for Rust" make_kernel "$KERNEL"
+	case $KERNEL in
+	*+debug)
+		cached "$KERNEL_KEY" "kernel $KERNEL: built, this takes a quarter of an hour" \
+			make_debug "$KERNEL" "$DEBUG_OF"
+		;;
+	*) cached "$KERNEL_KEY" "kernel $KERNEL: source, prepared for Rust" make_kernel "$KERNEL" ;;
+	esac
 	KERNEL_DIR=$CACHED/tree
 }
 
