@@ -25,14 +25,7 @@
 
 include!("generated.rs");
 
-mod shim {
-    extern "C" {
-        pub(super) fn dm_snap_mv_shim_sector_shift() -> u32;
-    }
-}
-
 /// The shift from bytes to sectors.
 pub(crate) fn sector_shift() -> u32 {
-    // SAFETY: It takes nothing and returns a constant.
-    unsafe { shim::dm_snap_mv_shim_sector_shift() }
+    kernel::block::SECTOR_SHIFT
 }

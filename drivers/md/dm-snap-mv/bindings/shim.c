@@ -1,13 +1,346 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * C for what bindings cannot express: inline functions and macros.
+ * C for what bindings cannot express: inline functions and macros. What each may be
+ * called from, and under which locks, is said where Rust calls it.
  */
+#include <linux/bio.h>
+#include <linux/bio-integrity.h>
+#include <linux/blkdev.h>
+#include <linux/cred.h>
+#include <linux/dm-io.h>
+#include <linux/file.h>
+#include <linux/interval_tree_generic.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
 
-#include <linux/device-mapper.h>
+#include "persistent-data/dm-space-map.h"
+#include "shim.h"
 
-unsigned int dm_snap_mv_shim_sector_shift(void);
+/* Bios */
 
-unsigned int dm_snap_mv_shim_sector_shift(void)
+void dm_rs_bio_set_dev(struct bio *bio, struct block_device *bdev)
 {
-	return SECTOR_SHIFT;
+	bio_set_dev(bio, bdev);
+}
+
+void dm_rs_bio_advance(struct bio *bio, unsigned int bytes)
+{
+	bio_advance(bio, bytes);
+}
+
+void dm_rs_bio_zero_front(struct bio *bio, unsigned int bytes)
+{
+	struct bvec_iter iter, start = bio->bi_iter;
+	struct bio_vec bv;
+
+	start.bi_size = bytes;
+	__bio_for_each_segment(bv, bio, iter, start)
+		memzero_bvec(&bv);
+	bio_advance(bio, bytes);
+}
+
+/*
+ * A bio that has been through bio_endio() is to go down, or to end, once more: undo
+ * what would make the block layer account for it twice or end it too early.
+ */
+void dm_rs_bio_restart(struct bio *bio)
+{
+	bio_clear_flag(bio, BIO_CHAIN);
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
+	bio_clear_flag(bio, BIO_TRACE_COMPLETION);
+	atomic_set(&bio->__bi_remaining, 1);
+}
+
+struct bio *dm_rs_bio_part(struct bio *bio, unsigned int bytes,
+			   struct block_device *bdev, sector_t sector,
+			   struct bio_set *bs)
+{
+	struct bio *part;
+
+	part = bio_alloc_clone(bdev, bio, GFP_NOIO, bs);
+	if (!part)
+		return NULL;
+
+	part->bi_iter.bi_size = bytes;
+	if (bio_integrity(part))
+		bio_integrity_trim(part);
+	part->bi_iter.bi_sector = sector;
+	bio_advance(bio, bytes);
+
+	return part;
+}
+
+/* Mapped devices */
+
+unsigned int dm_rs_md_openers(struct mapped_device *md)
+{
+	return disk_openers(dm_disk(md));
+}
+
+dev_t dm_rs_md_dev(struct mapped_device *md)
+{
+	return disk_devt(dm_disk(md));
+}
+
+/* Block devices */
+
+struct file *dm_rs_bdev_open(dev_t dev, blk_mode_t mode)
+{
+	struct file *file;
+
+	/* As device-mapper does: the opener's own credentials must not be pinned. */
+	scoped_with_kernel_creds()
+		file = bdev_file_open_by_dev(dev, mode, NULL, NULL);
+
+	return file;
+}
+
+struct file *dm_rs_get_file(struct file *file)
+{
+	return get_file(file);
+}
+
+dev_t dm_rs_bdev_dev(struct block_device *bdev)
+{
+	return bdev->bd_dev;
+}
+
+sector_t dm_rs_bdev_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+bool dm_rs_bdev_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
+}
+
+bool dm_rs_bdev_has_write_cache(struct block_device *bdev)
+{
+	return bdev_write_cache(bdev);
+}
+
+unsigned int dm_rs_bdev_max_discard_sectors(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev);
+}
+
+unsigned int dm_rs_bdev_discard_granularity(struct block_device *bdev)
+{
+	return bdev_discard_granularity(bdev);
+}
+
+unsigned int dm_rs_bdev_write_zeroes_sectors(struct block_device *bdev)
+{
+	return bdev_write_zeroes_sectors(bdev);
+}
+
+unsigned int dm_rs_bdev_logical_block_size(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev)
+{
+	return bdev_physical_block_size(bdev);
+}
+
+/* Locks and counters */
+
+unsigned long dm_rs_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+bool dm_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
+{
+	unsigned long saved;
+
+	if (!spin_trylock_irqsave(lock, saved))
+		return false;
+	*flags = saved;
+	return true;
+}
+
+void dm_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+/* Defined here, since Rust cannot initialise a mutex statically. */
+static DEFINE_MUTEX(dm_rs_global_mutex);
+
+void dm_rs_global_lock(void)
+{
+	mutex_lock(&dm_rs_global_mutex);
+}
+
+void dm_rs_global_unlock(void)
+{
+	mutex_unlock(&dm_rs_global_mutex);
+}
+
+bool dm_rs_percpu_ref_tryget_live(struct percpu_ref *ref)
+{
+	return percpu_ref_tryget_live(ref);
+}
+
+void dm_rs_percpu_ref_put(struct percpu_ref *ref)
+{
+	percpu_ref_put(ref);
+}
+
+/* Ranges */
+
+#define RANGE_START(range) ((range)->start)
+#define RANGE_LAST(range) ((range)->last)
+
+INTERVAL_TREE_DEFINE(struct dm_rs_range, rb, u64, subtree_last, RANGE_START,
+		     RANGE_LAST, static inline, range_tree)
+
+bool dm_rs_range_conflicts(struct rb_root_cached *root, u64 start, u64 last,
+			   bool exclusive)
+{
+	struct dm_rs_range *range;
+
+	for (range = range_tree_iter_first(root, start, last); range;
+	     range = range_tree_iter_next(range, start, last))
+		if (exclusive || range->exclusive)
+			return true;
+
+	return false;
+}
+
+void dm_rs_range_insert(struct dm_rs_range *range, struct rb_root_cached *root)
+{
+	range_tree_insert(range, root);
+}
+
+void dm_rs_range_remove(struct dm_rs_range *range, struct rb_root_cached *root)
+{
+	range_tree_remove(range, root);
+}
+
+/* Memory, work, time */
+
+mempool_t *dm_rs_mempool_create(int min, size_t size)
+{
+	return mempool_create_kmalloc_pool(min, size);
+}
+
+void *dm_rs_mempool_alloc(mempool_t *pool)
+{
+	return mempool_alloc(pool, GFP_NOIO);
+}
+
+unsigned int dm_rs_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void dm_rs_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered)
+{
+	if (ordered)
+		return alloc_ordered_workqueue("%s", WQ_MEM_RECLAIM, name);
+	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, name);
+}
+
+/* dm-io */
+
+enum dm_rs_memory dm_rs_memory(const void *data, size_t len)
+{
+	if (is_vmalloc_addr(data))
+		return DM_RS_MEMORY_VMA;
+	if (virt_addr_valid(data) && virt_addr_valid(data + len - 1))
+		return DM_RS_MEMORY_KMEM;
+	return DM_RS_MEMORY_OTHER;
+}
+
+int dm_rs_io(struct dm_io_client *client, blk_opf_t opf, struct block_device *bdev,
+	     sector_t sector, sector_t count, void *data, enum dm_rs_memory memory)
+{
+	struct dm_io_region region = {
+		.bdev = bdev,
+		.sector = sector,
+		.count = count,
+	};
+	struct dm_io_request request = {
+		.bi_opf = opf,
+		.mem.type = memory == DM_RS_MEMORY_VMA ? DM_IO_VMA : DM_IO_KMEM,
+		.mem.ptr.addr = data,
+		.client = client,
+	};
+	unsigned long error = 0;
+	int r;
+
+	r = dm_io(&request, 1, &region, &error, NULL, IOPRIO_DEFAULT);
+	if (!r && error)
+		r = -EIO;
+	return r;
+}
+
+/* Space maps */
+
+void dm_rs_sm_destroy(struct dm_space_map *sm)
+{
+	dm_sm_destroy(sm);
+}
+
+int dm_rs_sm_nr_blocks(struct dm_space_map *sm, u64 *count)
+{
+	return dm_sm_get_nr_blocks(sm, count);
+}
+
+int dm_rs_sm_nr_free(struct dm_space_map *sm, u64 *count)
+{
+	return dm_sm_get_nr_free(sm, count);
+}
+
+int dm_rs_sm_count(struct dm_space_map *sm, u64 b, u32 *count)
+{
+	return dm_sm_get_count(sm, b, count);
+}
+
+int dm_rs_sm_inc(struct dm_space_map *sm, u64 b, u64 e)
+{
+	return dm_sm_inc_blocks(sm, b, e);
+}
+
+int dm_rs_sm_dec(struct dm_space_map *sm, u64 b, u64 e)
+{
+	return dm_sm_dec_blocks(sm, b, e);
+}
+
+int dm_rs_sm_new_block(struct dm_space_map *sm, u64 *b)
+{
+	return dm_sm_new_block(sm, b);
+}
+
+int dm_rs_sm_extend(struct dm_space_map *sm, u64 extra)
+{
+	return dm_sm_extend(sm, extra);
+}
+
+int dm_rs_sm_commit(struct dm_space_map *sm)
+{
+	return dm_sm_commit(sm);
+}
+
+int dm_rs_sm_root_size(struct dm_space_map *sm, size_t *size)
+{
+	return dm_sm_root_size(sm, size);
+}
+
+int dm_rs_sm_copy_root(struct dm_space_map *sm, void *root, size_t len)
+{
+	return dm_sm_copy_root(sm, root, len);
 }

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What Rust needs of device-mapper, the block layer and persistent-data and cannot
+ * call itself, being inline functions and macros there. No decision is made here.
+ */
+#ifndef _DM_SNAP_MV_SHIM_H
+#define _DM_SNAP_MV_SHIM_H
+
+#include <linux/bio.h>
+#include <linux/device-mapper.h>
+#include <linux/mempool.h>
+#include <linux/percpu-refcount.h>
+#include <linux/rbtree.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+struct dm_io_client;
+struct dm_space_map;
+
+/* Bios */
+void dm_rs_bio_set_dev(struct bio *bio, struct block_device *bdev);
+void dm_rs_bio_advance(struct bio *bio, unsigned int bytes);
+void dm_rs_bio_zero_front(struct bio *bio, unsigned int bytes);
+void dm_rs_bio_restart(struct bio *bio);
+struct bio *dm_rs_bio_part(struct bio *bio, unsigned int bytes,
+			   struct block_device *bdev, sector_t sector,
+			   struct bio_set *bs);
+
+/* Mapped devices */
+unsigned int dm_rs_md_openers(struct mapped_device *md);
+dev_t dm_rs_md_dev(struct mapped_device *md);
+
+/* Block devices */
+struct file *dm_rs_bdev_open(dev_t dev, blk_mode_t mode);
+struct file *dm_rs_get_file(struct file *file);
+dev_t dm_rs_bdev_dev(struct block_device *bdev);
+sector_t dm_rs_bdev_sectors(struct block_device *bdev);
+bool dm_rs_bdev_read_only(struct block_device *bdev);
+bool dm_rs_bdev_has_write_cache(struct block_device *bdev);
+unsigned int dm_rs_bdev_max_discard_sectors(struct block_device *bdev);
+unsigned int dm_rs_bdev_discard_granularity(struct block_device *bdev);
+unsigned int dm_rs_bdev_write_zeroes_sectors(struct block_device *bdev);
+unsigned int dm_rs_bdev_logical_block_size(struct block_device *bdev);
+unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev);
+
+/* Locks and counters */
+unsigned long dm_rs_spin_lock_irqsave(spinlock_t *lock);
+bool dm_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
+void dm_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+void dm_rs_global_lock(void);
+void dm_rs_global_unlock(void);
+bool dm_rs_percpu_ref_tryget_live(struct percpu_ref *ref);
+void dm_rs_percpu_ref_put(struct percpu_ref *ref);
+
+/* Ranges */
+struct dm_rs_range {
+	struct rb_node rb;
+	u64 start;
+	u64 last;
+	u64 subtree_last;
+	bool exclusive;
+};
+
+bool dm_rs_range_conflicts(struct rb_root_cached *root, u64 start, u64 last,
+			   bool exclusive);
+void dm_rs_range_insert(struct dm_rs_range *range, struct rb_root_cached *root);
+void dm_rs_range_remove(struct dm_rs_range *range, struct rb_root_cached *root);
+
+/* Memory, work, time */
+mempool_t *dm_rs_mempool_create(int min, size_t size);
+void *dm_rs_mempool_alloc(mempool_t *pool);
+unsigned int dm_rs_noio_save(void);
+void dm_rs_noio_restore(unsigned int flags);
+struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered);
+
+/* dm-io */
+enum dm_rs_memory {
+	DM_RS_MEMORY_OTHER,
+	DM_RS_MEMORY_KMEM,
+	DM_RS_MEMORY_VMA,
+};
+
+enum dm_rs_memory dm_rs_memory(const void *data, size_t len);
+int dm_rs_io(struct dm_io_client *client, blk_opf_t opf, struct block_device *bdev,
+	     sector_t sector, sector_t count, void *data, enum dm_rs_memory memory);
+
+/* Space maps */
+void dm_rs_sm_destroy(struct dm_space_map *sm);
+int dm_rs_sm_nr_blocks(struct dm_space_map *sm, u64 *count);
+int dm_rs_sm_nr_free(struct dm_space_map *sm, u64 *count);
+int dm_rs_sm_count(struct dm_space_map *sm, u64 b, u32 *count);
+int dm_rs_sm_inc(struct dm_space_map *sm, u64 b, u64 e);
+int dm_rs_sm_dec(struct dm_space_map *sm, u64 b, u64 e);
+int dm_rs_sm_new_block(struct dm_space_map *sm, u64 *b);
+int dm_rs_sm_extend(struct dm_space_map *sm, u64 extra);
+int dm_rs_sm_commit(struct dm_space_map *sm);
+int dm_rs_sm_root_size(struct dm_space_map *sm, size_t *size);
+int dm_rs_sm_copy_root(struct dm_space_map *sm, void *root, size_t len);
+
+#endif

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Block devices that are open.
+//!
+//! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
+
+use crate::bindings;
+use core::{fmt, ptr::NonNull};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    prelude::*,
+};
+
+/// How many bits of a device number are the minor (`MINORBITS`).
+const MINOR_BITS: u32 = 20;
+
+/// The number of a device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Dev(bindings::dev_t);
+
+impl Dev {
+    pub(super) const fn from_raw(raw: bindings::dev_t) -> Self {
+        Self(raw)
+    }
+
+    /// The device that `path` names: `MAJOR:MINOR`, or a device node. Process context; sleeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of a path look-up, `ENOTBLK` when it is something else, `EOVERFLOW`.
+    pub(crate) fn from_path(path: &CStr) -> Result<Self> {
+        let mut dev = 0;
+        // SAFETY: The path is a C string, and `dev` can be written.
+        to_result(unsafe { bindings::dm_devt_from_path(path.as_char_ptr(), &mut dev) })?;
+        Ok(Self(dev))
+    }
+
+    /// The major number.
+    pub(crate) const fn major(self) -> u32 {
+        self.0 >> MINOR_BITS
+    }
+
+    /// The minor number.
+    pub(crate) const fn minor(self) -> u32 {
+        self.0 & ((1 << MINOR_BITS) - 1)
+    }
+}
+
+/// As device-mapper writes it: `MAJOR:MINOR`.
+impl fmt::Display for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major(), self.minor())
+    }
+}
+
+/// A block device that is open for as long as this lives.
+///
+/// # Invariants
+///
+/// `file` is the file of a block device, and one of its references is ours.
+pub(crate) struct BlockDevice {
+    file: NonNull<bindings::file>,
+}
+
+// SAFETY: A file may be used, and its references may be put, from any thread.
+unsafe impl Send for BlockDevice {}
+// SAFETY: As above.
+unsafe impl Sync for BlockDevice {}
+
+impl BlockDevice {
+    /// Opens a device, for reading or for reading and writing. Others may open it too: to keep
+    /// them out is for the table's own reference to it (see `Setup::get_device`). Process context;
+    /// sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENXIO` when there is no such device, `EACCES` when it is read-only, and whatever its
+    /// driver says.
+    pub(crate) fn open(dev: Dev, write: bool) -> Result<Self> {
+        let mut mode = bindings::DM_RS_OPEN_READ;
+        if write {
+            mode |= bindings::DM_RS_OPEN_WRITE;
+        }
+        // SAFETY: Any number will do.
+        let file = from_err_ptr(unsafe { bindings::dm_rs_bdev_open(dev.0, mode) })?;
+        Ok(Self {
+            // INVARIANT: It is that of a block device, and the reference is ours.
+            file: NonNull::new(file).ok_or(ENXIO)?,
+        })
+    }
+
+    /// Shares what somebody else has opened.
+    ///
+    /// # Safety
+    ///
+    /// `file` must be the file of a block device, with at least one reference for the duration of
+    /// the call.
+    pub(super) unsafe fn from_file(file: NonNull<bindings::file>) -> Self {
+        // SAFETY: By the function's requirements there is a reference, so one can be added.
+        unsafe { bindings::dm_rs_get_file(file.as_ptr()) };
+        // INVARIANT: The reference just got.
+        Self { file }
+    }
+
+    /// The file, which [`BlockDevice::from_file`] takes. Valid for as long as `self`.
+    pub(super) fn file(&self) -> NonNull<bindings::file> {
+        self.file
+    }
+
+    /// What C calls it. Valid for as long as `self`.
+    pub(super) fn as_raw(&self) -> *mut bindings::block_device {
+        // SAFETY: By the type's invariants it is the file of a block device.
+        unsafe { bindings::file_bdev(self.file.as_ptr()) }
+    }
+
+    /// One more for the same device. Any context.
+    pub(crate) fn share(&self) -> Self {
+        // SAFETY: By the type's invariants.
+        unsafe { Self::from_file(self.file) }
+    }
+
+    /// Its number.
+    pub(crate) fn dev(&self) -> Dev {
+        // SAFETY: The device is open, so it is there.
+        Dev(unsafe { bindings::dm_rs_bdev_dev(self.as_raw()) })
+    }
+
+    /// Whether both are the same device.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.as_raw() == other.as_raw()
+    }
+
+    /// Its size in sectors of 512 bytes, at this moment.
+    pub(crate) fn sectors(&self) -> u64 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_sectors(self.as_raw()) }
+    }
+
+    /// Whether it can only be read.
+    pub(crate) fn read_only(&self) -> bool {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_read_only(self.as_raw()) }
+    }
+
+    /// Whether it has a volatile cache, so that what is written is durable only after a flush.
+    pub(crate) fn has_write_cache(&self) -> bool {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_has_write_cache(self.as_raw()) }
+    }
+
+    /// The most sectors that one discard can have; 0 when it cannot discard.
+    pub(crate) fn max_discard_sectors(&self) -> u32 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_max_discard_sectors(self.as_raw()) }
+    }
+
+    /// What discards should be aligned to, in bytes.
+    pub(crate) fn discard_granularity(&self) -> u32 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_discard_granularity(self.as_raw()) }
+    }
+
+    /// The most sectors that one write-zeroes can have; 0 when it has no such thing.
+    pub(crate) fn max_write_zeroes_sectors(&self) -> u32 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_write_zeroes_sectors(self.as_raw()) }
+    }
+
+    /// The smallest that can be read or written, in bytes.
+    pub(crate) fn logical_block_size(&self) -> u32 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_logical_block_size(self.as_raw()) }
+    }
+
+    /// The smallest that can be written without reading first, in bytes.
+    pub(crate) fn physical_block_size(&self) -> u32 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_physical_block_size(self.as_raw()) }
+    }
+}
+
+impl Drop for BlockDevice {
+    /// Any context: what there is to close is closed later, by the task on its way out of the
+    /// kernel or by a worker.
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariants the reference is ours.
+        unsafe { bindings::fput(self.file.as_ptr()) };
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers over device-mapper and what its targets are made of.
+//!
+//! All of the module's `unsafe` lives here and in [`crate::bindings`]: no safe call into these
+//! rooms can cause undefined behaviour, whatever the caller does. Misuse ends in an error, in an
+//! I/O error, or in a wait that does not end.
+//!
+//! * [`target`]: the target type, its callbacks and its registration;
+//! * [`table`]: what a constructor sets up and what a callback may ask its instance;
+//! * [`event`]: a handle to a table that outlives it, for events;
+//! * [`limits`], [`text`]: queue limits; what status and messages answer;
+//! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
+//! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
+//! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
+//! * [`workqueue`], [`noio`], [`time`]: where and when work is done;
+//! * [`pdata`]: persistent-data, transactions, B-trees and space maps.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub(crate) mod action;
+pub(crate) mod bio;
+pub(crate) mod bio_list;
+pub(crate) mod bio_set;
+pub(crate) mod block_device;
+pub(crate) mod event;
+pub(crate) mod gate;
+pub(crate) mod io;
+pub(crate) mod irq_lock;
+pub(crate) mod kcopyd;
+pub(crate) mod limits;
+pub(crate) mod noio;
+pub(crate) mod pdata;
+pub(crate) mod range_lock;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod target;
+pub(crate) mod text;
+pub(crate) mod time;
+pub(crate) mod workqueue;
