@@ -1,32 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Multi-version snapshots of existing block devices.
+//!
+//! A device-mapper target that takes many writable snapshots, and snapshots of snapshots, of block
+//! devices that are in use, in place, into one shared copy-on-write device.
+//!
+//! * [`target`]: device-mapper's callbacks;
+//! * [`device`]: one mapped device, an origin or a snapshot: where a bio goes;
+//! * [`store`]: one COW device: records, space, commits, copies, cleaning, rollback;
+//! * [`model`]: every decision, as pure functions, shared with userspace;
+//! * [`dm`]: safe wrappers over the kernel; with [`bindings`] the only place of `unsafe`.
+//!
+//! Calls go one way: target, device, store, dm. `model` is called by all and calls none.
 
+use dm::target::{Registration, TargetType};
 use kernel::prelude::*;
+use target::SnapMv;
+
+mod bindings;
+#[allow(dead_code)]
+mod dm;
+
+#[deny(unsafe_code)]
+mod device;
+#[deny(unsafe_code)]
+mod model;
+#[deny(unsafe_code)]
+mod store;
+#[deny(unsafe_code)]
+mod target;
 
 module! {
-    type: SnapMv,
+    type: Module,
     name: "dm_snap_mv",
     authors: ["The dm-snap-mv developers"],
     description: "device-mapper multi-version snapshots",
     license: "GPL",
 }
 
-mod bindings;
+static TARGET: TargetType<SnapMv> = TargetType::new();
 
-struct SnapMv;
-
-impl kernel::Module for SnapMv {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        let shift = bindings::sector_shift();
-        let size = core::mem::size_of::<bindings::target_type>();
-        pr_info!("loaded: sector shift {shift}, target_type {size} bytes\n");
-        Ok(SnapMv)
-    }
+/// The module: as long as it lives, the target can be used in tables.
+struct Module {
+    _target: Registration<SnapMv>,
 }
 
-impl Drop for SnapMv {
-    fn drop(&mut self) {
-        pr_info!("unloaded\n");
+impl kernel::Module for Module {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _target: Registration::new(&TARGET, module)?,
+        })
     }
 }

@@ -182,6 +182,22 @@ impl<T: Target> TargetBio<T> {
         unsafe { &(*self.per_bio()).data }
     }
 
+    /// The target's own data for this bio, to be changed.
+    #[inline]
+    pub(crate) fn data_mut(&mut self) -> Pin<&mut T::BioData> {
+        // SAFETY: By the type's invariants it is initialised, and whoever owns the bio is the only
+        // one to use it. It stays where it is until it is dropped.
+        unsafe { Pin::new_unchecked(&mut (*self.per_bio()).data) }
+    }
+
+    /// The target's own data for this bio, to be changed: whoever owns the bio owns its data.
+    #[inline]
+    pub(crate) fn data_mut(&mut self) -> Pin<&mut T::BioData> {
+        // SAFETY: By the type's invariants it is initialised and only ours. It does not move until
+        // it is dropped.
+        unsafe { Pin::new_unchecked(&mut (*self.per_bio()).data) }
+    }
+
     /// The target that the bio is for.
     pub(crate) fn target(&self) -> &Arc<T> {
         &self.private().target

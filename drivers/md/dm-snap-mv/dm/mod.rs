@@ -13,7 +13,8 @@
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
-//! * [`workqueue`], [`noio`], [`time`]: where and when work is done;
+//! * [`worker`], [`workqueue`], [`noio`], [`time`]: where and when work is done;
+//! * [`global`]: what there is once for the module;
 //! * [`pdata`]: persistent-data, transactions, B-trees and space maps.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -25,6 +26,7 @@ pub(crate) mod bio_set;
 pub(crate) mod block_device;
 pub(crate) mod event;
 pub(crate) mod gate;
+pub(crate) mod global;
 pub(crate) mod io;
 pub(crate) mod irq_lock;
 pub(crate) mod kcopyd;
@@ -37,4 +39,5 @@ pub(crate) mod table;
 pub(crate) mod target;
 pub(crate) mod text;
 pub(crate) mod time;
+pub(crate) mod worker;
 pub(crate) mod workqueue;

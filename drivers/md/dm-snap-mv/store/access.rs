@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads and writes of a snapshot device.
+//!
+//! A bio goes piece by piece: as far as one run of chunks reaches, then it is looked at again. A
+//! write into chunks that the snapshot's current epoch has already goes in place. Else it goes to
+//! new chunks, recorded when the data is there; that record is durable at the next commit, which a
+//! flush waits for, as a disk's write cache would have it.
+
+use super::allocator::Reservation;
+use super::engine::Engine;
+use super::error::{Result, StoreError};
+use super::job::{CopyRun, HasJob, Redirected, Stage};
+use super::preserve::{chunks_of, run_sectors};
+use super::snapshot::Snapshot;
+use super::store::Store;
+use crate::device::Device;
+use crate::dm::range_lock::Mode;
+use crate::dm::status::Status;
+use crate::model::ids::Chunk;
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::resolve::{resolve, Location, Run};
+use crate::model::write::{record_written, record_zero, writable, Writable};
+use crate::target::Bio;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Chunks that a discard handles before others have their turn.
+const DISCARD_STEP: u64 = 512;
+
+/// A bio that cannot go on, and why.
+type Stopped = (Bio, StoreError);
+
+fn snapshot_of(bio: &Bio) -> Option<Arc<Snapshot>> {
+    match bio.target().device() {
+        Device::Snapshot(device) => Some(device.snapshot().clone()),
+        Device::Origin(_) => None,
+    }
+}
+
+impl Engine {
+    /// A read of a snapshot.
+    pub(super) fn snapshot_read(&mut self, cx: &Arc<Store>, bio: Bio) {
+        let Some(snapshot) = snapshot_of(&bio) else {
+            return bio.end(Status::IOERR);
+        };
+        if let Err((bio, error)) = self.read_on(cx, &snapshot, bio) {
+            self.end_with_error(bio, error);
+        }
+    }
+
+    fn read_on(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+    ) -> core::result::Result<(), Stopped> {
+        loop {
+            if bio.sectors() == 0 {
+                self.end(bio, Status::OK);
+                return Ok(());
+            }
+            let (first, last) = chunks_of(cx, &bio);
+            let job = bio.job();
+            if !job.own.is_locked()
+                && !job
+                    .own
+                    .try_lock(&snapshot.chunks, first.get(), last.get(), Mode::Shared)
+            {
+                self.wait(bio);
+                return Ok(());
+            }
+            let run = match self.snapshot_run(snapshot, first, last) {
+                Ok(run) => run,
+                Err(error) => return Err((bio, error)),
+            };
+            self.note_redirected(snapshot, &mut bio);
+            let offset = cx.geometry.offset_of(bio.sector());
+            let sectors = run_sectors(cx, &bio, run.len);
+            *bio.job().stage = Stage::Reading;
+            match run.location {
+                Location::Zero => bio.zero_front(sectors),
+                Location::Origin => {
+                    let job = bio.job();
+                    let end = first.get() + run.len - 1;
+                    if !job
+                        .phys
+                        .try_lock(&snapshot.origin.phys, first.get(), end, Mode::Shared)
+                    {
+                        self.wait(bio);
+                        return Ok(());
+                    }
+                    let sector = bio.sector();
+                    bio.submit_part(sectors, &snapshot.origin.dev, sector, false, &cx.bios);
+                    return Ok(());
+                }
+                Location::Cow(cow) => {
+                    let sector = cx.geometry.cow_sector(cow) + offset;
+                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn snapshot_run(&self, snapshot: &Snapshot, first: Chunk, last: Chunk) -> Result<Run> {
+        self.check_valid(snapshot)?;
+        let meta = self.meta_ref()?;
+        let view = self.origin_state(snapshot.origin_nr())?.view.as_deref();
+        let state = self.snapshot_state(snapshot.timeline())?;
+        let max = last.get() - first.get() + 1;
+        resolve(meta, &state.chain, view, first, max)
+    }
+
+    /// What a snapshot reads while a rollback runs may come from the rollback's source, which must
+    /// stay until then.
+    fn note_redirected(&self, snapshot: &Snapshot, bio: &mut Bio) {
+        let job = bio.job();
+        if snapshot.origin.redirects_reads() && job.redirected.is_none() {
+            *job.redirected = Some(Redirected::new(&snapshot.origin));
+        }
+    }
+
+    /// Refuses a snapshot that a full COW device has cost its content.
+    fn check_valid(&self, snapshot: &Snapshot) -> Result<()> {
+        let meta = self.meta_ref()?;
+        let invalid_below = match meta.peek_origin(snapshot.origin_nr()) {
+            Some(row) => row.invalid_below,
+            None => meta.origin_row(snapshot.origin_nr())?.invalid_below,
+        };
+        if snapshot.tag.get() < invalid_below {
+            return Err(Refusal::InvalidSnapshot.into());
+        }
+        Ok(())
+    }
+
+    /// A write of a snapshot, at whatever stage it has reached.
+    pub(super) fn snapshot_write(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Some(snapshot) = snapshot_of(&bio) else {
+            return bio.end(Status::IOERR);
+        };
+        let result = match *bio.job().stage {
+            Stage::Filling => self.filled(cx, &snapshot, bio),
+            Stage::WritingNew => match self.written(&snapshot, &mut bio) {
+                Ok(()) => self.write_on(cx, &snapshot, bio),
+                Err(error) => Err((bio, error)),
+            },
+            _ => self.write_on(cx, &snapshot, bio),
+        };
+        if let Err((bio, error)) = result {
+            self.end_with_error(bio, error);
+        }
+    }
+
+    fn write_on(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+    ) -> core::result::Result<(), Stopped> {
+        if bio.sectors() == 0 {
+            return self.finish_write(bio);
+        }
+        if !self.enter(snapshot, &mut bio) {
+            self.wait(bio);
+            return Ok(());
+        }
+        let (first, last) = chunks_of(cx, &bio);
+        let max = last.get() - first.get() + 1;
+        let found = match self.find_writable(snapshot, first, max) {
+            Ok(found) => found,
+            Err(error) => return Err((bio, error)),
+        };
+        match found {
+            Writable::InPlace { cow, len } => {
+                let job = bio.job();
+                let end = first.get() + len - 1;
+                if !job
+                    .own
+                    .try_lock(&snapshot.chunks, first.get(), end, Mode::Shared)
+                {
+                    self.wait(bio);
+                    return Ok(());
+                }
+                *job.stage = Stage::WritingInPlace;
+                let sectors = run_sectors(cx, &bio, len);
+                let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
+                let fua = bio.is_fua();
+                bio.submit_part(sectors, &cx.cow, sector, fua, &cx.bios);
+                Ok(())
+            }
+            Writable::New { len, base } => {
+                let whole = whole_chunks(cx, snapshot, &bio).min(len);
+                self.write_new(cx, snapshot, bio, whole, base)
+            }
+        }
+    }
+
+    fn find_writable(&self, snapshot: &Snapshot, first: Chunk, max: u64) -> Result<Writable> {
+        self.check_valid(snapshot)?;
+        let meta = self.meta_ref()?;
+        let view = self.origin_state(snapshot.origin_nr())?.view.as_deref();
+        let state = self.snapshot_state(snapshot.timeline())?;
+        let row = meta.snapshot_row(snapshot.timeline())?;
+        writable(
+            meta,
+            snapshot.origin_nr(),
+            &row,
+            &state.chain,
+            view,
+            first,
+            max,
+        )
+    }
+
+    /// Gives `whole` chunks that the bio covers entirely, or else the one it begins in, new places.
+    fn write_new(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+        whole: u64,
+        base: Location,
+    ) -> core::result::Result<(), Stopped> {
+        let (first, _) = chunks_of(cx, &bio);
+        let want = whole.max(1);
+        let job = bio.job();
+        let end = first.get() + want - 1;
+        if !job
+            .own
+            .try_lock(&snapshot.chunks, first.get(), end, Mode::Exclusive)
+        {
+            self.wait(bio);
+            return Ok(());
+        }
+        if whole == 0
+            && base == Location::Origin
+            && !job.phys.try_lock(
+                &snapshot.origin.phys,
+                first.get(),
+                first.get(),
+                Mode::Shared,
+            )
+        {
+            self.retry |= job.own.unlock();
+            self.wait(bio);
+            return Ok(());
+        }
+        let (cow, len) = match self.reserve(cx, want) {
+            Ok(Reservation::Run { start, len }) => (start, len),
+            Ok(Reservation::Later) => {
+                let job = bio.job();
+                self.retry |= job.phys.unlock();
+                self.retry |= job.own.unlock();
+                self.wait(bio);
+                return Ok(());
+            }
+            Ok(Reservation::Full) if self.space_is_coming() => {
+                self.starve(cx, bio);
+                return Ok(());
+            }
+            Ok(Reservation::Full) => return Err((bio, Refusal::NoSpace.into())),
+            Err(error) => return Err((bio, error)),
+        };
+        let run = CopyRun {
+            start: first,
+            cow,
+            len,
+        };
+        *bio.job().run = Some(run);
+        if whole == 0 {
+            self.fill(cx, snapshot, bio, run, base);
+        } else {
+            self.submit_new(cx, bio, run);
+        }
+        Ok(())
+    }
+
+    /// Copies what the rest of a chunk holds that is written in part only.
+    fn fill(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+        run: CopyRun,
+        base: Location,
+    ) {
+        self.note_redirected(snapshot, &mut bio);
+        *bio.job().stage = Stage::Filling;
+        let size = cx.geometry.chunk_sectors();
+        match base {
+            Location::Origin => {
+                let from = cx.origin_region(&snapshot.origin, run.start, 1);
+                let to = cx.cow_region(run.cow, from.count);
+                cx.kcopyd.copy(&from, &to, bio);
+            }
+            Location::Cow(cow) => {
+                let from = cx.cow_region(cow, size);
+                cx.kcopyd.copy(&from, &cx.cow_region(run.cow, size), bio);
+            }
+            Location::Zero => cx.kcopyd.zero(&cx.cow_region(run.cow, size), bio),
+        }
+    }
+
+    /// The rest of a chunk has been copied: now the write itself.
+    fn filled(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+    ) -> core::result::Result<(), Stopped> {
+        let job = bio.job();
+        self.retry |= job.phys.unlock();
+        let copied = *job.status;
+        *job.status = Status::OK;
+        let Some(run) = *job.run else {
+            return self.write_on(cx, snapshot, bio);
+        };
+        if copied != Status::OK {
+            *job.run = None;
+            self.release(run.cow);
+            return Err((bio, StoreError::Kernel(EIO)));
+        }
+        self.submit_new(cx, bio, run);
+        Ok(())
+    }
+
+    fn submit_new(&mut self, cx: &Arc<Store>, mut bio: Bio, run: CopyRun) {
+        *bio.job().stage = Stage::WritingNew;
+        let sectors = run_sectors(cx, &bio, run.len);
+        let sector = cx.geometry.cow_sector(run.cow) + cx.geometry.offset_of(bio.sector());
+        bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+    }
+
+    /// The data is in its new place: records it.
+    fn written(&mut self, snapshot: &Arc<Snapshot>, bio: &mut Bio) -> Result<()> {
+        let job = bio.job();
+        let status = *job.status;
+        *job.status = Status::OK;
+        let Some(run) = job.run.take() else {
+            return Ok(());
+        };
+        self.release(run.cow);
+        if status != Status::OK {
+            return Err(StoreError::Kernel(EIO));
+        }
+        let recorded = self.record(snapshot, run);
+        let job = bio.job();
+        self.retry |= job.own.unlock();
+        recorded
+    }
+
+    fn record(&mut self, snapshot: &Snapshot, run: CopyRun) -> Result<()> {
+        self.alter(|meta| {
+            let mut row = meta.snapshot_row(snapshot.timeline())?;
+            let origin = snapshot.origin_nr();
+            record_written(meta, origin, &mut row, run.start, run.cow, run.len)?;
+            meta.put_snapshot(origin, &row)
+        })
+    }
+
+    /// All parts are written. Only a write that asked for it waits until it is durable.
+    fn finish_write(&mut self, mut bio: Bio) -> core::result::Result<(), Stopped> {
+        let dirty = match self.meta_ref() {
+            Ok(meta) => meta.is_dirty(),
+            Err(error) => return Err((bio, error)),
+        };
+        if bio.is_fua() && dirty {
+            *bio.job().stage = Stage::Ending;
+            *bio.job().status = Status::OK;
+            self.after_commit(bio);
+        } else {
+            self.end(bio, Status::OK);
+        }
+        Ok(())
+    }
+
+    /// Makes everything written before durable.
+    pub(super) fn snapshot_flush(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        match self.meta_ref() {
+            Err(error) => self.end_with_error(bio, error),
+            // The commit flushes the COW device before and after.
+            Ok(meta) if meta.is_dirty() => {
+                *bio.job().stage = Stage::Ending;
+                *bio.job().status = Status::OK;
+                self.after_commit(bio);
+            }
+            Ok(_) => {
+                *bio.job().stage = Stage::Issued;
+                bio.submit_to(&cx.cow, 0);
+            }
+        }
+    }
+
+    /// A discard of a snapshot: the chunks it covers whole read as zeroes from then on, and the
+    /// space of those that were the snapshot's own comes back.
+    pub(super) fn snapshot_discard(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Some(snapshot) = snapshot_of(&bio) else {
+            return bio.end(Status::IOERR);
+        };
+        if bio.sectors() == 0 {
+            return self.end(bio, Status::OK);
+        }
+        if !self.enter(&snapshot, &mut bio) {
+            return self.wait(bio);
+        }
+        let whole = whole_chunks(cx, &snapshot, &bio);
+        if whole == 0 {
+            // A discard is a hint: the part of a chunk stays as it is.
+            let sectors = run_sectors(cx, &bio, 1);
+            bio.skip_front(sectors);
+            return cx.submit(bio);
+        }
+        let (first, _) = chunks_of(cx, &bio);
+        let len = whole.min(DISCARD_STEP);
+        let job = bio.job();
+        let end = first.get() + len - 1;
+        if !job
+            .own
+            .try_lock(&snapshot.chunks, first.get(), end, Mode::Exclusive)
+        {
+            return self.wait(bio);
+        }
+        let zeroed = self.zero(&snapshot, first, len);
+        let job = bio.job();
+        self.retry |= job.own.unlock();
+        if let Err(error) = zeroed {
+            return self.end_with_error(bio, error);
+        }
+        let sectors = run_sectors(cx, &bio, len);
+        bio.skip_front(sectors);
+        cx.submit(bio);
+    }
+
+    fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64) -> Result<()> {
+        self.check_valid(snapshot)?;
+        self.alter(|meta| {
+            let mut row = meta.snapshot_row(snapshot.timeline())?;
+            let origin = snapshot.origin_nr();
+            record_zero(meta, origin, &mut row, first, len)?;
+            meta.put_snapshot(origin, &row)
+        })
+    }
+
+    /// Lets a write in, unless a snapshot is being taken just now.
+    fn enter(&mut self, snapshot: &Snapshot, bio: &mut Bio) -> bool {
+        let job = bio.job();
+        if job.pass.is_none() {
+            *job.pass = snapshot.gate.try_enter();
+        }
+        job.pass.is_some()
+    }
+}
+
+/// Chunks from the start of a bio that it covers whole; the last chunk of a device counts as whole
+/// when the bio reaches the device's end.
+fn whole_chunks(cx: &Store, snapshot: &Snapshot, bio: &Bio) -> u64 {
+    if cx.geometry.offset_of(bio.sector()) != 0 {
+        return 0;
+    }
+    let end = bio.sector().saturating_add(u64::from(bio.sectors()));
+    let sectors = if end >= snapshot.size {
+        u64::from(bio.sectors()).next_multiple_of(cx.geometry.chunk_sectors())
+    } else {
+        u64::from(bio.sectors())
+    };
+    sectors >> cx.geometry.chunk_size.sector_shift()
+}

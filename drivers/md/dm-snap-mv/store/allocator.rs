@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of COW chunks for data on its way.
+//!
+//! A chunk becomes allocated on disk only in the transaction that records what it holds: until then
+//! it is merely reserved here, in core. A crash in between leaks nothing, and a failed copy gives
+//! its chunks back by forgetting them.
+
+use super::error::Result;
+use super::metadata::Meta;
+use crate::model::ids::CowChunk;
+use kernel::prelude::*;
+
+/// How far a found free chunk is extended into a run, in chunks.
+const WINDOW: u64 = 1024;
+
+/// How many reservations are remembered without allocating memory on an I/O path.
+const PREALLOCATED: usize = 1024;
+
+/// Hands out runs of free COW chunks.
+pub(super) struct Allocator {
+    /// Chunks known to be free and not yet handed out: [next, end).
+    next: u64,
+    end: u64,
+    /// Handed out, neither recorded nor given back: (first, length).
+    reserved: KVec<(u64, u64)>,
+}
+
+/// What came of asking for chunks.
+pub(super) enum Reservation {
+    /// These are the caller's until [`Allocator::release`].
+    Run { start: CowChunk, len: u64 },
+    /// Too many are on their way; ask again when one has come back.
+    Later,
+    /// Nothing is free.
+    Full,
+}
+
+impl Allocator {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            next: 0,
+            end: 0,
+            reserved: KVec::with_capacity(PREALLOCATED, GFP_KERNEL)?,
+        })
+    }
+
+    /// Reserves up to `want` consecutive chunks, as many as the free run at hand has.
+    ///
+    /// May sleep: reads bitmaps of the data space map.
+    pub(super) fn reserve(&mut self, meta: &mut Meta, want: u64) -> Result<Reservation> {
+        if self.reserved.len() == self.reserved.capacity()
+            && self.reserved.reserve(PREALLOCATED, GFP_KERNEL).is_err()
+        {
+            return Ok(Reservation::Later);
+        }
+        if self.next == self.end && !self.refill(meta)? {
+            return Ok(Reservation::Full);
+        }
+        let len = want.min(self.end - self.next);
+        let start = self.next;
+        let Some(chunk) = CowChunk::new(start) else {
+            return Ok(Reservation::Full);
+        };
+        self.reserved.push((start, len), GFP_KERNEL)?;
+        self.next += len;
+        Ok(Reservation::Run { start: chunk, len })
+    }
+
+    /// Ends a reservation, once its chunks are recorded or not needed after all.
+    pub(super) fn release(&mut self, start: CowChunk) {
+        let found = self.reserved.iter().position(|run| run.0 == start.get());
+        if let Some(index) = found {
+            let last = self.reserved.len() - 1;
+            self.reserved.swap(index, last);
+            let _ = self.reserved.pop();
+        }
+    }
+
+    fn refill(&mut self, meta: &mut Meta) -> Result<bool> {
+        // A free chunk may be reserved already; the probe moves on by itself, so each look finds
+        // another one until all reservations have been met.
+        let mut looks: u64 = self.reserved.iter().map(|run| run.1).sum();
+        loop {
+            let Some(first) = meta.probe_free()? else {
+                return Ok(false);
+            };
+            let (busy, limit) = fence(&self.reserved, first);
+            if busy {
+                if looks == 0 {
+                    return Ok(false);
+                }
+                looks -= 1;
+                continue;
+            }
+            let (_, freed_limit) = fence(meta.freed(), first);
+            let total = meta.data_usage()?.1;
+            let limit = limit.min(freed_limit).min(first + WINDOW).min(total);
+            let mut end = first + 1;
+            while end < limit && meta.is_free(end)? {
+                end += 1;
+            }
+            self.next = first;
+            self.end = end;
+            return Ok(true);
+        }
+    }
+}
+
+/// Whether `chunk` lies in one of the runs, and where the next run behind it begins.
+fn fence(runs: &[(u64, u64)], chunk: u64) -> (bool, u64) {
+    let mut inside = false;
+    let mut next = u64::MAX;
+    for &(start, len) in runs {
+        if start <= chunk {
+            inside |= chunk - start < len;
+        } else {
+            next = next.min(start);
+        }
+    }
+    (inside, next)
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices come and go: joining an origin or a snapshot of an open store, and leaving it.
+//!
+//! Process context, from table loads and removals; may sleep.
+
+use super::engine::{Engine, OriginState, SnapshotState};
+use super::error::{Result, StoreError};
+use super::merge::Merge;
+use super::origin::{Origin, RollbackState};
+use super::registry::StoreHandle;
+use super::snapshot::Snapshot;
+use super::store::Store;
+use crate::dm::block_device::BlockDevice;
+use crate::dm::time;
+use crate::model::chain::Chain;
+use crate::model::ids::{OriginNr, Tag, TimelineId};
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::versions;
+use core::ops::Deref;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// One device's share in an active origin. Keeps the store open.
+pub(crate) struct OriginHandle {
+    origin: Arc<Origin>,
+    store: StoreHandle,
+}
+
+impl Deref for OriginHandle {
+    type Target = Arc<Origin>;
+
+    fn deref(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+}
+
+impl OriginHandle {
+    /// The store that the origin is bound to.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Joins an origin of a store.
+    ///
+    /// `bind`: it is new to the store. `size`: what the caller will use of the origin device, in
+    /// sectors; an origin that has become larger is taken as it is now when `grow` says so.
+    pub(crate) fn attach(
+        store: StoreHandle,
+        id: &[u8],
+        dev: Arc<BlockDevice>,
+        bind: bool,
+        grow: bool,
+    ) -> Result<Self> {
+        let mut guard = store.engine.lock();
+        let engine = &mut *guard;
+        let size = dev.sectors();
+        let nr = engine.find_or_bind(&store, id, size, bind)?;
+        let row = engine.meta_ref()?.origin_row(nr)?;
+        if size < row.size {
+            return Err(Refusal::OriginShrunk.into());
+        }
+        let origin = match engine.origin_index(nr) {
+            Ok(index) => engine.join_origin(index, &dev)?,
+            Err(_) => engine.add_origin(&store, nr, dev)?,
+        };
+        if grow && size > row.size {
+            let grown = engine.grow_origin(&store, nr, size);
+            if let Err(error) = grown {
+                engine.leave_origin(nr);
+                return Err(error);
+            }
+        }
+        engine.publish(&store);
+        drop(guard);
+        store.worker.kick();
+        Ok(Self { origin, store })
+    }
+}
+
+impl Drop for OriginHandle {
+    fn drop(&mut self) {
+        let mut engine = self.store.engine.lock();
+        let nr = self.origin.number;
+        let Ok(state) = engine.origin_state_mut(nr) else {
+            return;
+        };
+        if state.users == 1 {
+            // Nothing of this origin may be on its way when its last device goes.
+            state.leaving = true;
+            while engine.origin_state(nr).is_ok_and(OriginState::must_rest) {
+                self.store.rested.wait(&mut engine);
+            }
+        }
+        engine.leave_origin(nr);
+        let _ = engine.commit(&self.store);
+        engine.publish(&self.store);
+    }
+}
+
+/// One device's share in an active snapshot.
+pub(crate) struct SnapshotHandle {
+    snapshot: Arc<Snapshot>,
+    origin: OriginHandle,
+}
+
+impl Deref for SnapshotHandle {
+    type Target = Arc<Snapshot>;
+
+    fn deref(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+}
+
+impl SnapshotHandle {
+    /// The store that the snapshot is in.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        self.origin.store()
+    }
+
+    /// Joins a snapshot. `device` tells mapped devices apart: a reload of the same one may join.
+    pub(crate) fn attach(origin: OriginHandle, tag: Tag, device: usize) -> Result<Self> {
+        let timeline = TimelineId::of_snapshot(origin.number, tag);
+        let mut engine = origin.store.engine.lock();
+        let row = engine
+            .meta_ref()?
+            .snapshot(timeline)?
+            .filter(|row| !row.ghost)
+            .ok_or(Refusal::UnknownTag)?;
+        let snapshot = match engine.snapshot_index(timeline) {
+            Ok(index) => engine.join_snapshot(index, device)?,
+            Err(_) => engine.add_snapshot(&origin, tag, row.size, device)?,
+        };
+        engine.publish(&origin.store);
+        drop(engine);
+        Ok(Self { snapshot, origin })
+    }
+}
+
+impl Drop for SnapshotHandle {
+    fn drop(&mut self) {
+        let store = &self.origin.store;
+        let mut engine = store.engine.lock();
+        engine.leave_snapshot(self.snapshot.timeline());
+        let _ = engine.commit(store);
+    }
+}
+
+impl OriginState {
+    /// Whether a copy of a rollback is on its way that its last device has to wait for.
+    fn must_rest(&self) -> bool {
+        self.leaving && self.merge.as_ref().is_some_and(|merge| !merge.is_resting())
+    }
+}
+
+impl Engine {
+    fn find_or_bind(
+        &mut self,
+        cx: &Arc<Store>,
+        id: &[u8],
+        size: u64,
+        bind: bool,
+    ) -> Result<OriginNr> {
+        let known = self.meta_ref()?.origin_by_id(id)?;
+        match (known, bind) {
+            (Some(_), true) => Err(Refusal::AlreadyBound.into()),
+            (None, false) => Err(Refusal::NotBound.into()),
+            (Some(nr), false) => Ok(nr),
+            (None, true) => {
+                let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
+                let meta = self.meta()?;
+                let bound = versions::bind(meta, id, size, chunk_size, time::unix_seconds());
+                let nr = match bound {
+                    Ok(nr) => nr,
+                    Err(error) => return Err(self.refused_or_failed(error)),
+                };
+                self.commit(cx)?;
+                Ok(nr)
+            }
+        }
+    }
+
+    fn join_origin(&mut self, index: usize, dev: &BlockDevice) -> Result<Arc<Origin>> {
+        let state = self.origins.get_mut(index).ok_or(Refusal::NotBound)?;
+        if state.shared.dev.dev() != dev.dev() {
+            return Err(Refusal::OriginDeviceDiffers.into());
+        }
+        state.users += 1;
+        state.leaving = false;
+        Ok(state.shared.clone())
+    }
+
+    fn add_origin(
+        &mut self,
+        cx: &Arc<Store>,
+        nr: OriginNr,
+        dev: Arc<BlockDevice>,
+    ) -> Result<Arc<Origin>> {
+        let shared = Origin::new(nr, dev)?;
+        let merge = Merge::new(cx)?;
+        self.origins.reserve(1, GFP_KERNEL)?;
+        self.meta()?.cache_origin(nr)?;
+        let index = self
+            .origins
+            .iter()
+            .position(|state| state.shared.number > nr)
+            .unwrap_or(self.origins.len());
+        let state = OriginState {
+            shared: shared.clone(),
+            users: 1,
+            bound: true,
+            leaving: false,
+            live: None,
+            view: None,
+            merge: None,
+        };
+        self.origins
+            .insert_within_capacity(index, state)
+            .map_err(|_| StoreError::Kernel(ENOMEM))?;
+        if let Err(error) = self.refresh(nr) {
+            self.leave_origin(nr);
+            return Err(error);
+        }
+        let state = self.origin_state_mut(nr)?;
+        if state.view.is_some() {
+            state.merge = Some(merge);
+            shared.set_rollback(RollbackState::Running);
+        }
+        Ok(shared)
+    }
+
+    fn grow_origin(&mut self, cx: &Arc<Store>, nr: OriginNr, size: u64) -> Result<()> {
+        let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
+        let meta = self.meta()?;
+        let mut row = meta.origin_row(nr)?;
+        if let Err(error) = versions::grow(meta, &mut row, size, chunk_size) {
+            return Err(self.refused_or_failed(error));
+        }
+        meta.put_origin(&row)?;
+        self.commit(cx)
+    }
+
+    fn leave_origin(&mut self, nr: OriginNr) {
+        let Ok(index) = self.origin_index(nr) else {
+            return;
+        };
+        let Some(state) = self.origins.get_mut(index) else {
+            return;
+        };
+        state.users -= 1;
+        if state.users > 0 {
+            return;
+        }
+        let _ = self.origins.remove(index);
+        if let Ok(meta) = self.meta() {
+            let _ = meta.uncache_origin(nr);
+        }
+    }
+
+    fn join_snapshot(&mut self, index: usize, device: usize) -> Result<Arc<Snapshot>> {
+        let state = self.snapshots.get_mut(index).ok_or(Refusal::UnknownTag)?;
+        if state.shared.device != device {
+            return Err(Refusal::SnapshotActive.into());
+        }
+        state.users += 1;
+        Ok(state.shared.clone())
+    }
+
+    fn add_snapshot(
+        &mut self,
+        origin: &Arc<Origin>,
+        tag: Tag,
+        size: u64,
+        device: usize,
+    ) -> Result<Arc<Snapshot>> {
+        let timeline = TimelineId::of_snapshot(origin.number, tag);
+        let meta = self.meta_ref()?;
+        let row = meta.origin_row(origin.number)?;
+        let chain = KBox::new(Chain::of_snapshot(meta, &row, tag)?, GFP_KERNEL)?;
+        let shared = Snapshot::new(origin.clone(), tag, size, device)?;
+        self.snapshots.reserve(1, GFP_KERNEL)?;
+        self.meta()?.cache_snapshot(timeline)?;
+        let index = match self.snapshot_index(timeline) {
+            Ok(index) | Err(index) => index,
+        };
+        let state = SnapshotState {
+            shared: shared.clone(),
+            users: 1,
+            chain,
+        };
+        self.snapshots
+            .insert_within_capacity(index, state)
+            .map_err(|_| StoreError::Kernel(ENOMEM))?;
+        Ok(shared)
+    }
+
+    fn leave_snapshot(&mut self, timeline: TimelineId) {
+        let Ok(index) = self.snapshot_index(timeline) else {
+            return;
+        };
+        let Some(state) = self.snapshots.get_mut(index) else {
+            return;
+        };
+        state.users -= 1;
+        if state.users > 0 {
+            return;
+        }
+        let _ = self.snapshots.remove(index);
+        if let Ok(meta) = self.meta() {
+            let _ = meta.uncache_snapshot(timeline);
+        }
+    }
+}
+
+impl Store {
+    /// Closes the store. No device uses it any more, so no bio is on its way and no rollback runs.
+    pub(super) fn shut_down(self: &Arc<Self>) {
+        self.engine.lock().closing = true;
+        // Neither a turn nor a delayed commit runs after this.
+        self.worker.stop();
+        let mut engine = self.engine.lock();
+        if let Some(mut meta) = engine.close() {
+            if !meta.is_poisoned() {
+                if let Err(error) = meta.commit(true) {
+                    pr_err!("last commit failed ({})\n", error.name());
+                }
+            }
+        }
+    }
+}

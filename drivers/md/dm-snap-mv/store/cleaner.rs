@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Freeing what deleted snapshots held, in the background.
+//!
+//! The cleaner works in the worker's idle turns, a bounded number of records at a time, and its
+//! place is on disk: foreground I/O never waits for more than one step, and a crash loses nothing.
+
+use super::engine::Engine;
+use super::error::Result;
+use super::store::Store;
+use crate::model::clean::{clean_step, percent};
+use crate::model::ids::TimelineId;
+use crate::model::records::Metadata;
+use crate::model::report::Cleaning;
+use kernel::sync::Arc;
+
+/// Records that one step looks at.
+const STEP: u64 = 256;
+
+/// Timelines that status counts at most.
+const MOST_COUNTED: u64 = 1000;
+
+impl Engine {
+    /// One step. Returns whether there is more to do.
+    pub(super) fn clean(&mut self, cx: &Arc<Store>) -> bool {
+        if !self.cleaning {
+            return false;
+        }
+        let hungry = !self.hungry.is_empty();
+        let from = self.clean_from;
+        let Ok(meta) = self.meta() else {
+            self.cleaning = false;
+            return false;
+        };
+        let step = match clean_step(meta, from, STEP) {
+            Ok(step) => step,
+            Err(error) => {
+                self.cleaning = false;
+                self.fail(error);
+                return false;
+            }
+        };
+        self.clean_from = step.next;
+        if step.timeline.is_some() {
+            let enough = self
+                .meta_ref()
+                .is_ok_and(|meta| meta.changes() >= STEP as u32);
+            if enough || (hungry && step.freed > 0) {
+                let _ = self.commit(cx);
+            }
+            if step.finished_timeline || self.cleaned.is_none() {
+                self.timelines_left = self.count_timelines().unwrap_or(1);
+            }
+            self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
+            return !self.is_failed();
+        }
+        // What was freed last becomes usable, and what waited for it learns that this was all.
+        self.cleaning = false;
+        let _ = self.commit(cx);
+        self.feed();
+        if self.cleaned.take().is_some() {
+            for state in self.origins.iter() {
+                state.shared.raise_event();
+            }
+        }
+        true
+    }
+
+    /// Timelines that are to be cleaned; beyond [`MOST_COUNTED`] it does not matter how many.
+    fn count_timelines(&self) -> Result<u64> {
+        let meta = self.meta_ref()?;
+        let mut from = Some(TimelineId::LOWEST);
+        let mut count = 0;
+        while let Some(t) = from.filter(|_| count < MOST_COUNTED) {
+            let Some((t, _)) = meta.cleaning_from(t)? else {
+                break;
+            };
+            count += 1;
+            from = t.next();
+        }
+        Ok(count)
+    }
+
+    fn cleaning_progress(&self) -> Result<Option<Cleaning>> {
+        let meta = self.meta_ref()?;
+        let row = match meta.cleaning_from(self.clean_from)? {
+            None => meta.cleaning_from(TimelineId::LOWEST)?,
+            next => next,
+        };
+        let Some((t, row)) = row else {
+            return Ok(None);
+        };
+        let size = meta.origin(t.origin())?.map_or(0, |origin| origin.size);
+        Ok(Some(Cleaning {
+            timelines: self.timelines_left,
+            percent: percent(&row, size, meta.superblock.layout.chunk_size),
+        }))
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What messages do to a store.
+//!
+//! All of this runs in the process that sent the message, may sleep, and holds no lock on entry.
+
+use super::engine::Engine;
+use super::error::{Result, StoreError};
+use super::merge::Merge;
+use super::origin::{Origin, RollbackState};
+use super::store::Store;
+use crate::dm::gate::Gate;
+use crate::dm::time;
+use crate::model::ids::{Tag, TimelineId};
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::{rollback, versions};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Closes a gate for as long as it lives: no write passes, and those that had passed are over.
+struct Closed<'a> {
+    store: &'a Store,
+    gate: Arc<Gate>,
+}
+
+impl<'a> Closed<'a> {
+    /// Sleeps until the writes on their way are done. The caller holds `control`.
+    fn new(store: &'a Store, gate: &Arc<Gate>) -> Self {
+        gate.close();
+        gate.wait_empty();
+        Self {
+            store,
+            gate: gate.clone(),
+        }
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        if self.gate.open().is_err() {
+            pr_err!("gate does not open again\n");
+        }
+        self.store.retry_waiting();
+    }
+}
+
+impl Store {
+    /// `so`: ends the origin's epoch, durably, and returns the new snapshot's tag.
+    pub(crate) fn take_origin_snapshot(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        memo: &[u8],
+    ) -> Result<Tag> {
+        let _control = self.control.lock();
+        let _closed = Closed::new(self, &origin.gate);
+        let mut engine = self.engine.lock();
+        let tag = engine.change(self, origin, |meta, row| {
+            versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
+        })?;
+        Ok(tag)
+    }
+
+    /// `ss`: ends a snapshot's epoch, durably, and returns the new snapshot's tag.
+    pub(crate) fn take_snapshot_snapshot(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        parent: Tag,
+        memo: &[u8],
+    ) -> Result<Tag> {
+        let _control = self.control.lock();
+        let timeline = TimelineId::of_snapshot(origin.number, parent);
+        let _closed = self.close_snapshot(timeline);
+        let mut engine = self.engine.lock();
+        engine.change(self, origin, |meta, row| {
+            let mut snapshot = meta.snapshot_row(timeline)?;
+            let tag = versions::take_snapshot_snapshot(
+                meta,
+                row,
+                &mut snapshot,
+                memo,
+                time::unix_seconds(),
+            )?;
+            meta.put_snapshot(row.number, &snapshot)?;
+            Ok(tag)
+        })
+    }
+
+    /// Stops the writes of a snapshot that is active.
+    fn close_snapshot(&self, timeline: TimelineId) -> Option<Closed<'_>> {
+        let engine = self.engine.lock();
+        let gate = engine.snapshot_state(timeline).ok()?.shared.gate.clone();
+        drop(engine);
+        Some(Closed::new(self, &gate))
+    }
+
+    /// `ds`: ends a snapshot's tag. Its space comes back in the background.
+    pub(crate) fn delete_snapshot(self: &Arc<Self>, origin: &Arc<Origin>, tag: Tag) -> Result<()> {
+        let _control = self.control.lock();
+        let timeline = TimelineId::of_snapshot(origin.number, tag);
+        let mut engine = self.engine.lock();
+        if engine.snapshot_state(timeline).is_ok() {
+            return Err(Refusal::SnapshotInUse.into());
+        }
+        engine.change(self, origin, |meta, row| {
+            versions::delete_snapshot(meta, row, tag)
+        })?;
+        engine.cleaning = true;
+        drop(engine);
+        self.worker.kick();
+        Ok(())
+    }
+
+    /// `do`: takes an origin out of the store. Its device is passed through from then on.
+    pub(crate) fn unbind(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<()> {
+        let _control = self.control.lock();
+        let _closed = Closed::new(self, &origin.gate);
+        let mut engine = self.engine.lock();
+        let nr = origin.number;
+        let meta = engine.meta()?;
+        versions::unbind(meta, nr)?;
+        engine.commit(self)?;
+        let state = engine.origin_state_mut(nr)?;
+        state.bound = false;
+        state.live = None;
+        state.shared.set_direct(true);
+        engine.publish(self);
+        Ok(())
+    }
+
+    /// `rs`: from the instant this returns the origin reads as the snapshot. The rest goes on in
+    /// the background; see [`Origin::wait_for_rollback`].
+    pub(crate) fn roll_back(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        source: Tag,
+        delete_source: bool,
+    ) -> Result<()> {
+        let _control = self.control.lock();
+        let timeline = TimelineId::of_snapshot(origin.number, source);
+        let _closed = Closed::new(self, &origin.gate);
+        let _closed_source = self.close_snapshot(timeline);
+        if origin.is_open() {
+            return Err(Refusal::OriginInUse.into());
+        }
+        let merge = Merge::new(self)?;
+        let mut engine = self.engine.lock();
+        let chunk_size = self.geometry.chunk_size;
+        engine.change(self, origin, |meta, row| {
+            rollback::begin(meta, row, source, delete_source, chunk_size)
+        })?;
+        let state = engine.origin_state_mut(origin.number)?;
+        state.merge = Some(merge);
+        origin.set_rollback(RollbackState::Running);
+        drop(engine);
+        self.worker.kick();
+        Ok(())
+    }
+
+    /// `rs -l`: has the rollback begin when the origin is activated next.
+    pub(crate) fn defer_roll_back(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        source: Tag,
+        delete_source: bool,
+    ) -> Result<()> {
+        let _control = self.control.lock();
+        let mut engine = self.engine.lock();
+        let chunk_size = self.geometry.chunk_size;
+        engine.change(self, origin, |meta, row| {
+            rollback::defer(meta, row, source, delete_source, chunk_size)
+        })
+    }
+
+    /// Begins a deferred rollback of an origin that is being activated, if there is one. One that
+    /// has become impossible is forgotten; one that somebody's use of the origin stands against
+    /// waits for the next activation.
+    pub(crate) fn begin_deferred(self: &Arc<Self>, origin: &Arc<Origin>) {
+        let deferred = {
+            let engine = self.engine.lock();
+            let row = engine
+                .meta_ref()
+                .and_then(|meta| meta.origin_row(origin.number));
+            row.ok().and_then(|row| row.deferred)
+        };
+        let Some(deferred) = deferred else {
+            return;
+        };
+        match self.roll_back(origin, deferred.source, deferred.delete_source) {
+            Ok(()) | Err(StoreError::Refused(Refusal::OriginInUse)) => {}
+            Err(error) => {
+                pr_warn!("deferred rollback does not begin: {}\n", error.as_str());
+                let _control = self.control.lock();
+                let mut engine = self.engine.lock();
+                let _ = engine.change(self, origin, rollback::forget_deferred);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a change of an origin and its snapshots, durably, and has everybody go by it. After a
+    /// refusal nothing has changed.
+    fn change<T>(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        change: impl FnOnce(
+            &mut super::metadata::Meta,
+            &mut crate::model::disk::origin_row::OriginRow,
+        ) -> Result<T>,
+    ) -> Result<T> {
+        let nr = origin.number;
+        if !self.origin_state(nr)?.bound {
+            return Err(Refusal::NotBound.into());
+        }
+        let meta = self.meta()?;
+        let mut row = meta.origin_row(nr)?;
+        let made = match change(meta, &mut row) {
+            Ok(made) => made,
+            Err(error) => return Err(self.refused_or_failed(error)),
+        };
+        meta.put_origin(&row)?;
+        self.commit(cx)?;
+        self.refresh(nr)?;
+        self.publish(cx);
+        Ok(made)
+    }
+}

@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engine: everything that is decided with the metadata in hand.
+//!
+//! One turn of the engine takes the bios that gathered, moves each as far as it goes without
+//! waiting, commits if any of them needs it, and does a bounded piece of background work.
+
+use super::allocator::{Allocator, Reservation};
+use super::error::{Result, StoreError};
+use super::job::{HasJob, Stage};
+use super::merge::Merge;
+use super::metadata::Meta;
+use super::origin::{Origin, OriginStatus};
+use super::preserve::HUNGRY_MSECS;
+use super::snapshot::{Snapshot, SnapshotStatus};
+use super::store::Store;
+use crate::device::Device;
+use crate::dm::bio::Op;
+use crate::dm::bio_list::BioList;
+use crate::dm::range_lock::RangeNode;
+use crate::dm::status::Status;
+use crate::dm::time;
+use crate::model::chain::Chain;
+use crate::model::ids::{CowChunk, Epoch, OriginNr, TimelineId};
+use crate::model::preserve;
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::report::{Cleaning, RollbackProgress, State, Usage};
+use crate::model::rollback::RollbackView;
+use crate::model::table::FullPolicy;
+use crate::model::versions;
+use crate::target::{Bio, SnapMv};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// A transaction is committed when it has gathered this many tree changes, though nobody waits.
+const MAX_CHANGES: u32 = 1024;
+
+/// Metadata blocks that stay free, so that a transaction under way never meets the end.
+const RESERVED_METADATA: u64 = 256;
+
+/// While there is foreground work, the cleaner has one turn in so many.
+const BUSY_TURNS: u32 = 8;
+
+/// Changes that nobody waits for are committed after this time.
+const COMMIT_MSECS: u32 = 1000;
+
+/// The engine's side of an active origin.
+pub(super) struct OriginState {
+    pub(super) shared: Arc<Origin>,
+    /// Devices that hold it, its snapshots' among them.
+    pub(super) users: u32,
+    /// False from `do` on: the device is passed through until it is removed.
+    pub(super) bound: bool,
+    /// Its last device is going: no copy is begun for it any more.
+    pub(super) leaving: bool,
+    /// The newest epoch that a live snapshot is based on: what a write must preserve.
+    pub(super) live: Option<Epoch>,
+    pub(super) view: Option<KBox<RollbackView>>,
+    pub(super) merge: Option<Merge>,
+}
+
+/// The engine's side of an active snapshot.
+pub(super) struct SnapshotState {
+    pub(super) shared: Arc<Snapshot>,
+    pub(super) users: u32,
+    pub(super) chain: KBox<Chain>,
+}
+
+/// The mutable half of a store, under its mutex.
+pub(crate) struct Engine {
+    /// `None` once the store is closed.
+    meta: Option<KBox<Meta>>,
+    pub(super) alloc: Allocator,
+    /// Sorted by number.
+    pub(super) origins: KVec<OriginState>,
+    /// Sorted by timeline.
+    pub(super) snapshots: KVec<SnapshotState>,
+    /// Bios that wait for a range or a gate.
+    pub(super) waiting: BioList<SnapMv>,
+    /// Bios that wait for space.
+    pub(super) hungry: BioList<SnapMv>,
+    /// Bios that go on when what they recorded is durable.
+    committing: BioList<SnapMv>,
+    /// A range was let go in this turn that somebody waits for.
+    pub(super) retry: bool,
+    pub(super) policy: FullPolicy,
+    /// No background work is begun any more.
+    pub(super) closing: bool,
+    /// There may be something to clean.
+    pub(super) cleaning: bool,
+    pub(super) cleaned: Option<Cleaning>,
+    /// How many timelines are to be cleaned, as counted when the last one was finished.
+    pub(super) timelines_left: u64,
+    /// The timeline to look at next.
+    pub(super) clean_from: TimelineId,
+    dirty_since: Option<usize>,
+    /// When what waits for space was looked at last.
+    fed: usize,
+    /// Turns in a row that had bios.
+    busy_turns: u32,
+    /// A bio waits for a reservation to come back.
+    pub(super) wants_reservation: bool,
+}
+
+impl Engine {
+    pub(super) fn new(meta: KBox<Meta>) -> Result<Self> {
+        Ok(Self {
+            meta: Some(meta),
+            alloc: Allocator::new()?,
+            origins: KVec::new(),
+            snapshots: KVec::new(),
+            waiting: BioList::new(),
+            hungry: BioList::new(),
+            committing: BioList::new(),
+            retry: false,
+            policy: FullPolicy::Invalidate,
+            closing: false,
+            cleaning: true,
+            cleaned: None,
+            timelines_left: 0,
+            clean_from: TimelineId::LOWEST,
+            dirty_since: None,
+            fed: time::jiffies(),
+            busy_turns: 0,
+            wants_reservation: false,
+        })
+    }
+
+    /// The metadata of a store that works.
+    pub(super) fn meta(&mut self) -> Result<&mut Meta> {
+        match &mut self.meta {
+            Some(meta) if !meta.is_poisoned() => Ok(meta),
+            _ => Err(StoreError::Refused(Refusal::StoreFailed)),
+        }
+    }
+
+    /// As [`Engine::meta`], to look only.
+    pub(super) fn meta_ref(&self) -> Result<&Meta> {
+        match &self.meta {
+            Some(meta) if !meta.is_poisoned() => Ok(meta),
+            _ => Err(StoreError::Refused(Refusal::StoreFailed)),
+        }
+    }
+
+    /// The metadata and the allocator at once.
+    pub(super) fn parts(&mut self) -> Result<(&mut Meta, &mut Allocator)> {
+        match &mut self.meta {
+            Some(meta) if !meta.is_poisoned() => Ok((meta, &mut self.alloc)),
+            _ => Err(StoreError::Refused(Refusal::StoreFailed)),
+        }
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.meta.as_ref().is_none_or(|meta| meta.is_poisoned())
+    }
+
+    /// Takes the metadata away, for good.
+    pub(super) fn close(&mut self) -> Option<KBox<Meta>> {
+        self.meta.take()
+    }
+
+    /// Moves everything on as far as it goes. Returns whether there is more to do at once.
+    pub(super) fn turn(&mut self, cx: &Arc<Store>, bios: BioList<SnapMv>, retry: bool) -> bool {
+        let mut bios = bios;
+        let busy = !bios.is_empty();
+        if !self.hungry.is_empty() && time::msecs_since(self.fed) >= HUNGRY_MSECS {
+            self.feed();
+        }
+        if retry || self.retry {
+            self.retry = false;
+            let mut all = self.waiting.take();
+            all.append(&mut bios);
+            bios = all;
+        }
+        while let Some(bio) = bios.pop_front() {
+            self.step(cx, bio);
+        }
+        self.merge_all(cx);
+        if self.commit_is_due() {
+            let _ = self.commit(cx);
+        }
+        self.release_committed(cx);
+        let mut again = self.retry;
+        if self.cleaning && !self.closing {
+            // Foreground work comes first, but must not keep the cleaner out for ever.
+            self.busy_turns = if busy { self.busy_turns + 1 } else { 0 };
+            again |= if self.busy_turns % BUSY_TURNS == 0 {
+                self.clean(cx)
+            } else {
+                true
+            };
+        }
+        if !self.hungry.is_empty() {
+            cx.worker.kick_after(HUNGRY_MSECS);
+        }
+        self.arm_commit(cx);
+        self.publish(cx);
+        cx.rested.notify_all();
+        again
+    }
+
+    /// Continues one bio.
+    pub(super) fn step(&mut self, cx: &Arc<Store>, bio: Bio) {
+        match bio.target().device() {
+            Device::Origin(_) => match bio.op() {
+                Op::Read => self.origin_read(cx, bio),
+                _ => self.origin_write(cx, bio),
+            },
+            Device::Snapshot(_) => match bio.op() {
+                Op::Read => self.snapshot_read(cx, bio),
+                Op::Write => self.snapshot_write(cx, bio),
+                Op::Discard => self.snapshot_discard(cx, bio),
+                Op::Flush => self.snapshot_flush(cx, bio),
+                _ => bio.end(Status::NOTSUPP),
+            },
+        }
+    }
+
+    /// Has a bio go on once everything recorded so far is durable.
+    pub(super) fn after_commit(&mut self, bio: Bio) {
+        self.committing.push_back(bio);
+    }
+
+    /// Lets a range go; whoever waits for it is looked at again.
+    pub(super) fn unlock(&mut self, node: &RangeNode) {
+        self.retry |= node.unlock();
+    }
+
+    fn commit_is_due(&self) -> bool {
+        let Ok(meta) = self.meta_ref() else {
+            return false;
+        };
+        if !self.committing.is_empty() || meta.changes() >= MAX_CHANGES {
+            return true;
+        }
+        meta.is_dirty()
+            && self
+                .dirty_since
+                .is_some_and(|since| time::msecs_since(since) >= COMMIT_MSECS)
+    }
+
+    fn arm_commit(&mut self, cx: &Arc<Store>) {
+        let dirty = self.meta_ref().is_ok_and(|meta| meta.is_dirty());
+        if !dirty {
+            self.dirty_since = None;
+            return;
+        }
+        if self.dirty_since.is_none() {
+            self.dirty_since = Some(time::jiffies());
+        }
+        cx.worker.kick_after(COMMIT_MSECS);
+    }
+
+    /// Makes all changes durable. After an error the store has failed: it keeps the last commit,
+    /// and whatever needs the metadata ends in an error.
+    pub(super) fn commit(&mut self, _cx: &Arc<Store>) -> Result<()> {
+        let meta = self.meta()?;
+        if !meta.is_dirty() {
+            return Ok(());
+        }
+        let freed = !meta.freed().is_empty();
+        let result = meta.commit(false);
+        self.dirty_since = None;
+        if let Err(error) = result {
+            self.fail(error);
+            return Err(error);
+        }
+        if freed && !self.hungry.is_empty() {
+            self.feed();
+        }
+        Ok(())
+    }
+
+    /// Looks again at what waited for space.
+    pub(super) fn feed(&mut self) {
+        self.fed = time::jiffies();
+        self.waiting.append(&mut self.hungry);
+        self.retry = true;
+    }
+
+    /// Makes a change that nobody may see half of: when it fails after its first step, the store
+    /// does.
+    pub(super) fn alter<T>(&mut self, change: impl FnOnce(&mut Meta) -> Result<T>) -> Result<T> {
+        let meta = self.meta()?;
+        let before = meta.changes();
+        let result = change(meta);
+        if let Err(error) = &result {
+            if meta.is_poisoned() || meta.changes() != before {
+                self.fail(*error);
+            }
+        }
+        result
+    }
+
+    /// An error of a change: unless it is a refusal that came before anything was changed, the store
+    /// fails, since half a change must never be committed.
+    pub(super) fn refused_or_failed(&mut self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Refused(refusal) if !refusal.is_fatal() => {}
+            _ => self.fail(error),
+        }
+        error
+    }
+
+    /// Gives the store up until it is opened again.
+    pub(super) fn fail(&mut self, error: StoreError) {
+        let Some(meta) = &mut self.meta else {
+            return;
+        };
+        pr_err!(
+            "metadata change failed ({}): the store stops here, its last commit stands\n",
+            error.name()
+        );
+        meta.abandon();
+        self.feed();
+        for state in self.origins.iter() {
+            state.shared.raise_event();
+        }
+    }
+
+    fn release_committed(&mut self, cx: &Arc<Store>) {
+        if self.committing.is_empty() {
+            return;
+        }
+        let failed = self.is_failed();
+        let mut bios = self.committing.take();
+        while let Some(mut bio) = bios.pop_front() {
+            let job = bio.job();
+            *job.recorded = false;
+            match *job.stage {
+                Stage::Preserved if !failed => self.issue(cx, bio),
+                Stage::Ending if !failed => {
+                    let status = *job.status;
+                    self.end(bio, status);
+                }
+                _ => self.end(bio, Status::IOERR),
+            }
+        }
+    }
+
+    /// Ends a bio and lets go of what it holds.
+    pub(super) fn end(&mut self, mut bio: Bio, status: Status) {
+        let job = bio.job();
+        self.retry |= job.phys.unlock();
+        self.retry |= job.own.unlock();
+        bio.end(status);
+    }
+
+    /// Ends a bio with the status of an error. What was recorded for it is made durable first: a
+    /// later write that finds the record must be able to trust it.
+    pub(super) fn end_with_error(&mut self, mut bio: Bio, error: StoreError) {
+        let job = bio.job();
+        if *job.recorded && !self.is_failed() {
+            *job.stage = Stage::Ending;
+            *job.status = error.to_status();
+            self.after_commit(bio);
+        } else {
+            self.end(bio, error.to_status());
+        }
+    }
+
+    /// Puts a bio aside until a range or gate is let go.
+    pub(super) fn wait(&mut self, bio: Bio) {
+        self.waiting.push_back(bio);
+    }
+
+    pub(super) fn origin_index(&self, nr: OriginNr) -> Result<usize> {
+        self.origins
+            .binary_search_by_key(&nr.get(), |state| state.shared.number.get())
+            .map_err(|_| StoreError::Refused(Refusal::NotBound))
+    }
+
+    pub(super) fn origin_state(&self, nr: OriginNr) -> Result<&OriginState> {
+        let index = self.origin_index(nr)?;
+        self.origins
+            .get(index)
+            .ok_or(StoreError::Refused(Refusal::NotBound))
+    }
+
+    pub(super) fn origin_state_mut(&mut self, nr: OriginNr) -> Result<&mut OriginState> {
+        let index = self.origin_index(nr)?;
+        self.origins
+            .get_mut(index)
+            .ok_or(StoreError::Refused(Refusal::NotBound))
+    }
+
+    pub(super) fn snapshot_index(&self, t: TimelineId) -> core::result::Result<usize, usize> {
+        self.snapshots
+            .binary_search_by_key(&t.get(), |state| state.shared.timeline().get())
+    }
+
+    pub(super) fn snapshot_state(&self, t: TimelineId) -> Result<&SnapshotState> {
+        let index = self
+            .snapshot_index(t)
+            .map_err(|_| StoreError::Refused(Refusal::UnknownTag))?;
+        self.snapshots
+            .get(index)
+            .ok_or(StoreError::Refused(Refusal::UnknownTag))
+    }
+
+    /// Reads again from the metadata what writes of an origin go by, after a message changed it.
+    pub(super) fn refresh(&mut self, nr: OriginNr) -> Result<()> {
+        let row = self.meta_ref()?.origin_row(nr)?;
+        let meta = self.meta_ref()?;
+        let live = preserve::newest_live(meta, &row)?;
+        let view = match RollbackView::of(meta, &row)? {
+            Some(view) => Some(KBox::new(view, GFP_KERNEL)?),
+            None => None,
+        };
+        let state = self.origin_state_mut(nr)?;
+        state.live = live;
+        state.view = view;
+        let shared = state.shared.clone();
+        let rolling = state.view.is_some();
+        shared.set_redirect(rolling);
+        shared.set_direct(live.is_none() && !rolling);
+        Ok(())
+    }
+
+    /// Reserves COW chunks, and finds out what to do when there are none.
+    ///
+    /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
+    pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
+        let starving = self.meta_ref()?.metadata_free()? < RESERVED_METADATA;
+        if starving && self.meta_ref()?.is_dirty() {
+            // Blocks that this transaction has replaced come free with its commit.
+            self.commit(cx)?;
+        }
+        if self.meta_ref()?.metadata_free()? < RESERVED_METADATA {
+            return Ok(Reservation::Full);
+        }
+        let (meta, alloc) = self.parts()?;
+        let found = match alloc.reserve(meta, want) {
+            Ok(found) => found,
+            Err(error) => {
+                if meta.is_poisoned() {
+                    self.fail(error);
+                }
+                return Err(error);
+            }
+        };
+        self.wants_reservation |= matches!(found, Reservation::Later);
+        if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
+            return Ok(found);
+        }
+        // What was freed can be used once that is durable.
+        self.commit(cx)?;
+        let (meta, alloc) = self.parts()?;
+        alloc.reserve(meta, want)
+    }
+
+    /// Ends a reservation.
+    pub(super) fn release(&mut self, cow: CowChunk) {
+        self.alloc.release(cow);
+        self.retry |= core::mem::take(&mut self.wants_reservation);
+    }
+
+    /// Ends or gives back what waits for space on behalf of a device that is being suspended.
+    pub(super) fn dismiss(&mut self, is_of: impl Fn(&Bio) -> bool, status: Status) {
+        let mut all = self.hungry.take();
+        while let Some(bio) = all.pop_front() {
+            if is_of(&bio) {
+                self.end(bio, status);
+            } else {
+                self.hungry.push_back(bio);
+            }
+        }
+    }
+
+    /// Whether a full device will have space without anybody's doing.
+    pub(super) fn space_is_coming(&self) -> bool {
+        self.cleaning && !self.closing && !self.is_failed()
+    }
+
+    /// Gives up the snapshots of an origin because there is no space to preserve what they need.
+    pub(super) fn invalidate(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            versions::invalidate(meta, &mut row)?;
+            meta.put_origin(&row)
+        })?;
+        self.commit(cx)?;
+        self.refresh(nr)?;
+        let shared = self.origin_state(nr)?.shared.clone();
+        pr_warn!(
+            "COW device full: the snapshots of origin {} are invalid\n",
+            nr.get()
+        );
+        shared.raise_event();
+        Ok(())
+    }
+
+    /// Brings what status lines say up to date.
+    pub(super) fn publish(&mut self, cx: &Arc<Store>) {
+        let failed = self.is_failed();
+        let mut status = cx.status();
+        status.failed = failed;
+        status.cleaning = self.cleaned;
+        if let Ok(meta) = self.meta_ref() {
+            if let (Ok(metadata), Ok(data)) = (meta.metadata_usage(), meta.data_usage()) {
+                status.usage = Usage {
+                    used_metadata: metadata.0,
+                    total_metadata: metadata.1,
+                    used_chunks: data.0,
+                    total_chunks: data.1,
+                    chunk_size: cx.geometry.chunk_size,
+                };
+            }
+        }
+        cx.set_status(status);
+        let Some(meta) = &self.meta else {
+            return;
+        };
+        for state in self.origins.iter() {
+            let Some(row) = meta.peek_origin(state.shared.number) else {
+                continue;
+            };
+            let invalid = row.invalid_below > 1;
+            let rollback = RollbackProgress::of(row);
+            state.shared.set_status(OriginStatus {
+                state: if failed {
+                    State::Error
+                } else if !state.bound {
+                    State::Unbound
+                } else if invalid && row.snapshots > 0 {
+                    State::Invalid
+                } else {
+                    State::Valid
+                },
+                snapshots: row.snapshots,
+                rollback,
+            });
+        }
+        for state in self.snapshots.iter() {
+            let Ok(row) = meta.snapshot_row(state.shared.timeline()) else {
+                continue;
+            };
+            let invalid_below = meta
+                .peek_origin(state.shared.origin_nr())
+                .map_or(0, |origin| origin.invalid_below);
+            state.shared.set_status(SnapshotStatus {
+                state: if failed {
+                    State::Error
+                } else if row.tag.get() < invalid_below {
+                    State::Invalid
+                } else {
+                    State::Valid
+                },
+                chunks: row.chunks,
+                children: row.children,
+            });
+        }
+    }
+}

@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rolling an origin back: its device is brought up to date in the background, run by run.
+//!
+//! Each run goes the same way: have its chunks alone; preserve what the origin device holds there if
+//! an older snapshot needs it, and make that durable; copy the source's content onto the origin and
+//! flush it; mark the run done and make that durable; let the chunks go. A crash anywhere repeats
+//! the run, which changes nothing that anybody can read.
+
+use super::allocator::Reservation;
+use super::engine::Engine;
+use super::error::{Result, StoreError};
+use super::job::CopyRun;
+use super::origin::{Origin, RollbackState};
+use super::store::Store;
+use crate::dm::kcopyd::CopyJob;
+use crate::dm::range_lock::{Mode, RangeNode};
+use crate::dm::worker::Worker;
+use crate::model::ids::{Chunk, Epoch, OriginNr};
+use crate::model::preserve;
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::resolve::Location;
+use crate::model::rollback;
+use crate::model::table::FullPolicy;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+/// Chunks of which one look at the metadata finds those that differ.
+const LOOK_AHEAD: u64 = 1 << 16;
+
+/// The longest run that is merged at once, in sectors.
+const MAX_MERGE_SECTORS: u64 = 2048;
+
+/// What is being merged.
+#[derive(Clone, Copy)]
+struct MergeRun {
+    start: Chunk,
+    len: u64,
+    from: Location,
+}
+
+/// Where the merge of an origin stands.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Nothing is on its way and no chunks are held.
+    Find,
+    /// The old content of a part of the run is being copied to the COW device.
+    Preserving {
+        run: MergeRun,
+        copy: CopyRun,
+        live: Epoch,
+    },
+    /// The new content is being copied onto the origin device.
+    Merging { run: MergeRun },
+}
+
+/// The background half of a rollback that runs.
+pub(super) struct Merge {
+    job: Arc<MergeJob>,
+    phase: Phase,
+    /// A write waits for this chunk.
+    urgent: Option<Chunk>,
+    /// There is no space to preserve what the rollback would overwrite.
+    pub(super) stuck: bool,
+}
+
+/// The part of a merge that outlives a turn of the engine: kcopyd holds it while it copies.
+#[pin_data]
+pub(super) struct MergeJob {
+    #[pin]
+    node: RangeNode,
+    #[pin]
+    outcome: SpinLock<Option<bool>>,
+    worker: Arc<Worker<Store>>,
+}
+
+impl CopyJob for MergeJob {
+    fn copied(this: Arc<Self>, result: kernel::error::Result) {
+        *this.outcome.lock() = Some(result.is_ok());
+        this.worker.kick();
+    }
+}
+
+impl Merge {
+    pub(super) fn new(cx: &Arc<Store>) -> Result<Self> {
+        let worker = cx.worker.clone();
+        let job = Arc::pin_init(
+            pin_init!(MergeJob {
+                node <- RangeNode::new(),
+                outcome <- new_spinlock!(None),
+                worker,
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(Self {
+            job,
+            phase: Phase::Find,
+            urgent: None,
+            stuck: false,
+        })
+    }
+
+    /// Whether a copy is on its way.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.phase, Phase::Find)
+    }
+}
+
+impl Engine {
+    /// A write waits for a chunk: it is merged next.
+    pub(super) fn urge_merge(&mut self, nr: OriginNr, chunk: Chunk) {
+        if let Ok(state) = self.origin_state_mut(nr) {
+            if let Some(merge) = &mut state.merge {
+                merge.urgent = Some(chunk);
+            }
+        }
+    }
+
+    /// Whether writes that wait for the rollback of an origin wait in vain, and why.
+    pub(super) fn merge_trouble(&self, nr: OriginNr) -> Option<StoreError> {
+        match self.origin_state(nr) {
+            Ok(state) => match &state.merge {
+                None => Some(StoreError::Kernel(EIO)),
+                Some(merge) if merge.stuck && self.policy == FullPolicy::Error => {
+                    Some(Refusal::NoSpace.into())
+                }
+                Some(_) => None,
+            },
+            Err(error) => Some(error),
+        }
+    }
+
+    /// Moves every rollback on as far as it goes.
+    pub(super) fn merge_all(&mut self, cx: &Arc<Store>) {
+        for index in 0..self.origins.len() {
+            let Some(state) = self.origins.get(index) else {
+                return;
+            };
+            if state.merge.is_none() {
+                continue;
+            }
+            let origin = state.shared.clone();
+            loop {
+                match self.merge_step(cx, &origin) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.merge_failed(&origin, error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge_failed(&mut self, origin: &Arc<Origin>, error: StoreError) {
+        pr_err!(
+            "rollback of origin {} stopped ({}); it goes on at the next activation\n",
+            origin.number.get(),
+            error.name()
+        );
+        if let Ok(state) = self.origin_state_mut(origin.number) {
+            if let Some(merge) = state.merge.take() {
+                merge.job.node.unlock();
+            }
+        }
+        // Writes that wait for a merge must hear that there is none.
+        self.retry = true;
+        origin.set_rollback(RollbackState::Failed);
+        origin.raise_event();
+    }
+
+    /// One step of a merge. `Ok(true)`: call again; `Ok(false)`: something must come back first.
+    fn merge_step(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>) -> Result<bool> {
+        let nr = origin.number;
+        let Some(merge) = &self.origin_state(nr)?.merge else {
+            return Ok(false);
+        };
+        let job = merge.job.clone();
+        match merge.phase {
+            Phase::Find => {
+                if self.closing || self.is_failed() {
+                    return Ok(false);
+                }
+                self.merge_find(cx, origin, &job)
+            }
+            Phase::Preserving { run, copy, live } => {
+                let Some(ok) = job.outcome.lock().take() else {
+                    return Ok(false);
+                };
+                self.release(copy.cow);
+                if !ok {
+                    return Err(StoreError::Kernel(EIO));
+                }
+                self.merge_record(nr, copy, live)?;
+                self.merge_run(cx, origin, &job, run)
+            }
+            Phase::Merging { run } => {
+                let Some(ok) = job.outcome.lock().take() else {
+                    return Ok(false);
+                };
+                if !ok {
+                    return Err(StoreError::Kernel(EIO));
+                }
+                cx.io.flush(&origin.dev)?;
+                self.merge_done(cx, origin, run)?;
+                self.unlock(&job.node);
+                self.set_phase(nr, Phase::Find)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn set_phase(&mut self, nr: OriginNr, phase: Phase) -> Result<()> {
+        if let Some(merge) = &mut self.origin_state_mut(nr)?.merge {
+            merge.phase = phase;
+        }
+        Ok(())
+    }
+
+    /// Looks for the next run that differs, takes its chunks, and begins with it.
+    fn merge_find(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        job: &Arc<MergeJob>,
+    ) -> Result<bool> {
+        let nr = origin.number;
+        let state = self.origin_state_mut(nr)?;
+        if state.leaving {
+            return Ok(false);
+        }
+        let Some(view) = &state.view else {
+            state.merge = None;
+            return Ok(false);
+        };
+        let (cursor, limit) = (view.cursor, view.limit);
+        if cursor >= limit {
+            return self.merge_finish(cx, origin);
+        }
+        let urgent = state.merge.as_mut().and_then(|merge| merge.urgent.take());
+        let start = urgent.unwrap_or(cursor);
+        let end = start.plus(LOOK_AHEAD).min(limit);
+        let meta = self.meta_ref()?;
+        let view = self.view(nr)?;
+        let found = rollback::next_pending(meta, view, start, end)?;
+        let Some((chunk, len, from)) = found else {
+            if urgent.is_none() {
+                self.move_cursor(nr, end)?;
+            } else {
+                self.retry = true;
+            }
+            return Ok(true);
+        };
+        if urgent.is_none() && chunk > cursor {
+            self.move_cursor(nr, chunk)?;
+        }
+        let most = (MAX_MERGE_SECTORS / cx.geometry.chunk_sectors()).max(1);
+        let run = MergeRun {
+            start: chunk,
+            len: len.min(most),
+            from,
+        };
+        let last = run.start.get() + run.len - 1;
+        if !job
+            .node
+            .try_lock(&origin.phys, run.start.get(), last, Mode::Exclusive)
+        {
+            if let Some(merge) = &mut self.origin_state_mut(nr)?.merge {
+                merge.urgent = urgent;
+            }
+            return Ok(false);
+        }
+        self.merge_run(cx, origin, job, run)
+    }
+
+    /// Preserves the next part of a run that an older snapshot needs, or copies the run.
+    fn merge_run(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        job: &Arc<MergeJob>,
+        run: MergeRun,
+    ) -> Result<bool> {
+        let nr = origin.number;
+        let meta = self.meta_ref()?;
+        let row = meta.origin_row(nr)?;
+        let boundary = self.view(nr)?.boundary;
+        let end = run.start.plus(run.len);
+        if let Some(live) = preserve::newest_live_at_or_before(meta, &row, boundary)? {
+            let gap = preserve::next_unpreserved(meta, nr, live, boundary, run.start, end)?;
+            if let Some(gap) = gap {
+                return self.merge_preserve(cx, origin, job, run, gap, live);
+            }
+        }
+        // What was preserved must be durable before it is overwritten.
+        self.commit(cx)?;
+        self.set_phase(nr, Phase::Merging { run })?;
+        let to = cx.origin_region(origin, run.start, run.len);
+        match run.from {
+            Location::Cow(cow) => {
+                let from = cx.cow_region(cow, to.count);
+                cx.kcopyd.copy(&from, &to, job.clone());
+            }
+            Location::Zero => cx.kcopyd.zero(&to, job.clone()),
+            // Chunks that resolve to the origin device do not differ from it.
+            Location::Origin => return Err(Refusal::Corrupt.into()),
+        }
+        Ok(false)
+    }
+
+    fn merge_preserve(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        job: &Arc<MergeJob>,
+        run: MergeRun,
+        gap: preserve::Gap,
+        live: Epoch,
+    ) -> Result<bool> {
+        let nr = origin.number;
+        match self.reserve(cx, gap.len)? {
+            Reservation::Run { start, len } => {
+                let copy = CopyRun {
+                    start: gap.start,
+                    cow: start,
+                    len,
+                };
+                self.set_stuck(nr, false);
+                self.set_phase(nr, Phase::Preserving { run, copy, live })?;
+                let from = cx.origin_region(origin, gap.start, len);
+                let to = cx.cow_region(start, from.count);
+                cx.kcopyd.copy(&from, &to, job.clone());
+                Ok(false)
+            }
+            full => {
+                self.unlock(&job.node);
+                self.set_phase(nr, Phase::Find)?;
+                if matches!(full, Reservation::Full)
+                    && !self.space_is_coming()
+                    && self.policy == FullPolicy::Invalidate
+                {
+                    self.invalidate(cx, nr)?;
+                    return Ok(true);
+                }
+                self.set_stuck(nr, true);
+                self.retry = true;
+                cx.worker.kick_after(1000);
+                Ok(false)
+            }
+        }
+    }
+
+    fn set_stuck(&mut self, nr: OriginNr, stuck: bool) {
+        if let Ok(state) = self.origin_state_mut(nr) {
+            if let Some(merge) = &mut state.merge {
+                merge.stuck = stuck;
+            }
+        }
+    }
+
+    /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.
+    fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Epoch) -> Result<()> {
+        let boundary = self.view(nr)?.boundary;
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            if preserve::newest_live_at_or_before(meta, &row, boundary)? != Some(live) {
+                return Ok(());
+            }
+            preserve::record_preserved(meta, &mut row, live, copy.start, copy.cow, copy.len)?;
+            meta.put_origin(&row)
+        })
+    }
+
+    /// A run holds the source's content: it is done, durably.
+    fn merge_done(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, run: MergeRun) -> Result<()> {
+        let nr = origin.number;
+        let cursor = self.view(nr)?.cursor;
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            if let Some(rollback) = &mut row.rollback {
+                rollback.merged = rollback.merged.saturating_add(run.len);
+            }
+            if run.start != cursor {
+                rollback::mark_done(meta, &mut row, run.start, run.len)?;
+            }
+            meta.put_origin(&row)
+        })?;
+        if run.start == cursor {
+            self.move_cursor(nr, run.start.plus(run.len))?;
+        }
+        self.commit(cx)
+    }
+
+    fn move_cursor(&mut self, nr: OriginNr, cursor: Chunk) -> Result<()> {
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            rollback::advance(meta, &mut row, cursor)?;
+            meta.put_origin(&row)
+        })?;
+        if let Some(view) = &mut self.origin_state_mut(nr)?.view {
+            view.cursor = cursor;
+        }
+        Ok(())
+    }
+
+    /// Everything is merged: the rollback is over as soon as nobody reads from its source.
+    fn merge_finish(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>) -> Result<bool> {
+        let nr = origin.number;
+        if !origin.nothing_redirected() {
+            cx.worker.kick_after(20);
+            return Ok(false);
+        }
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            rollback::finish(meta, &mut row)?;
+            meta.put_origin(&row)
+        })?;
+        self.commit(cx)?;
+        self.origin_state_mut(nr)?.merge = None;
+        self.refresh(nr)?;
+        self.cleaning = true;
+        self.retry = true;
+        pr_info!("rollback of origin {} is done\n", nr.get());
+        origin.set_rollback(RollbackState::Idle);
+        self.publish(cx);
+        origin.raise_event();
+        Ok(false)
+    }
+
+    fn view(&self, nr: OriginNr) -> Result<&crate::model::resolve::RollbackView> {
+        self.origin_state(nr)?
+            .view
+            .as_deref()
+            .ok_or(StoreError::Refused(Refusal::Corrupt))
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One COW device and what is kept in it.
+//!
+//! * [`store`]: what its devices share; [`registry`]: which stores are open;
+//! * [`open`]: opening and formatting; [`attach`]: devices come and go;
+//! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
+//! * [`preserve`]: writes of an origin; [`access`]: reads and writes of a snapshot;
+//! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
+//! * [`control`]: messages; [`listing`]: what `list` replies;
+//! * [`metadata`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
+//! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
+
+mod access;
+mod allocator;
+mod attach;
+mod cleaner;
+mod control;
+mod engine;
+pub(crate) mod error;
+pub(crate) mod job;
+mod listing;
+mod merge;
+mod metadata;
+mod open;
+mod origin;
+mod preserve;
+mod registry;
+mod rows;
+mod snapshot;
+#[allow(clippy::module_inception)]
+mod store;
+
+pub(crate) use attach::{OriginHandle, SnapshotHandle};
+pub(crate) use origin::Origin;
+pub(crate) use registry::StoreHandle;
+pub(crate) use snapshot::Snapshot;
+pub(crate) use store::Store;

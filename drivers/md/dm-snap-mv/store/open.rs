@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opening and formatting a COW device.
+//!
+//! Process context, from a table load; may sleep and allocate with `GFP_KERNEL`.
+
+use super::error::Result;
+use super::metadata::{Meta, Trees};
+use crate::dm::block_device::BlockDevice;
+use crate::dm::io::{DmIo, Durability};
+use crate::dm::pdata::{checksum, BTree, DiskSpaceMap, Transaction};
+use crate::dm::time;
+use crate::model::chunk_size::{ChunkSize, DEFAULT_PAGES};
+use crate::model::disk::layout::{Layout, BLOCK_SECTORS};
+use crate::model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE};
+use crate::model::refusal::Refusal;
+use crate::model::table::Format;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// What must be blank on a device that is formatted without force: every file system, volume
+/// manager and partition table in use has its first mark in here. In blocks of 4 KiB.
+const BLANK_BLOCKS: u64 = 64;
+
+type Block = KBox<[u8; BLOCK_SIZE]>;
+
+fn read_block(io: &DmIo, cow: &BlockDevice, number: u64) -> Result<Block> {
+    let mut block = KBox::new([0u8; BLOCK_SIZE], GFP_KERNEL)?;
+    io.read(cow, number * BLOCK_SECTORS, &mut *block)?;
+    Ok(block)
+}
+
+/// Refuses a COW device that no store can be on.
+fn check_device(cow: &BlockDevice) -> Result<()> {
+    if cow.read_only() {
+        return Err(Refusal::CowReadOnly.into());
+    }
+    if cow.logical_block_size() as usize > BLOCK_SIZE {
+        return Err(Refusal::CowBlockSize.into());
+    }
+    Ok(())
+}
+
+/// Opens the store on a COW device. Reads the superblock and the roots of the trees and space maps
+/// only, however much is stored.
+pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
+    check_device(cow)?;
+    if cow.sectors() < BLOCK_SECTORS {
+        return Err(Refusal::NoStore.into());
+    }
+    let block = read_block(io, cow, 0)?;
+    let superblock = Superblock::decode(&block, checksum)?;
+    superblock.check_writable()?;
+    superblock.layout.check_device(cow.sectors())?;
+    let mut txn = Transaction::open(cow, &superblock.metadata_space)?;
+    let data = DiskSpaceMap::open(&mut txn, &superblock.data_space)?;
+    if data.nr_blocks()? != superblock.layout.data_chunks {
+        return Err(Refusal::Corrupt.into());
+    }
+    let roots = &superblock.roots;
+    let trees = Trees {
+        records: BTree::open(&txn, roots.records)?,
+        origins: BTree::open(&txn, roots.origins)?,
+        origin_ids: BTree::open(&txn, roots.origin_ids)?,
+        snapshots: BTree::open(&txn, roots.snapshots)?,
+        children: BTree::open(&txn, roots.children)?,
+        done: BTree::open(&txn, roots.done)?,
+        cleaning: BTree::open(&txn, roots.cleaning)?,
+    };
+    let grown = superblock.layout.grown(cow.sectors());
+    let was_clean = superblock.clean;
+    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock), GFP_KERNEL)?;
+    if let Some(chunks) = grown {
+        meta.grow_data(chunks)?;
+        meta.commit(was_clean)?;
+        pr_info!("COW device has grown: {} chunks\n", chunks);
+    }
+    Ok(meta)
+}
+
+/// Makes a new, empty store on a COW device.
+///
+/// The superblock is written last: a crash in between leaves a device without a store.
+pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Result<KBox<Meta>> {
+    check_device(cow)?;
+    let chunk_size = match format.chunk_size {
+        Some(chunk_size) => chunk_size,
+        None => ChunkSize::from_pages(DEFAULT_PAGES)?,
+    };
+    let layout = Layout::new(cow.sectors(), chunk_size, None)?;
+    if !format.force {
+        check_blank(io, cow)?;
+    }
+    let blank = KBox::new([0u8; BLOCK_SIZE], GFP_KERNEL)?;
+    io.write(cow, 0, &*blank, Durability::FlushFua)?;
+
+    let mut txn = Transaction::create(cow, layout.metadata_blocks)?;
+    let data = DiskSpaceMap::create(&mut txn, layout.data_chunks)?;
+    let trees = Trees {
+        records: BTree::empty(&mut txn)?,
+        origins: BTree::empty(&mut txn)?,
+        origin_ids: BTree::empty(&mut txn)?,
+        snapshots: BTree::empty(&mut txn)?,
+        children: BTree::empty(&mut txn)?,
+        done: BTree::empty(&mut txn)?,
+        cleaning: BTree::empty(&mut txn)?,
+    };
+    let superblock = Superblock {
+        clean: true,
+        needs_check: false,
+        cow_full: false,
+        uuid: time::random_uuid(),
+        compat: 0,
+        ro_compat: 0,
+        incompat: 0,
+        layout,
+        transaction: 0,
+        next_origin: 1,
+        nr_origins: 0,
+        roots: Roots::default(),
+        metadata_space: [0; 128],
+        data_space: [0; 128],
+    };
+    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock), GFP_KERNEL)?;
+    meta.commit(true)?;
+    Ok(meta)
+}
+
+/// Refuses a device that seems to hold something.
+fn check_blank(io: &DmIo, cow: &BlockDevice) -> Result<()> {
+    let blocks = BLANK_BLOCKS.min(cow.sectors() / BLOCK_SECTORS);
+    for number in 0..blocks {
+        let block = read_block(io, cow, number)?;
+        match Superblock::probe(&block) {
+            Contents::Blank => {}
+            Contents::Store if number == 0 => return Err(Refusal::StoreExists.into()),
+            _ => return Err(Refusal::NotBlank.into()),
+        }
+    }
+    Ok(())
+}

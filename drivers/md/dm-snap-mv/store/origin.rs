@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One active origin: what its devices and the store's worker share.
+
+use crate::dm::block_device::BlockDevice;
+use crate::dm::event::EventHandle;
+use crate::dm::gate::Gate;
+use crate::dm::range_lock::RangeLock;
+use crate::model::ids::OriginNr;
+use crate::model::refusal::Refusal;
+use crate::model::report::{RollbackProgress, State};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::{new_condvar, new_mutex, new_spinlock, Arc, CondVar, Mutex, SpinLock};
+
+/// What `dmsetup status` says of an origin, kept up to date by the worker so that reading it never
+/// waits for I/O.
+#[derive(Clone, Copy)]
+pub(crate) struct OriginStatus {
+    pub(crate) state: State,
+    pub(crate) snapshots: u32,
+    pub(crate) rollback: Option<RollbackProgress>,
+}
+
+/// How a rollback that somebody waits for stands.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum RollbackState {
+    Idle,
+    Running,
+    /// It stopped on an error; it goes on at the next activation.
+    Failed,
+}
+
+/// An origin that at least one active device belongs to.
+///
+/// Created with the engine's mutex held and shared by the devices. The fields here may be used from
+/// any context; what needs the metadata is in the engine's own `OriginState`.
+#[pin_data]
+pub(crate) struct Origin {
+    pub(crate) number: OriginNr,
+    pub(crate) dev: Arc<BlockDevice>,
+    /// Chunks of the origin device that are being read for a snapshot (shared) or are about to be
+    /// overwritten (exclusive).
+    pub(crate) phys: Arc<RangeLock>,
+    /// Writes on their way to the origin device. Closed while a snapshot is taken.
+    pub(crate) gate: Arc<Gate>,
+    /// A write needs no look at the metadata: no live snapshot wants what it overwrites, and no
+    /// rollback runs. Changes only while the gate is closed and empty, so a write that holds a
+    /// pass can trust it.
+    direct: Atomic<bool>,
+    /// A read must ask where the content is, because a rollback runs.
+    redirect: Atomic<bool>,
+    /// Reads on their way that a rollback sent elsewhere than to the origin device. What they read
+    /// must stay until they are done.
+    redirected: Atomic<i32>,
+    #[pin]
+    status: SpinLock<OriginStatus>,
+    #[pin]
+    pub(crate) rollback: Mutex<RollbackState>,
+    #[pin]
+    pub(crate) rollback_changed: CondVar,
+    /// Who wants to hear of events.
+    #[pin]
+    listeners: Mutex<Listeners>,
+}
+
+/// One table of this origin or of one of its snapshots.
+struct Listener {
+    ticket: u64,
+    events: EventHandle,
+    /// The mapped device (see `MappedDevice::id`), if it is the origin's own.
+    own: Option<usize>,
+}
+
+/// Who is to be told when something changes.
+pub(crate) struct Listeners {
+    /// Everybody's table, with the ticket that it came with.
+    tables: KVec<Listener>,
+    next_ticket: u64,
+}
+
+impl Origin {
+    pub(super) fn new(number: OriginNr, dev: Arc<BlockDevice>) -> Result<Arc<Self>> {
+        let phys = Arc::pin_init(RangeLock::new(), GFP_KERNEL)?;
+        let gate = Arc::pin_init(Gate::new(), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                number,
+                dev,
+                phys,
+                gate,
+                direct: Atomic::new(false),
+                redirect: Atomic::new(false),
+                redirected: Atomic::new(0),
+                status <- new_spinlock!(OriginStatus {
+                    state: State::Valid,
+                    snapshots: 0,
+                    rollback: None,
+                }),
+                rollback <- new_mutex!(RollbackState::Idle),
+                rollback_changed <- new_condvar!(),
+                listeners <- new_mutex!(Listeners {
+                    tables: KVec::new(),
+                    next_ticket: 0,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Whether a write that holds a pass may go straight to the origin device.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct.load(Acquire)
+    }
+
+    pub(super) fn set_direct(&self, direct: bool) {
+        self.direct.store(direct, Release);
+    }
+
+    /// Whether reads of the origin must ask for the way.
+    pub(crate) fn redirects_reads(&self) -> bool {
+        self.redirect.load(Acquire)
+    }
+
+    pub(super) fn set_redirect(&self, redirect: bool) {
+        self.redirect.store(redirect, Release);
+    }
+
+    pub(super) fn redirected_begins(&self) {
+        self.redirected.fetch_add(1, Relaxed);
+    }
+
+    /// Any context.
+    pub(super) fn redirected_ends(&self) {
+        self.redirected.fetch_sub(1, Release);
+    }
+
+    pub(super) fn nothing_redirected(&self) -> bool {
+        self.redirected.load(Acquire) == 0
+    }
+
+    pub(crate) fn status(&self) -> OriginStatus {
+        *self.status.lock()
+    }
+
+    pub(super) fn set_status(&self, status: OriginStatus) {
+        *self.status.lock() = status;
+    }
+
+    /// Raises a device-mapper event on every device of this origin. Process context.
+    pub(super) fn raise_event(&self) {
+        let listeners = self.listeners.lock();
+        for listener in listeners.tables.iter() {
+            listener.events.raise();
+        }
+    }
+
+    /// Says how the rollback stands, and wakes who waits for it.
+    pub(super) fn set_rollback(&self, state: RollbackState) {
+        *self.rollback.lock() = state;
+        self.rollback_changed.notify_all();
+    }
+
+    /// Waits until no rollback runs. Interruptible; process context, no locks held.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Interrupted`] when a signal came first (the rollback goes on), [`Refusal::Io`]
+    /// when it stopped on an error.
+    pub(crate) fn wait_for_rollback(&self) -> super::error::Result<()> {
+        let mut state = self.rollback.lock();
+        loop {
+            match *state {
+                RollbackState::Idle => return Ok(()),
+                RollbackState::Failed => return Err(Refusal::Io.into()),
+                RollbackState::Running => {
+                    if self.rollback_changed.wait_interruptible(&mut state) {
+                        return Err(Refusal::Interrupted.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether somebody has the origin's own device open: a file system is mounted on it, say.
+    /// Process context.
+    pub(super) fn is_open(&self) -> bool {
+        let listeners = self.listeners.lock();
+        listeners
+            .tables
+            .iter()
+            .any(|listener| listener.own.is_some() && listener.events.is_open() == Some(true))
+    }
+
+    /// Has a table told of events, until [`Origin::remove_listener`] gets the ticket. `own` is the
+    /// mapped device when it is the origin's own: only one can be, though a reload has two tables
+    /// of it for a moment. Process context.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::OriginActive`] when another mapped device is the origin's own.
+    pub(crate) fn add_listener(
+        &self,
+        events: &EventHandle,
+        own: Option<usize>,
+    ) -> super::error::Result<u64> {
+        let mut listeners = self.listeners.lock();
+        if let Some(device) = own {
+            let others = |listener: &Listener| listener.own.is_some_and(|own| own != device);
+            if listeners.tables.iter().any(others) {
+                return Err(Refusal::OriginActive.into());
+            }
+        }
+        let ticket = listeners.next_ticket;
+        listeners.next_ticket += 1;
+        let listener = Listener {
+            ticket,
+            events: events.clone(),
+            own,
+        };
+        listeners.tables.push(listener, GFP_KERNEL)?;
+        Ok(ticket)
+    }
+
+    /// Ends what [`Origin::add_listener`] began.
+    pub(crate) fn remove_listener(&self, ticket: u64) {
+        let mut listeners = self.listeners.lock();
+        listeners
+            .tables
+            .retain(|listener| listener.ticket != ticket);
+    }
+}

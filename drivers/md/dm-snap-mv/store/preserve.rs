@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads and writes of an origin device.
+//!
+//! A write holds its chunks exclusively from the look at their records until it goes down to the
+//! device. So whoever finds a record of a chunk knows that it is durable, and a snapshot read that
+//! was sent to the origin device is over before the chunk changes.
+
+use super::allocator::Reservation;
+use super::engine::Engine;
+use super::error::{Result, StoreError};
+use super::job::{CopyRun, HasJob, Redirected, Stage};
+use super::origin::Origin;
+use super::store::Store;
+use crate::device::Device;
+use crate::dm::range_lock::Mode;
+use crate::dm::status::Status;
+use crate::dm::time;
+use crate::model::ids::{Chunk, Epoch};
+use crate::model::preserve;
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use crate::model::resolve::{resolve_head, Location};
+use crate::model::rollback::{self, Pending};
+use crate::model::table::FullPolicy;
+use crate::target::Bio;
+use kernel::sync::Arc;
+
+/// The longest piece that is preserved in one copy, in sectors: enough to keep a disk streaming,
+/// short enough that a huge discard does not hold the COW device's whole bandwidth in one job.
+const MAX_COPY_SECTORS: u64 = 8192;
+
+/// How long `-e queue` lets a write wait for space before it fails.
+const QUEUE_MSECS: u32 = 60_000;
+
+/// How often what waits for space is looked at again.
+pub(super) const HUNGRY_MSECS: u32 = 1000;
+
+/// What is to be done next for an origin write.
+enum Next {
+    /// The chunks it covers are preserved as far as anybody needs them.
+    Ready,
+    /// These chunks must be preserved first.
+    Preserve(preserve::Gap),
+    /// A rollback has to bring this chunk up to date first.
+    Merge(Chunk),
+}
+
+impl Engine {
+    /// A read of an origin while a rollback runs; otherwise reads never come here.
+    pub(super) fn origin_read(&mut self, cx: &Arc<Store>, bio: Bio) {
+        let Device::Origin(device) = bio.target().device() else {
+            return bio.end(Status::IOERR);
+        };
+        let origin = device.origin().clone();
+        if let Err((bio, error)) = self.read_head(cx, &origin, bio) {
+            self.end_with_error(bio, error);
+        }
+    }
+
+    fn read_head(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        mut bio: Bio,
+    ) -> core::result::Result<(), (Bio, StoreError)> {
+        loop {
+            if bio.sectors() == 0 {
+                self.end(bio, Status::OK);
+                return Ok(());
+            }
+            let (first, last) = chunks_of(cx, &bio);
+            let found = self.head_run(origin, first, last);
+            let run = match found {
+                Ok(run) => run,
+                Err(error) => return Err((bio, error)),
+            };
+            let offset = cx.geometry.offset_of(bio.sector());
+            let sectors = run_sectors(cx, &bio, run.len);
+            let job = bio.job();
+            *job.stage = Stage::Reading;
+            if job.redirected.is_none() {
+                *job.redirected = Some(Redirected::new(origin));
+            }
+            match run.location {
+                Location::Zero => bio.zero_front(sectors),
+                Location::Origin => {
+                    let sector = bio.sector();
+                    bio.submit_part(sectors, &origin.dev, sector, false, &cx.bios);
+                    return Ok(());
+                }
+                Location::Cow(cow) => {
+                    let sector = cx.geometry.cow_sector(cow) + offset;
+                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn head_run(
+        &self,
+        origin: &Arc<Origin>,
+        first: Chunk,
+        last: Chunk,
+    ) -> Result<crate::model::resolve::Run> {
+        let meta = self.meta_ref()?;
+        let row = meta.origin_row(origin.number)?;
+        let state = self.origin_state(origin.number)?;
+        let max = last.get() - first.get() + 1;
+        resolve_head(meta, &row, state.view.as_deref(), first, max)
+    }
+
+    /// A write, discard or write-zeroes of an origin, at whatever stage it has reached.
+    pub(super) fn origin_write(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Device::Origin(device) = bio.target().device() else {
+            return bio.end(Status::IOERR);
+        };
+        let origin = device.origin().clone();
+        let advanced = match *bio.job().stage {
+            Stage::Preserving => self.preserved(cx, &origin, &mut bio),
+            _ => Ok(true),
+        };
+        match advanced {
+            Err(error) => return self.end_with_error(bio, error),
+            Ok(false) => {
+                *bio.job().stage = Stage::Ending;
+                *bio.job().status = Status::IOERR;
+                return self.end_or_commit(bio);
+            }
+            Ok(true) => {}
+        }
+        if self
+            .origin_state(origin.number)
+            .is_ok_and(|state| !state.bound)
+        {
+            return self.issue(cx, bio);
+        }
+        let (first, last) = chunks_of(cx, &bio);
+        let job = bio.job();
+        if !job.phys.is_locked()
+            && !job
+                .phys
+                .try_lock(&origin.phys, first.get(), last.get(), Mode::Exclusive)
+        {
+            return self.wait(bio);
+        }
+        match self.next_for(&origin, &mut bio, first, last) {
+            Err(error) => self.end_with_error(bio, error),
+            Ok(Next::Merge(chunk)) => {
+                if let Some(error) = self.merge_trouble(origin.number) {
+                    return self.end_with_error(bio, error);
+                }
+                let job = bio.job();
+                self.retry |= job.phys.unlock();
+                self.urge_merge(origin.number, chunk);
+                self.wait(bio);
+            }
+            Ok(Next::Preserve(gap)) => self.copy_out(cx, &origin, bio, gap),
+            Ok(Next::Ready) => {
+                let recorded = match self.mark_written(&origin, &mut bio, first, last) {
+                    Ok(recorded) => recorded,
+                    Err(error) => return self.end_with_error(bio, error),
+                };
+                *bio.job().stage = Stage::Preserved;
+                if recorded {
+                    self.after_commit(bio);
+                } else {
+                    self.issue(cx, bio);
+                }
+            }
+        }
+    }
+
+    fn end_or_commit(&mut self, mut bio: Bio) {
+        let status = *bio.job().status;
+        if *bio.job().recorded && !self.is_failed() {
+            self.after_commit(bio);
+        } else {
+            self.end(bio, status);
+        }
+    }
+
+    /// Finds out what a write of these chunks needs.
+    fn next_for(
+        &mut self,
+        origin: &Arc<Origin>,
+        bio: &mut Bio,
+        first: Chunk,
+        last: Chunk,
+    ) -> Result<Next> {
+        let end = last.plus(1);
+        let meta = self.meta_ref()?;
+        let state = self.origin_state(origin.number)?;
+        if let Some(view) = state.view.as_deref() {
+            if let Some((chunk, _, _)) = rollback::next_pending(meta, view, first, end)? {
+                return Ok(Next::Merge(chunk));
+            }
+        }
+        let job = bio.job();
+        let Some(live) = state.live else {
+            *job.live = None;
+            return Ok(Next::Ready);
+        };
+        let from = if *job.live == Some(live) {
+            Chunk::new(*job.next).unwrap_or(first).max(first)
+        } else {
+            first
+        };
+        *job.live = Some(live);
+        *job.next = from.get();
+        if from >= end {
+            return Ok(Next::Ready);
+        }
+        let gap = preserve::next_unpreserved(meta, origin.number, live, Epoch::MAX, from, end)?;
+        Ok(match gap {
+            Some(gap) => Next::Preserve(gap),
+            None => {
+                *job.next = end.get();
+                Next::Ready
+            }
+        })
+    }
+
+    /// Starts the copy of a run that must be preserved.
+    fn copy_out(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        mut bio: Bio,
+        gap: preserve::Gap,
+    ) {
+        let most = (MAX_COPY_SECTORS / cx.geometry.chunk_sectors()).max(1);
+        let (cow, len) = match self.reserve(cx, gap.len.min(most)) {
+            Ok(Reservation::Run { start, len }) => (start, len),
+            Ok(Reservation::Later) => return self.stand_back(bio),
+            Ok(Reservation::Full) => return self.no_space(cx, origin, bio),
+            Err(error) => return self.end_with_error(bio, error),
+        };
+        let job = bio.job();
+        *job.stage = Stage::Preserving;
+        *job.waiting_since = None;
+        *job.run = Some(CopyRun {
+            start: gap.start,
+            cow,
+            len,
+        });
+        let from = cx.origin_region(origin, gap.start, len);
+        let to = cx.cow_region(cow, from.count);
+        cx.kcopyd.copy(&from, &to, bio);
+    }
+
+    /// Puts a write aside that has to start over later.
+    fn stand_back(&mut self, mut bio: Bio) {
+        let job = bio.job();
+        self.retry |= job.phys.unlock();
+        *job.stage = Stage::New;
+        *job.live = None;
+        self.wait(bio);
+    }
+
+    /// Nothing is left to preserve with: the policy says what becomes of the write.
+    fn no_space(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, mut bio: Bio) {
+        if self.space_is_coming() {
+            return self.starve(cx, bio);
+        }
+        match self.policy {
+            FullPolicy::Invalidate => match self.invalidate(cx, origin.number) {
+                Ok(()) => {
+                    let job = bio.job();
+                    self.retry |= job.phys.unlock();
+                    *job.stage = Stage::New;
+                    self.origin_write(cx, bio);
+                }
+                Err(error) => self.end_with_error(bio, error),
+            },
+            FullPolicy::Error => self.end_with_error(bio, Refusal::NoSpace.into()),
+            FullPolicy::Queue => {
+                let job = bio.job();
+                let since = *job.waiting_since.get_or_insert_with(time::jiffies);
+                if time::msecs_since(since) >= QUEUE_MSECS || self.closing {
+                    self.end_with_error(bio, Refusal::NoSpace.into());
+                } else {
+                    self.starve(cx, bio);
+                }
+            }
+        }
+    }
+
+    /// Puts a bio aside until there is space. It lets its chunks go meanwhile.
+    pub(super) fn starve(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let job = bio.job();
+        self.retry |= job.phys.unlock();
+        self.retry |= job.own.unlock();
+        *job.stage = Stage::New;
+        *job.live = None;
+        self.hungry.push_back(bio);
+        cx.worker.kick_after(HUNGRY_MSECS);
+    }
+
+    /// A run has been copied out, or not: records it. `Ok(false)` when the copy failed.
+    fn preserved(&mut self, _cx: &Arc<Store>, origin: &Arc<Origin>, bio: &mut Bio) -> Result<bool> {
+        let job = bio.job();
+        *job.stage = Stage::New;
+        let Some(run) = job.run.take() else {
+            return Ok(true);
+        };
+        let copied = *job.status;
+        *job.status = Status::OK;
+        self.release(run.cow);
+        if copied != Status::OK {
+            return Ok(false);
+        }
+        let state = self.origin_state(origin.number)?;
+        let rolling = state.view.is_some();
+        let Some(live) = state.live.filter(|live| Some(*live) >= *job.live) else {
+            // The snapshot it was for has been deleted. An older one may have the chunk already.
+            *job.live = None;
+            return Ok(true);
+        };
+        self.alter(|meta| {
+            let mut row = meta.origin_row(origin.number)?;
+            preserve::record_preserved(meta, &mut row, live, run.start, run.cow, run.len)?;
+            if rolling {
+                rollback::mark_done(meta, &mut row, run.start, run.len)?;
+            }
+            meta.put_origin(&row)
+        })?;
+        *job.recorded = true;
+        if *job.live == Some(live) {
+            *job.next = run.start.get() + run.len;
+        }
+        Ok(true)
+    }
+
+    /// During a rollback a chunk that is written is done, whether it was preserved or not. Returns
+    /// whether anything awaits a commit.
+    fn mark_written(
+        &mut self,
+        origin: &Arc<Origin>,
+        bio: &mut Bio,
+        first: Chunk,
+        last: Chunk,
+    ) -> Result<bool> {
+        let job = bio.job();
+        let meta = self.meta_ref()?;
+        let Some(view) = self.origin_state(origin.number)?.view.as_deref() else {
+            return Ok(*job.recorded);
+        };
+        let end = last.plus(1);
+        let mut at = first;
+        while at < end {
+            match view.pending_at(meta, at, end.since(at))? {
+                Pending::Done { len } => at = at.plus(len),
+                _ => break,
+            }
+        }
+        if at < end {
+            self.alter(|meta| {
+                let mut row = meta.origin_row(origin.number)?;
+                rollback::mark_done(meta, &mut row, at, end.since(at))?;
+                meta.put_origin(&row)
+            })?;
+        }
+        // A mark, or the cursor that has passed here, must be durable before the chunk changes: else
+        // a crash would take the write for what the rollback has yet to replace.
+        *job.recorded |= self.meta_ref()?.is_dirty();
+        Ok(*job.recorded)
+    }
+
+    /// Sends a write on to the origin device, unless a snapshot is being taken just now.
+    pub(super) fn issue(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Device::Origin(device) = bio.target().device() else {
+            return bio.end(Status::IOERR);
+        };
+        let origin = device.origin().clone();
+        let current = match self.origin_state(origin.number) {
+            Ok(state) => !state.bound || state.live == *bio.job().live,
+            Err(_) => true,
+        };
+        let job = bio.job();
+        self.retry |= job.phys.unlock();
+        let pass = if current {
+            origin.gate.try_enter()
+        } else {
+            None
+        };
+        let Some(pass) = pass else {
+            // A newer snapshot may want this chunk too: look again when it has been taken.
+            *job.stage = Stage::New;
+            *job.live = None;
+            if current {
+                self.wait(bio);
+            } else {
+                cx.submit(bio);
+            }
+            return;
+        };
+        *job.pass = Some(pass);
+        *job.stage = Stage::Issued;
+        let sector = bio.sector();
+        bio.submit_to(&origin.dev, sector);
+    }
+}
+
+/// The first and the last chunk that a bio touches. Empty bios count as one sector.
+pub(super) fn chunks_of(cx: &Store, bio: &Bio) -> (Chunk, Chunk) {
+    let first = bio.sector();
+    let last = first.saturating_add(u64::from(bio.sectors().max(1) - 1));
+    (cx.geometry.chunk_of(first), cx.geometry.chunk_of(last))
+}
+
+/// Sectors from the start of a bio that lie in the first `len` chunks it touches.
+pub(super) fn run_sectors(cx: &Store, bio: &Bio, len: u64) -> u32 {
+    let offset = cx.geometry.offset_of(bio.sector());
+    let most = len
+        .saturating_mul(cx.geometry.chunk_sectors())
+        .saturating_sub(offset);
+    u32::try_from(most).map_or(bio.sectors(), |most| bio.sectors().min(most))
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The stores in use, by COW device: all devices of one COW device share one.
+
+use super::engine::Engine;
+use super::error::Result;
+use super::open;
+use super::store::{Geometry, Store};
+use crate::dm::block_device::BlockDevice;
+use crate::dm::global::Global;
+use crate::dm::io::DmIo;
+use crate::model::refusal::Refusal;
+use crate::model::table::Format;
+use core::ops::Deref;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+struct Entry {
+    store: Arc<Store>,
+    users: usize,
+}
+
+/// Held while a store is opened and closed, so that a device is never opened twice.
+static STORES: Global<KVec<Entry>> = Global::new(KVec::new());
+
+/// One user's share in an open store. The last one to go closes it.
+pub(crate) struct StoreHandle(Arc<Store>);
+
+impl Deref for StoreHandle {
+    type Target = Arc<Store>;
+
+    fn deref(&self) -> &Arc<Store> {
+        &self.0
+    }
+}
+
+impl StoreHandle {
+    /// Opens the store on a COW device, or joins those who have. Process context; may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::StoreInUse`] when a store in use should be formatted, else what opening or
+    /// formatting meets.
+    pub(crate) fn attach(cow: Arc<BlockDevice>, format: Option<&Format>) -> Result<Self> {
+        let mut stores = STORES.lock();
+        if let Some(entry) = stores.iter_mut().find(|e| e.store.cow.dev() == cow.dev()) {
+            if format.is_some() {
+                return Err(Refusal::StoreInUse.into());
+            }
+            entry.users += 1;
+            return Ok(Self(entry.store.clone()));
+        }
+        stores.reserve(1, GFP_KERNEL)?;
+        let io = DmIo::new()?;
+        let meta = match format {
+            Some(format) => open::format(&io, &cow, format)?,
+            None => open::open(&io, &cow)?,
+        };
+        let geometry = Geometry::new(&meta.superblock.layout);
+        let store = Store::new(cow, geometry, io, Engine::new(meta)?)?;
+        stores.push(
+            Entry {
+                store: store.clone(),
+                users: 1,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(Self(store))
+    }
+}
+
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
+        let mut stores = STORES.lock();
+        let Some(index) = stores.iter().position(|e| Arc::ptr_eq(&e.store, &self.0)) else {
+            return;
+        };
+        let Some(entry) = stores.get_mut(index) else {
+            return;
+        };
+        entry.users -= 1;
+        if entry.users == 0 {
+            // Still under the lock: the next to open this device reads what is committed here.
+            self.0.shut_down();
+            let _ = stores.remove(index);
+        }
+        if stores.is_empty() {
+            *stores = KVec::new();
+        }
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows of active origins and snapshots, kept in core between commits.
+//!
+//! An I/O changes a row's counters often; writing the row into its tree each time would double the
+//! tree's work. Here a changed row waits for the commit that needs it.
+
+use kernel::prelude::*;
+
+struct Entry<R> {
+    key: u64,
+    row: R,
+    changed: bool,
+}
+
+/// Rows by key, in order. One per active device, so a binary search is enough.
+pub(super) struct RowCache<R> {
+    entries: KVec<Entry<R>>,
+}
+
+impl<R: Copy + PartialEq> RowCache<R> {
+    pub(super) const fn new() -> Self {
+        Self {
+            entries: KVec::new(),
+        }
+    }
+
+    fn position(&self, key: u64) -> core::result::Result<usize, usize> {
+        self.entries.binary_search_by_key(&key, |entry| entry.key)
+    }
+
+    pub(super) fn contains(&self, key: u64) -> bool {
+        self.position(key).is_ok()
+    }
+
+    pub(super) fn get(&self, key: u64) -> Option<&R> {
+        let index = self.position(key).ok()?;
+        self.entries.get(index).map(|entry| &entry.row)
+    }
+
+    /// Adds a row as it stands in its tree. Replaces one with the same key.
+    pub(super) fn insert(&mut self, key: u64, row: R) -> Result {
+        let entry = Entry {
+            key,
+            row,
+            changed: false,
+        };
+        match self.position(key) {
+            Ok(index) => {
+                if let Some(place) = self.entries.get_mut(index) {
+                    *place = entry;
+                }
+            }
+            Err(index) => {
+                self.entries.reserve(1, GFP_KERNEL)?;
+                self.entries
+                    .insert_within_capacity(index, entry)
+                    .map_err(|_| ENOMEM)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a row that is in core; `false` when it is not, and must go to its tree.
+    pub(super) fn update(&mut self, key: u64, row: &R) -> bool {
+        let Ok(index) = self.position(key) else {
+            return false;
+        };
+        match self.entries.get_mut(index) {
+            Some(entry) => {
+                if entry.row != *row {
+                    entry.row = *row;
+                    entry.changed = true;
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: u64) {
+        if let Ok(index) = self.position(key) {
+            let _ = self.entries.remove(index);
+        }
+    }
+
+    /// The next row that differs from its tree; it counts as written from then on.
+    pub(super) fn take_changed(&mut self) -> Option<(u64, R)> {
+        let entry = self.entries.iter_mut().find(|entry| entry.changed)?;
+        entry.changed = false;
+        Some((entry.key, entry.row))
+    }
+}

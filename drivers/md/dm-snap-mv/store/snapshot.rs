@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One active snapshot: what its device and the store's worker share.
+
+use super::origin::Origin;
+use crate::dm::gate::Gate;
+use crate::dm::range_lock::RangeLock;
+use crate::model::ids::{OriginNr, Tag, TimelineId};
+use crate::model::report::State;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+/// What `dmsetup status` says of a snapshot.
+#[derive(Clone, Copy)]
+pub(crate) struct SnapshotStatus {
+    pub(crate) state: State,
+    pub(crate) chunks: u64,
+    pub(crate) children: u32,
+}
+
+/// A snapshot that an active device shows. Shared by the device and the engine.
+#[pin_data]
+pub(crate) struct Snapshot {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) tag: Tag,
+    /// Size in sectors, fixed when the snapshot was taken.
+    pub(crate) size: u64,
+    /// Which mapped device shows it (see `MappedDevice::id`): no other may.
+    pub(super) device: usize,
+    /// Chunks of this snapshot's own timeline: readers and writers in place share them, a write
+    /// that gives a chunk a new place has it alone.
+    pub(crate) chunks: Arc<RangeLock>,
+    /// Writes on their way. Closed while a snapshot of this snapshot is taken.
+    pub(crate) gate: Arc<Gate>,
+    #[pin]
+    status: SpinLock<SnapshotStatus>,
+}
+
+impl Snapshot {
+    pub(super) fn new(
+        origin: Arc<Origin>,
+        tag: Tag,
+        size: u64,
+        device: usize,
+    ) -> Result<Arc<Self>> {
+        let chunks = Arc::pin_init(RangeLock::new(), GFP_KERNEL)?;
+        let gate = Arc::pin_init(Gate::new(), GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                origin,
+                tag,
+                size,
+                device,
+                chunks,
+                gate,
+                status <- new_spinlock!(SnapshotStatus {
+                    state: State::Valid,
+                    chunks: 0,
+                    children: 0,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The number of the origin that this is a snapshot of.
+    pub(crate) fn origin_nr(&self) -> OriginNr {
+        self.origin.number
+    }
+
+    /// The timeline of its own writes.
+    pub(crate) fn timeline(&self) -> TimelineId {
+        TimelineId::of_snapshot(self.origin.number, self.tag)
+    }
+
+    pub(crate) fn status(&self) -> SnapshotStatus {
+        *self.status.lock()
+    }
+
+    pub(super) fn set_status(&self, status: SnapshotStatus) {
+        *self.status.lock() = status;
+    }
+}

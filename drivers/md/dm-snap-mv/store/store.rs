@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One COW device in use, shared by all its devices.
+//!
+//! A bio that needs the metadata is handed to the store's worker, the only place where metadata
+//! decide about I/O. The worker takes what has gathered, looks it up, starts copies, commits once
+//! for all that wait for it, and lets them go: while one commit runs the next batch gathers.
+//!
+//! Messages and table loads change metadata too, from their own process; the engine's mutex keeps
+//! them and the worker apart. `map()` never takes it.
+
+use super::engine::Engine;
+use super::origin::Origin;
+use crate::dm::bio_list::BioList;
+use crate::dm::bio_set::BioSet;
+use crate::dm::block_device::BlockDevice;
+use crate::dm::io::DmIo;
+use crate::dm::irq_lock::{new_irq_spinlock, IrqSpinLock};
+use crate::dm::kcopyd::{Kcopyd, Region};
+use crate::dm::status::Status;
+use crate::dm::worker::{WorkItem, Worker};
+use crate::model::chunk_size::ChunkSize;
+use crate::model::disk::layout::Layout;
+use crate::model::ids::{Chunk, CowChunk};
+use crate::model::report::{Cleaning, Usage};
+use crate::model::table::FullPolicy;
+use crate::target::{Bio, SnapMv};
+use kernel::prelude::*;
+use kernel::sync::{new_condvar, new_mutex, new_spinlock, Arc, CondVar, Mutex, SpinLock};
+
+/// Where things are on the COW device. All in sectors of 512 bytes unless named otherwise.
+#[derive(Clone, Copy)]
+pub(crate) struct Geometry {
+    pub(super) chunk_size: ChunkSize,
+    /// Where COW chunk 0 begins.
+    data_start: u64,
+}
+
+impl Geometry {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Self {
+            chunk_size: layout.chunk_size,
+            data_start: layout.data_start,
+        }
+    }
+
+    pub(crate) fn chunk_sectors(&self) -> u64 {
+        self.chunk_size.sectors()
+    }
+
+    /// The chunk that a sector of a device lies in.
+    pub(super) fn chunk_of(&self, sector: u64) -> Chunk {
+        self.chunk_size.chunk_of(sector)
+    }
+
+    /// The offset of a sector in its chunk.
+    pub(super) fn offset_of(&self, sector: u64) -> u64 {
+        sector & (self.chunk_sectors() - 1)
+    }
+
+    /// The first sector of a chunk of a device.
+    pub(super) fn sector_of(&self, chunk: Chunk) -> u64 {
+        self.chunk_size.sector_of(chunk)
+    }
+
+    /// The first sector of a COW chunk on the COW device.
+    pub(super) fn cow_sector(&self, cow: CowChunk) -> u64 {
+        self.data_start + (cow.get() << self.chunk_size.sector_shift())
+    }
+}
+
+/// Parts of bios that can be on their way when there is no memory left.
+const RESERVED_BIOS: u32 = 128;
+
+/// What waits for the worker.
+pub(super) struct Inbox {
+    pub(super) bios: BioList<SnapMv>,
+    /// Something that others wait for was let go: look at all that wait.
+    pub(super) retry: bool,
+}
+
+/// What status lines say of a store.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct StoreStatus {
+    pub(crate) usage: Usage,
+    pub(crate) cleaning: Option<Cleaning>,
+    pub(crate) failed: bool,
+}
+
+/// A store in use.
+#[pin_data]
+pub(crate) struct Store {
+    pub(crate) cow: Arc<BlockDevice>,
+    pub(crate) geometry: Geometry,
+    pub(super) kcopyd: Kcopyd,
+    pub(super) io: DmIo,
+    #[pin]
+    pub(super) bios: BioSet,
+    pub(super) worker: Arc<Worker<Store>>,
+    #[pin]
+    pub(super) inbox: IrqSpinLock<Inbox>,
+    #[pin]
+    pub(super) engine: Mutex<Engine>,
+    /// Held by what closes gates: one at a time.
+    #[pin]
+    pub(super) control: Mutex<()>,
+    /// Signalled, with the engine's mutex, when background work has come to rest.
+    #[pin]
+    pub(super) rested: CondVar,
+    #[pin]
+    status: SpinLock<StoreStatus>,
+}
+
+impl Store {
+    pub(super) fn new(
+        cow: Arc<BlockDevice>,
+        geometry: Geometry,
+        io: DmIo,
+        engine: Engine,
+    ) -> super::error::Result<Arc<Self>> {
+        let kcopyd = Kcopyd::new()?;
+        let worker = Worker::new(c"dm-snap-mv")?;
+        let store = Arc::pin_init(
+            try_pin_init!(Self {
+                cow,
+                geometry,
+                kcopyd,
+                io,
+                bios <- BioSet::new(RESERVED_BIOS),
+                worker,
+                inbox <- new_irq_spinlock!(Inbox {
+                    bios: BioList::new(),
+                    retry: false,
+                }),
+                engine <- new_mutex!(engine),
+                control <- new_mutex!(()),
+                rested <- new_condvar!(),
+                status <- new_spinlock!(StoreStatus {
+                    usage: Usage {
+                        used_metadata: 0,
+                        total_metadata: 0,
+                        used_chunks: 0,
+                        total_chunks: 0,
+                        chunk_size: geometry.chunk_size,
+                    },
+                    cleaning: None,
+                    failed: false,
+                }),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        store.worker.start(store.clone());
+        Ok(store)
+    }
+
+    /// Hands a bio to the worker. Any context.
+    pub(crate) fn submit(&self, bio: Bio) {
+        self.inbox.lock().bios.push_back(bio);
+        self.worker.kick();
+    }
+
+    /// Has the worker look at all that waits. Any context.
+    pub(crate) fn retry_waiting(&self) {
+        self.inbox.lock().retry = true;
+        self.worker.kick();
+    }
+
+    /// What becomes of writes that need space when there is none, from now on.
+    pub(crate) fn set_policy(&self, policy: FullPolicy) {
+        self.engine.lock().policy = policy;
+    }
+
+    /// A device is being suspended, which waits for its bios: those that wait for space end now.
+    /// Process context.
+    pub(crate) fn dismiss_hungry(&self, is_of: impl Fn(&Bio) -> bool, status: Status) {
+        self.engine.lock().dismiss(is_of, status);
+        self.worker.kick();
+    }
+
+    /// What status lines say of the store. Never waits for I/O.
+    pub(crate) fn status(&self) -> StoreStatus {
+        *self.status.lock()
+    }
+
+    pub(super) fn set_status(&self, status: StoreStatus) {
+        *self.status.lock() = status;
+    }
+
+    /// The region of chunks on the COW device.
+    pub(super) fn cow_region(&self, cow: CowChunk, sectors: u64) -> Region<'_> {
+        Region {
+            dev: &self.cow,
+            sector: self.geometry.cow_sector(cow),
+            count: sectors,
+        }
+    }
+
+    /// The region of chunks on an origin device, `size` sectors large; it ends where the device does.
+    pub(super) fn origin_region<'a>(
+        &self,
+        origin: &'a Origin,
+        start: Chunk,
+        len: u64,
+    ) -> Region<'a> {
+        let sector = self.geometry.sector_of(start);
+        let end = self
+            .geometry
+            .sector_of(start.plus(len))
+            .min(origin.dev.sectors());
+        Region {
+            dev: &origin.dev,
+            sector,
+            count: end.saturating_sub(sector),
+        }
+    }
+}
+
+impl WorkItem for Store {
+    fn run(this: &Arc<Self>) {
+        let (bios, retry) = {
+            let mut inbox = this.inbox.lock();
+            let retry = core::mem::replace(&mut inbox.retry, false);
+            (inbox.bios.take(), retry)
+        };
+        let mut engine = this.engine.lock();
+        let again = engine.turn(this, bios, retry);
+        drop(engine);
+        if again {
+            this.worker.kick();
+        }
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device-mapper's callbacks, turned into calls on a device and its store.
+
+use crate::device::{self, Device, OriginDevice, SnapshotDevice};
+use crate::dm::action::{EndAction, MapAction};
+use crate::dm::bio::TargetBio;
+use crate::dm::limits::Limits;
+use crate::dm::noio::NoIo;
+use crate::dm::status::Status;
+use crate::dm::table::{Instance, Setup, TableDevice, Visitor};
+use crate::dm::target::{StatusKind, Target};
+use crate::dm::text::Text;
+use crate::model::ids::Tag;
+use crate::model::message::{is_tried, Message, Request};
+use crate::model::refusal::Refusal;
+use crate::model::report::{DeviceNumber, OriginStatus, SnapshotStatus, TableLine};
+use crate::model::table::{FullPolicy, Role, Table};
+use crate::store::error::{Result as StoreResult, StoreError};
+use crate::store::job::Job;
+use crate::store::{OriginHandle, SnapshotHandle, StoreHandle};
+use core::convert::Infallible;
+use core::fmt::Write;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// A bio of this target.
+pub(crate) type Bio = TargetBio<SnapMv>;
+
+/// The longest discard that is taken at once, in sectors: what it overwrites may have to be
+/// preserved, and nobody should have to wait for more than that.
+const MAX_DISCARD_SECTORS: u32 = 128 * 1024;
+
+/// One table of the target `dm-snap-mv`.
+pub(crate) struct SnapMv {
+    device: Device,
+    origin_dev: TableDevice,
+    cow_dev: TableDevice,
+    /// The origin's id, as it must stand in a table line.
+    id: KVec<u8>,
+    tag: Option<Tag>,
+    policy: FullPolicy,
+    /// What the origin knows this table by.
+    ticket: u64,
+}
+
+impl SnapMv {
+    /// The device that the table is for.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn build(ti: &mut Setup<'_>, words: &[&CStr]) -> StoreResult<Self> {
+        let table = Table::parse(words.iter().map(|word| word.to_bytes()))?;
+        if ti.begin() != 0 {
+            return Err(Refusal::NotAtStart.into());
+        }
+        let path = |wanted: &[u8]| words.iter().find(|word| word.to_bytes() == wanted).copied();
+        let origin_path = path(table.origin_device).ok_or(Refusal::MissingDevice)?;
+        let cow_path = path(table.cow_device).ok_or(Refusal::MissingDevice)?;
+        let origin_dev = ti
+            .get_device(origin_path, true)
+            .map_err(|_| Refusal::NoOriginDevice)?;
+        let cow_dev = ti
+            .get_device(cow_path, true)
+            .map_err(|_| Refusal::NoCowDevice)?;
+        if origin_dev.is_same(&cow_dev) {
+            return Err(Refusal::SameDevice.into());
+        }
+        let (bind, format, tag) = match table.role {
+            Role::Origin { bind, format } => (bind, format, None),
+            Role::Snapshot { tag } => (false, None, Some(tag)),
+        };
+        if tag.is_none() && ti.len() != origin_dev.sectors() {
+            return Err(Refusal::TableNotOriginSize.into());
+        }
+        let mut id = KVec::new();
+        id.extend_from_slice(table.origin_id(), GFP_KERNEL)?;
+        let mapped = ti.instance().md_id();
+        let events = ti.event_handle()?;
+
+        // Active devices of the store may need what is locked from here on to free memory.
+        let _noio = NoIo::enter();
+        let cow = Arc::new(cow_dev.share(), GFP_KERNEL)?;
+        let store = StoreHandle::attach(cow, format.as_ref())?;
+        let origin = Arc::new(origin_dev.share(), GFP_KERNEL)?;
+        let origin = OriginHandle::attach(store, &id, origin, bind, tag.is_none())?;
+        let device = match tag {
+            None => Device::Origin(OriginDevice::new(origin)),
+            Some(tag) => {
+                let snapshot = SnapshotHandle::attach(origin, tag, mapped)?;
+                if ti.len() != snapshot.size {
+                    return Err(Refusal::TableNotSnapshotSize.into());
+                }
+                Device::Snapshot(SnapshotDevice::new(snapshot))
+            }
+        };
+        let own = tag.is_none().then_some(mapped);
+        let ticket = device.origin().add_listener(&events, own)?;
+        Ok(Self {
+            device,
+            origin_dev,
+            cow_dev,
+            id,
+            tag,
+            policy: table.policy.unwrap_or_default(),
+            ticket,
+        })
+    }
+
+    /// Does what a message asks for. The reply, if any, is appended to `reply`.
+    fn handle(&self, message: &Message, reply: &mut Text<'_>) -> StoreResult<()> {
+        let store = self.device.store();
+        let origin = self.device.origin();
+        match message {
+            Message::TakeOfOrigin { memo } => {
+                let tag = store.take_origin_snapshot(origin, memo.as_bytes())?;
+                let _ = write!(reply, "{tag}");
+            }
+            Message::TakeOfSnapshot { tag, memo } => {
+                let tag = store.take_snapshot_snapshot(origin, *tag, memo.as_bytes())?;
+                let _ = write!(reply, "{tag}");
+            }
+            Message::Unbind => store.unbind(origin)?,
+            Message::Delete { tag } => store.delete_snapshot(origin, *tag)?,
+            Message::RollBack {
+                tag,
+                background,
+                delete,
+                later,
+            } => {
+                if *later {
+                    return store.defer_roll_back(origin, *tag, *delete);
+                }
+                store.roll_back(origin, *tag, *delete)?;
+                if !background {
+                    origin.wait_for_rollback()?;
+                }
+            }
+            Message::List { start, max } => store.list(origin, *start, *max, reply)?,
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SnapMv {
+    fn drop(&mut self) {
+        self.device.origin().remove_listener(self.ticket);
+    }
+}
+
+fn number(device: &TableDevice) -> DeviceNumber {
+    let dev = device.dev();
+    DeviceNumber {
+        major: dev.major(),
+        minor: dev.minor(),
+    }
+}
+
+impl Target for SnapMv {
+    const NAME: &'static CStr = c"dm-snap-mv";
+    const VERSION: [u32; 3] = [1, 0, 0];
+
+    type BioData = Job;
+
+    fn bio_data() -> impl PinInit<Job, Infallible> {
+        Job::new()
+    }
+
+    fn ctr(ti: &mut Setup<'_>, args: &[&CStr]) -> Result<Arc<Self>> {
+        let built =
+            Self::build(ti, args).map_err(|error| ti.refuse(error.text(), error.to_error()))?;
+        ti.set_num_flush_bios(1);
+        ti.set_flush_supported(true);
+        ti.set_num_discard_bios(1);
+        ti.set_discards_supported(true);
+        if built.tag.is_none() {
+            ti.set_num_write_zeroes_bios(1);
+        }
+        Ok(Arc::new(built, GFP_KERNEL)?)
+    }
+
+    fn map(this: &Arc<Self>, bio: Bio) -> MapAction<Self> {
+        this.device.map(bio)
+    }
+
+    fn end_io(_this: &Arc<Self>, bio: Bio, status: Status) -> EndAction<Self> {
+        EndAction::Done(bio, status)
+    }
+
+    fn part_done(bio: Bio, status: Status) {
+        device::part_done(bio, status);
+    }
+
+    fn copied(bio: Bio, result: Result) {
+        device::copied(bio, result);
+    }
+
+    fn presuspend(this: &Arc<Self>, ti: &Instance<'_>) {
+        let status = if ti.noflush_suspending() {
+            Status::DM_REQUEUE
+        } else {
+            Status::NOSPC
+        };
+        let is_of = |bio: &Bio| Arc::ptr_eq(bio.target(), this);
+        this.device.store().dismiss_hungry(is_of, status);
+    }
+
+    fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
+        let store = this.device.store();
+        store.set_policy(this.policy);
+        if this.tag.is_none() {
+            store.begin_deferred(this.device.origin());
+        }
+        Ok(())
+    }
+
+    fn message(
+        this: &Arc<Self>,
+        ti: &Instance<'_>,
+        args: &[&CStr],
+        reply: &mut Text<'_>,
+    ) -> Result {
+        let words = || args.iter().map(|word| word.to_bytes());
+        let tried = is_tried(words());
+        let start = if tried {
+            let _ = reply.write_str("ok");
+            2
+        } else {
+            0
+        };
+        let result = Request::parse(words())
+            .map_err(StoreError::from)
+            .and_then(|request| {
+                if tried {
+                    let list = matches!(request.message, Message::List { .. });
+                    let _ = reply.write_str(if list { "\n" } else { " " });
+                }
+                this.handle(&request.message, reply)
+            });
+        match result {
+            Ok(()) => {
+                // An `ok` without a reply of its own stands alone.
+                if tried && reply.len() == start + 1 {
+                    reply.truncate(start);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let name = ti.device_name();
+                pr_err!("{}: {}\n", name, error.as_str());
+                if !tried {
+                    return Err(error.to_error());
+                }
+                reply.truncate(0);
+                let _ = write!(reply, "refused {} {}", error.name(), error.as_str());
+                Ok(())
+            }
+        }
+    }
+
+    fn status(this: &Arc<Self>, _ti: &Instance<'_>, kind: StatusKind, out: &mut Text<'_>) {
+        let store = this.device.store().status();
+        let origin = this.device.origin();
+        let shared = origin.status();
+        match (kind, &this.device) {
+            (StatusKind::Info, Device::Origin(_)) => {
+                let _ = write!(
+                    out,
+                    "{}",
+                    OriginStatus {
+                        number: origin.number,
+                        state: shared.state,
+                        usage: store.usage,
+                        snapshots: shared.snapshots,
+                        cleaning: store.cleaning,
+                        rollback: shared.rollback,
+                    }
+                );
+            }
+            (StatusKind::Info, Device::Snapshot(device)) => {
+                let snapshot = device.snapshot();
+                let own = snapshot.status();
+                let _ = write!(
+                    out,
+                    "{}",
+                    SnapshotStatus {
+                        number: origin.number,
+                        tag: snapshot.tag,
+                        state: own.state,
+                        usage: store.usage,
+                        chunks: own.chunks,
+                        children: own.children,
+                        cleaning: store.cleaning,
+                        rollback: shared.rollback,
+                    }
+                );
+            }
+            (StatusKind::Table, _) => {
+                let line = TableLine {
+                    tag: this.tag,
+                    origin_device: number(&this.origin_dev),
+                    cow_device: number(&this.cow_dev),
+                    id: &this.id,
+                    policy: this.policy,
+                };
+                let _ = line.write(out);
+            }
+            (StatusKind::Ima, _) => {
+                let _ = write!(out, "target_name=dm-snap-mv,target_version=1.0.0;");
+            }
+        }
+    }
+
+    fn iterate_devices(this: &Arc<Self>, _ti: &Instance<'_>, visit: &mut Visitor<'_>) -> c_int {
+        let sectors = this.origin_dev.sectors();
+        visit.visit(&this.origin_dev, 0, sectors)
+    }
+
+    fn io_hints(this: &Arc<Self>, limits: &mut Limits<'_>) {
+        let chunk = this.device.store().geometry.chunk_sectors() << 9;
+        limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
+        if this.tag.is_some() {
+            limits.set_discard_granularity(chunk as u32);
+        }
+    }
+}
