@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command line. Help, the manual and the completions are all made from this.
+
+use crate::failure::EXIT_CODES;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Snapshots of block devices, in place.
+///
+/// dms works with the dm-snap-mv target of device-mapper. It takes snapshots of a block device
+/// that is there already, keeps all of them on one other block device (the COW device), and
+/// gives each version a device-mapper device: the origin as it is now, and every snapshot, all
+/// of them readable and writable at the same time.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dms",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "See \"dms COMMAND --help\" and dms(8).",
+    after_long_help = exit_codes(),
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The part of the help that lists the exit codes.
+pub fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for (code, meaning) in EXIT_CODES {
+        text += &format!("  {code:>3}  {meaning}\n");
+    }
+    text + "\nSee dms(8) for more."
+}
+
+/// The commands. What they do stands with their arguments.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(visible_alias = "c")]
+    Create(Create),
+    #[command(visible_alias = "r")]
+    Remove(Remove),
+    #[command(visible_alias = "s")]
+    Snapshot(Snapshot),
+    #[command(visible_alias = "d")]
+    Delete(Delete),
+    #[command(visible_alias = "b")]
+    Rollback(Rollback),
+    #[command(visible_alias = "l")]
+    List(List),
+    Status(Status),
+    Wait(Wait),
+    Merge(Merge),
+    Completions(Completions),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+    #[command(hide = true)]
+    GenDocs(GenDocs),
+}
+
+/// Create the device of an origin, or of a snapshot
+///
+/// Without TAG, /dev/mapper/DM_DEV will show ORIGIN as it is now. From then on ORIGIN must be
+/// written through it alone. With TAG it will show that snapshot of ORIGIN.
+///
+/// A COW device needs -f the first time it is used, and an origin needs -b the first time it
+/// is used with a COW device. Several origins can share one.
+#[derive(Args, Debug)]
+pub struct Create {
+    /// The name of the device to create
+    pub dm_dev: String,
+    /// The origin device; /dev/ may be left out, and vg/lv is a logical volume
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub origin: OsString,
+    /// The COW device, where snapshots are kept; named likewise
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub cow: OsString,
+    /// The tag of the snapshot to show
+    pub tag: Option<String>,
+    /// Bind ORIGIN to the COW device, when it is used with it for the first time
+    #[arg(short, long, conflicts_with = "tag")]
+    pub bind: bool,
+    /// Format the COW device, if there is nothing on it
+    #[arg(short, long, requires = "bind", conflicts_with = "tag")]
+    pub format: bool,
+    /// Format the COW device; whatever is on it is lost
+    #[arg(short = 'F', long, requires = "bind", conflicts_with_all = ["format", "tag"])]
+    pub force_format: bool,
+    /// Chunk size for the format, in pages of 4 KiB: a power of two from 1 to 256
+    ///
+    /// Larger chunks take less metadata and copy more than was written. [default: 1]
+    #[arg(short, long, value_name = "PAGES", conflicts_with = "tag")]
+    pub chunk_size: Option<String>,
+    /// What becomes of a write to the origin when the COW device is full
+    ///
+    /// "invalidate" lets it through, and all snapshots of the origin are lost; "error" lets it
+    /// fail; "queue" lets it wait for space a while before it fails. [default: invalidate]
+    #[arg(short = 'e', long, value_name = "POLICY")]
+    #[arg(value_parser = ["invalidate", "error", "queue"])]
+    pub on_full: Option<String>,
+    /// How the COW device knows the origin [default: its path]
+    ///
+    /// Give one of your own if the origin's path may change, as /dev/sdb1 does when disks are
+    /// added, and give it each time.
+    #[arg(short, long)]
+    pub id: Option<OsString>,
+}
+
+/// Remove a device; what it showed stays
+///
+/// Only the device goes: origin, snapshots and store stay as they are, and "dms create" brings
+/// the device back.
+#[derive(Args, Debug)]
+pub struct Remove {
+    /// The device to remove
+    pub dm_dev: String,
+}
+
+/// Take a snapshot of an origin, or of a snapshot, and print its tag
+///
+/// A file system that is mounted from the device is frozen for that moment, so that the
+/// snapshot of it is clean.
+#[derive(Args, Debug)]
+pub struct Snapshot {
+    /// A device of the origin, or of any of its snapshots
+    pub dm_dev: String,
+    /// Take it of the snapshot with this tag rather than of the origin
+    pub tag: Option<String>,
+    /// A note to keep with it: at most 64 bytes of UTF-8
+    #[arg(short, long)]
+    pub memo: Option<OsString>,
+}
+
+/// Delete a snapshot, or unbind an origin from its COW device
+///
+/// With TAG, that snapshot is deleted. It is gone at once; its space comes back in the
+/// background ("dms wait DM_DEV --cleaning" waits for that).
+///
+/// Without TAG, the origin is unbound from its COW device and DM_DEV is removed. All of its
+/// snapshots must have been deleted before.
+#[derive(Args, Debug)]
+pub struct Delete {
+    /// A device of the origin, or of any of its snapshots
+    pub dm_dev: String,
+    /// The tag of the snapshot
+    pub tag: Option<String>,
+}
+
+/// Roll an origin back to a snapshot
+///
+/// The origin reads as the snapshot from the first moment on, while the content is copied in
+/// the background; the command waits for that unless -b is given. All snapshots are kept. The
+/// origin's device must not be mounted or otherwise open when this begins.
+#[derive(Args, Debug)]
+pub struct Rollback {
+    /// A device of the origin, or of any of its snapshots
+    pub dm_dev: String,
+    /// The tag of the snapshot
+    pub tag: String,
+    /// Do not wait until it is done
+    #[arg(short, long)]
+    pub background: bool,
+}
+
+/// List origins and their snapshots
+///
+/// A block for each origin of which a device is active, and a line in it for each version.
+/// The column R holds "." or letters: R the origin is being rolled back to this, I it is
+/// invalid, G it was deleted but has snapshots of its own.
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only the origin of this device
+    pub dm_dev: Option<String>,
+    /// Deleted snapshots too, which are kept for the snapshots taken of them
+    #[arg(short, long)]
+    pub all: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the status of devices
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Only this device
+    pub dm_dev: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Wait until a rollback or cleaning is done
+///
+/// Without an option, for all of it.
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// A device of the origin, or of any of its snapshots
+    pub dm_dev: String,
+    /// Wait for the rollback of the origin
+    #[arg(long)]
+    pub rollback: bool,
+    /// Wait until the space of deleted snapshots is free
+    #[arg(long)]
+    pub cleaning: bool,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+/// Roll an origin back to a snapshot and delete the snapshot
+///
+/// The origin's device must not be mounted or otherwise open when this begins. With --defer it
+/// may be: then the merge begins when the device is activated next.
+#[derive(Args, Debug)]
+pub struct Merge {
+    /// A device of the origin, or of any of its snapshots
+    pub dm_dev: String,
+    /// The tag of the snapshot
+    pub tag: String,
+    /// Do not wait until it is done
+    #[arg(short, long)]
+    pub background: bool,
+    /// Begin when the origin's device is activated next
+    #[arg(long, conflicts_with = "background")]
+    pub defer: bool,
+}
+
+/// Print completions for a shell
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Write the manual page to DIR/man and completions to DIR/completions
+#[derive(Args, Debug)]
+pub struct GenDocs {
+    /// The folder
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(format!("dms {line}").split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_reference_session_parses() {
+        for line in [
+            "create orig sdb1 sdc1 -bF",
+            "snapshot orig -m snap1",
+            "create snap1 sdb1 sdc1 1",
+            "snapshot orig 1 -m snap2",
+            "create snap2 sdb1 sdc1 2",
+            "list",
+            "remove orig",
+            "rollback snap2 2",
+            "create orig sdb1 sdc1",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn short_forms() {
+        assert!(matches!(parse("c x a b"), Ok(Command::Create(_))));
+        assert!(matches!(parse("r x"), Ok(Command::Remove(_))));
+        assert!(matches!(parse("s x"), Ok(Command::Snapshot(_))));
+        assert!(matches!(parse("d x 1"), Ok(Command::Delete(_))));
+        assert!(matches!(parse("b x 1"), Ok(Command::Rollback(_))));
+        assert!(matches!(parse("l"), Ok(Command::List(_))));
+    }
+
+    #[test]
+    fn options_may_stand_anywhere_and_together() {
+        for line in [
+            "create -bfc 4 x a b",
+            "create x -b a -f b -c4",
+            "create x a b -bfc4 -e queue -i id",
+            "create --bind --force-format x --chunk-size=4 a b",
+        ] {
+            let Ok(Command::Create(create)) = parse(line) else {
+                panic!("{line}");
+            };
+            assert!(
+                create.bind && (create.format || create.force_format),
+                "{line}"
+            );
+            assert_eq!(create.chunk_size.as_deref(), Some("4"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together() {
+        for line in [
+            "create x a",
+            "create x a b 1 2",
+            "create x a b -f",
+            "create x a b -F",
+            "create x a b -bfF",
+            "create x a b 1 -b",
+            "create x a b 1 -c 4",
+            "create x a b -e maybe",
+            "create x a b -z",
+            "remove",
+            "remove x y",
+            "snapshot",
+            "rollback x",
+            "merge x 1 --defer -b",
+            "list x y",
+            "wait",
+            "wait x --timeout soon",
+            "completions powershells",
+            "frobnicate",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_everywhere() {
+        for line in [
+            "",
+            "create ",
+            "remove ",
+            "snapshot ",
+            "delete ",
+            "rollback ",
+            "list ",
+        ]
+        .into_iter()
+        .chain(["status ", "wait ", "merge ", "completions "])
+        {
+            for option in ["-h", "--help", "-V", "--version"] {
+                let error = parse(&format!("{line}{option}")).unwrap_err();
+                assert_eq!(error.exit_code(), 0, "{line}{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_in_the_help() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("4  something is in use or busy"));
+    }
+}

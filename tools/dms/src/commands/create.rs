@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms create`
+
+use super::tag;
+use crate::cli::Create;
+use crate::dm::{node, Dm};
+use crate::failure::{Failure, Kind, Result};
+use crate::names::{self, BlockDevice};
+use crate::{list, reply, target::Wanted};
+use dm_snap_mv_model::ids::Tag;
+use dm_snap_mv_model::refusal::Refusal;
+use dm_snap_mv_store::{Device, Store};
+use std::os::unix::ffi::OsStrExt;
+
+pub fn run(args: &Create) -> Result<()> {
+    let name = names::dm_name(&args.dm_dev)?;
+    let mut wanted = Wanted {
+        tag: args.tag.clone(),
+        bind: args.bind,
+        format: args.format,
+        force: args.force_format,
+        pages: args.chunk_size.clone(),
+        policy: args.on_full.clone(),
+        ..Wanted::default()
+    };
+    let snapshot = args.tag.as_deref().map(tag).transpose()?;
+    // Wrong words are told before anything is looked for.
+    Wanted {
+        origin: "0:0".to_owned(),
+        cow: "0:0".to_owned(),
+        id: match &args.id {
+            Some(id) => id.as_bytes().to_vec(),
+            None => b"-".to_vec(),
+        },
+        ..wanted.clone()
+    }
+    .line()?;
+
+    let dm = Dm::open()?;
+    let origin = BlockDevice::find(&args.origin, "origin device", &dm.sysfs)?;
+    let cow = BlockDevice::find(&args.cow, "COW device", &dm.sysfs)?;
+    wanted.origin = origin.devno.to_string();
+    wanted.cow = cow.devno.to_string();
+    wanted.id = match &args.id {
+        Some(id) => id.as_bytes().to_vec(),
+        None => origin.id().to_vec(),
+    };
+    let line = wanted.line()?;
+    dm.need_target()?;
+    let sectors = match snapshot {
+        None => origin.sectors,
+        // Where it cannot be found out, the kernel will say what is wrong.
+        Some(tag) => snapshot_size(&dm, &cow, &wanted.id, tag).unwrap_or(origin.sectors),
+    };
+
+    dm.create(name)?;
+    match activate(&dm, name, sectors, line, &cow, &wanted) {
+        Ok(()) => Ok(()),
+        Err(failure) => {
+            // What is half made goes, and what was wrong first is what counts.
+            if let Ok(devno) = dm.number(name) {
+                let _ = dm.remove(name, devno);
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn activate(
+    dm: &Dm,
+    name: &str,
+    sectors: u64,
+    line: Vec<u8>,
+    cow: &BlockDevice,
+    wanted: &Wanted,
+) -> Result<()> {
+    let devno = dm.load(name, sectors, line).map_err(|reason| {
+        let errno = reason.errno.unwrap_or_default();
+        let failure = reply::failure(&errno, &reason.text);
+        let failure = match reason.text == Refusal::NotBound.as_str() {
+            true => bound_instead(failure, cow),
+            false => failure,
+        };
+        match failure.hint.is_none() && errno == "EBUSY" {
+            true => busy(dm, failure, wanted),
+            false => failure,
+        }
+        .context(format!("cannot create {name}"))
+    })?;
+    dm.resume(name)?;
+    node::make(name, devno).map_err(|e| {
+        Failure::new(
+            Kind::Refused,
+            format!("cannot make {}: {e}", node::path(name).display()),
+        )
+    })
+}
+
+/// The size of a snapshot: as an active device of its origin tells, or else as the store does.
+fn snapshot_size(dm: &Dm, cow: &BlockDevice, id: &[u8], tag: u32) -> Option<u64> {
+    let of_origin = dm
+        .devices()
+        .ok()?
+        .into_iter()
+        .find(|d| d.line.cow == cow.devno && d.line.id == id);
+    if let Some(device) = of_origin {
+        let page = list::page(dm, &device.name, tag).ok()?;
+        return page
+            .rows
+            .iter()
+            .find(|row| row.tag == tag)
+            .map(|row| row.sectors);
+    }
+    let device = Device::open(&cow.node).ok()?;
+    let tag = Tag::new(tag)?;
+    Store::read(&device, |store| {
+        let Some(origin) = store.origin_by_id(id)? else {
+            return Ok(None);
+        };
+        store.snapshot(origin.number, tag)
+    })
+    .ok()?
+    .map(|row| row.size)
+}
+
+/// Adds what the store knows, where what it was asked for is not among that.
+fn bound_instead(failure: Failure, cow: &BlockDevice) -> Failure {
+    let Some(ids) = Device::open(&cow.node)
+        .ok()
+        .and_then(|device| Store::read(&device, |store| store.origins()).ok())
+    else {
+        return failure;
+    };
+    let ids: Vec<_> = ids
+        .iter()
+        .map(|row| String::from_utf8_lossy(row.id.as_bytes()).into_owned())
+        .collect();
+    let known = match ids.as_slice() {
+        [] => "no origin is bound to it now".to_owned(),
+        ids => format!("bound to it now: {}", ids.join(", ")),
+    };
+    match failure.hint.clone() {
+        Some(hint) => failure.hint(format!("{hint}\n{known}")),
+        None => failure.hint(known),
+    }
+}
+
+/// Says who has a device that could not be had.
+fn busy(dm: &Dm, failure: Failure, wanted: &Wanted) -> Failure {
+    for (role, number) in [("origin", &wanted.origin), ("COW", &wanted.cow)] {
+        let Ok(devno) = number.parse() else { continue };
+        let users = crate::dm::users::of(devno, &dm.sysfs);
+        if !users.is_empty() {
+            return failure.hint(format!(
+                "the {role} device: {}",
+                crate::dm::users::phrase(&users)
+            ));
+        }
+    }
+    failure
+}

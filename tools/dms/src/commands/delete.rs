@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms delete`
+
+use super::{tag, wait};
+use crate::cli::Delete;
+use crate::dm::{Dm, Mapped};
+use crate::failure::{Failure, Result};
+use crate::reply::Reply;
+use dm_snap_mv_model::refusal::Refusal;
+
+pub fn run(args: &Delete) -> Result<()> {
+    let tag = args.tag.as_deref().map(tag).transpose()?;
+    let dm = Dm::open()?;
+    let device = dm.find(&args.dm_dev)?;
+    match tag {
+        Some(tag) => snapshot(&dm, &device, tag),
+        None => origin(&dm, &device),
+    }
+}
+
+fn snapshot(dm: &Dm, device: &Mapped, tag: u32) -> Result<()> {
+    let reply = dm.tell(&device.name, &["ds", &tag.to_string()])?;
+    let in_use = reply.is(Refusal::SnapshotInUse) || reply.is(Refusal::SnapshotActive);
+    let done = reply.done(&format!("cannot delete snapshot {tag} of {}", device.name));
+    match done {
+        Err(failure) if in_use => Err(match dm.snapshot_of(device, tag)? {
+            Some(shown) => shown_by(dm, failure, &shown),
+            None => failure,
+        }),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Adds which device it is, and who uses that.
+fn shown_by(dm: &Dm, failure: Failure, shown: &Mapped) -> Failure {
+    let name = &shown.name;
+    if dm.is_in_use(shown) {
+        let why = dm.in_use(name, shown.devno);
+        let first = why.hint.map_or(String::new(), |hint| format!("{hint}\n"));
+        failure.hint(format!("{}\n{first}dms remove {name}", why.what))
+    } else {
+        failure.hint(format!("{name} shows it: dms remove {name}"))
+    }
+}
+
+fn origin(dm: &Dm, device: &Mapped) -> Result<()> {
+    let doing = format!("cannot unbind the origin of {}", device.name);
+    if dm.is_in_use(device) {
+        return Err(dm.in_use(&device.name, device.devno).context(doing));
+    }
+    loop {
+        match dm.tell(&device.name, &["do"])? {
+            // Its snapshots were deleted but a moment ago.
+            reply @ Reply::Refused { .. } if reply.is(Refusal::StillCleaning) => {
+                wait::cleaning(dm, device)?;
+            }
+            reply => {
+                reply.done(&doing)?;
+                return dm.remove(&device.name, device.devno);
+            }
+        }
+    }
+}

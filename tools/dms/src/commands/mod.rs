@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The commands, a file each.
+
+mod completions;
+mod create;
+mod delete;
+mod gen_docs;
+mod list;
+mod merge;
+mod remove;
+mod rollback;
+mod snapshot;
+mod status;
+mod wait;
+
+use crate::cli::Command;
+use crate::failure::{Failure, Kind, Result};
+use crate::hints;
+use dm_snap_mv_model::table;
+use std::io::{self, Write};
+
+/// Does what the command line says.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Create(args) => create::run(&args),
+        Command::Remove(args) => remove::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::Delete(args) => delete::run(&args),
+        Command::Rollback(args) => rollback::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Wait(args) => wait::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man => gen_docs::man(),
+        Command::GenDocs(args) => gen_docs::run(&args),
+    }
+}
+
+/// A tag as it was typed.
+fn tag(word: &str) -> Result<u32> {
+    table::parse_tag(word.as_bytes())
+        .map(|tag| tag.get())
+        .map_err(hints::failure)
+}
+
+/// Prints to where the output goes. That nobody reads it is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Kind::Refused,
+            format!("cannot write the output: {e}"),
+        )),
+        _ => Ok(()),
+    }
+}

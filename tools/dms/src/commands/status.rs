@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms status`
+
+use super::print;
+use crate::cli;
+use crate::dm::{Dm, Mapped};
+use crate::failure::Result;
+use crate::show::status::{self, Device};
+use crate::show::{json, Shown};
+use crate::status::Status;
+
+pub fn run(args: &cli::Status) -> Result<()> {
+    let dm = Dm::open()?;
+    let devices = match &args.dm_dev {
+        Some(arg) => vec![dm.find(arg)?],
+        None => dm.devices()?,
+    };
+    let mut shown = Vec::new();
+    for mapped in devices {
+        shown.push(device(&dm, mapped)?);
+    }
+    if args.json {
+        return print(&json::text(&shown)?);
+    }
+    let texts: Vec<_> = shown.iter().map(status::format).collect();
+    print(&texts.join("\n"))?;
+    if texts.is_empty() {
+        eprintln!("dms: no dm-snap-mv device is active");
+    }
+    Ok(())
+}
+
+fn device(dm: &Dm, mapped: Mapped) -> Result<Device> {
+    let state = dm.state(&mapped.name)?;
+    let status = Status::parse(&dm.status(&mapped.name)?)?;
+    Ok(Device {
+        bytes: mapped.sectors.saturating_mul(512),
+        opened: state.opened,
+        suspended: state.suspended,
+        origin_device: Shown::origin(mapped.line.origin, &mapped.line.id, &dm.sysfs),
+        id: String::from_utf8_lossy(&mapped.line.id).into_owned(),
+        cow_device: Shown::new(mapped.line.cow, &dm.sysfs),
+        policy: mapped.line.policy,
+        status,
+        name: mapped.name,
+    })
+}

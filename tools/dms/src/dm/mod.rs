@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Device-mapper: the devices of our target, and what can be done with them.
+
+pub mod kmsg;
+pub mod node;
+mod raw;
+pub mod users;
+
+use crate::devno::Devno;
+use crate::failure::{Failure, Kind, Result};
+use crate::reply::Reply;
+use crate::sysfs::Sysfs;
+use crate::target::{Line, Role, TARGET};
+use crate::words;
+use devicemapper::{errors, DevId, DmError, DmFlags, DmName, DmOptions, DM};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+/// A device of our target.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub devno: Devno,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Its table line.
+    pub line: Line,
+}
+
+impl Mapped {
+    /// Whether both belong to one origin on one COW device.
+    pub fn same_origin(&self, other: &Self) -> bool {
+        self.line.cow == other.line.cow && self.line.id == other.line.id
+    }
+}
+
+/// How often and by whom a device is held.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// How often it is open.
+    pub opened: u32,
+    /// Whether it is suspended.
+    pub suspended: bool,
+}
+
+/// The way to device-mapper.
+pub struct Dm {
+    dm: DM,
+    /// What the kernel tells of block devices.
+    pub sysfs: Sysfs,
+}
+
+impl Dm {
+    /// Opens device-mapper, loading it if it is not there.
+    pub fn open() -> Result<Self> {
+        if node::make_control().is_err() {
+            modprobe("dm-mod");
+            // What is wrong is told by the attempt to open it.
+            let _ = node::make_control();
+        }
+        let dm = DM::new().map_err(|e| {
+            let failure = Failure::new(Kind::Unable, format!("cannot use device-mapper: {e}"));
+            if nix::unistd::geteuid().is_root() {
+                failure.hint("load the kernel's part of it: modprobe dm-mod")
+            } else {
+                failure.hint("this needs root: try sudo")
+            }
+        })?;
+        Ok(Self {
+            dm,
+            sysfs: Sysfs::default(),
+        })
+    }
+
+    /// Sees to it that the kernel knows our target.
+    pub fn need_target(&self) -> Result<()> {
+        if self.knows_target() {
+            return Ok(());
+        }
+        modprobe(TARGET);
+        if self.knows_target() {
+            return Ok(());
+        }
+        Err(
+            Failure::new(Kind::Unable, "the kernel has no dm-snap-mv target").hint(
+                "load the module: modprobe dm-snap-mv, or insmod with the path of dm-snap-mv.ko",
+            ),
+        )
+    }
+
+    fn knows_target(&self) -> bool {
+        self.dm
+            .list_versions()
+            .is_ok_and(|all| all.iter().any(|(name, ..)| name == TARGET))
+    }
+
+    /// The devices of our target, by name.
+    pub fn devices(&self) -> Result<Vec<Mapped>> {
+        let all = self
+            .dm
+            .list_devices()
+            .map_err(|e| failed("list the devices", &e))?;
+        let mut ours = Vec::new();
+        for (name, ..) in all {
+            // One that has gone in the meantime is not wanted.
+            if let Ok(Some(mapped)) = self.mapped(&name.to_string()) {
+                ours.push(mapped);
+            }
+        }
+        ours.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ours)
+    }
+
+    /// The device `name` if it is one of our target, `None` if it is another's or has no table.
+    fn mapped(&self, name: &str) -> std::result::Result<Option<Mapped>, Errno> {
+        let (devno, targets) = raw::lines(self.dm.file(), name, raw::Ask::Table)?;
+        Ok(match targets.as_slice() {
+            [target] if target.kind == TARGET.as_bytes() => {
+                Line::parse(&target.params).map(|line| Mapped {
+                    name: name.to_owned(),
+                    devno,
+                    sectors: target.sectors,
+                    line,
+                })
+            }
+            _ => None,
+        })
+    }
+
+    /// The device of our target that is called `name`. Its number will do too.
+    pub fn find(&self, arg: &str) -> Result<Mapped> {
+        let given = arg
+            .strip_prefix("/dev/dm-")
+            .or_else(|| arg.strip_prefix("dm-"))
+            .and_then(|minor| minor.parse::<u32>().ok());
+        if let Some(minor) = given {
+            if let Some(found) = self.devices()?.into_iter().find(|d| d.devno.minor == minor) {
+                return Ok(found);
+            }
+        }
+        let name = crate::names::dm_name(arg)?;
+        match self.mapped(name) {
+            Ok(Some(mapped)) => Ok(mapped),
+            Ok(None) => Err(Failure::new(
+                Kind::NotFound,
+                format!("{name} is no dm-snap-mv device"),
+            )
+            .hint(format!("dmsetup table {name} shows what it is"))),
+            Err(Errno::ENXIO) => Err(Failure::new(
+                Kind::NotFound,
+                format!("there is no device {name}"),
+            )
+            .hint(self.offer())),
+            Err(e) => Err(refused(&format!("look at {name}"), e)),
+        }
+    }
+
+    /// Which devices there are to choose from.
+    fn offer(&self) -> String {
+        match self.devices() {
+            Ok(all) if !all.is_empty() => {
+                let names: Vec<_> = all.into_iter().map(|d| d.name).collect();
+                format!("active are: {}", names.join(", "))
+            }
+            _ => "none is active: dms create makes one".to_owned(),
+        }
+    }
+
+    /// The active device that shows the origin of `of` as it is now.
+    pub fn origin_of(&self, of: &Mapped) -> Result<Option<Mapped>> {
+        self.relative(of, Role::Origin)
+    }
+
+    /// The active device that shows a snapshot of the origin of `of`.
+    pub fn snapshot_of(&self, of: &Mapped, tag: u32) -> Result<Option<Mapped>> {
+        self.relative(of, Role::Snapshot(tag))
+    }
+
+    fn relative(&self, of: &Mapped, role: Role) -> Result<Option<Mapped>> {
+        Ok(self
+            .devices()?
+            .into_iter()
+            .find(|d| d.same_origin(of) && d.line.role == role))
+    }
+
+    /// How a device is used.
+    pub fn state(&self, name: &str) -> Result<State> {
+        let info = self
+            .dm
+            .device_info(&DevId::Name(id(name)?))
+            .map_err(|e| failed(&format!("look at {name}"), &e))?;
+        Ok(State {
+            opened: u32::try_from(info.open_count()).unwrap_or(0),
+            suspended: info.flags().contains(DmFlags::DM_SUSPEND),
+        })
+    }
+
+    /// Creates a device without a table.
+    pub fn create(&self, name: &str) -> Result<()> {
+        match self.dm.device_create(id(name)?, None, DmOptions::default()) {
+            Ok(_) => Ok(()),
+            Err(e) if errno(&e) == Some(Errno::EBUSY) => Err(Failure::new(
+                Kind::Busy,
+                format!("there is a device {name} already"),
+            )
+            .hint(match self.mapped(name) {
+                Ok(Some(_)) => format!("remove it first (dms remove {name}) or take another name"),
+                _ => "take another name".to_owned(),
+            })),
+            Err(e) => Err(failed(&format!("create {name}"), &e)),
+        }
+    }
+
+    /// Loads a table of one line, and on refusal asks the kernel's log for the reason.
+    pub fn load(
+        &self,
+        name: &str,
+        sectors: u64,
+        params: Vec<u8>,
+    ) -> std::result::Result<Devno, kmsg::Reason> {
+        let target = raw::Target {
+            start: 0,
+            sectors,
+            kind: TARGET.as_bytes().to_vec(),
+            params,
+        };
+        let log = kmsg::Log::mark();
+        raw::load(self.dm.file(), name, &target).map_err(|e| {
+            let errno = format!("{e:?}");
+            let found = self
+                .number(name)
+                .ok()
+                .and_then(|devno| kmsg::table_refused(&log.since(), devno, TARGET));
+            match found {
+                Some(reason) => kmsg::Reason {
+                    errno: reason.errno.or(Some(errno)),
+                    ..reason
+                },
+                None => kmsg::Reason {
+                    text: e.desc().to_owned(),
+                    errno: Some(errno),
+                },
+            }
+        })
+    }
+
+    /// The number of a device, whether it has a table or not.
+    pub fn number(&self, name: &str) -> Result<Devno> {
+        raw::lines(self.dm.file(), name, raw::Ask::Status)
+            .map(|(devno, _)| devno)
+            .map_err(|e| refused(&format!("look at {name}"), e))
+    }
+
+    /// Suspends a device: the file system on it is frozen, what is under way is finished.
+    pub fn suspend(&self, name: &str) -> Result<()> {
+        let options = DmOptions::default().set_flags(DmFlags::DM_SUSPEND);
+        self.dm
+            .device_suspend(&DevId::Name(id(name)?), options)
+            .map(|_| ())
+            .map_err(|e| failed(&format!("suspend {name}"), &e))
+    }
+
+    /// Resumes a device, with the table that was loaded last.
+    pub fn resume(&self, name: &str) -> Result<()> {
+        self.dm
+            .device_suspend(&DevId::Name(id(name)?), DmOptions::default())
+            .map(|_| ())
+            .map_err(|e| failed(&format!("resume {name}"), &e))
+    }
+
+    /// Removes a device, and its node.
+    pub fn remove(&self, name: &str, devno: Devno) -> Result<()> {
+        match self
+            .dm
+            .device_remove(&DevId::Name(id(name)?), DmOptions::default())
+        {
+            Ok(_) => {
+                node::remove(name, devno);
+                Ok(())
+            }
+            Err(e) if errno(&e) == Some(Errno::EBUSY) => Err(self.in_use(name, devno)),
+            Err(e) => Err(failed(&format!("remove {name}"), &e)),
+        }
+    }
+
+    /// Whether a device is in use. One that is merely open in a process is given a little time.
+    pub fn is_in_use(&self, device: &Mapped) -> bool {
+        for _ in 0..5 {
+            match self.state(&device.name) {
+                Ok(state) if state.opened > 0 => {}
+                _ => return false,
+            }
+            let users = users::of(device.devno, &self.sysfs);
+            if !users.iter().all(users::User::is_passing) {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        true
+    }
+
+    /// Says that a device is in use, and by whom.
+    pub fn in_use(&self, name: &str, devno: Devno) -> Failure {
+        let users = users::of(devno, &self.sysfs);
+        let failure = Failure::new(
+            Kind::Busy,
+            format!("{name} is in use: {}", users::phrase(&users)),
+        );
+        let unmount: Vec<_> = users
+            .iter()
+            .filter_map(|user| match user {
+                users::User::Mount(place) => Some(format!("umount {place}")),
+                _ => None,
+            })
+            .collect();
+        match unmount.is_empty() {
+            true => failure,
+            false => failure.hint(unmount.join("\n")),
+        }
+    }
+
+    /// The status of a device, as the target wrote it.
+    pub fn status(&self, name: &str) -> Result<Vec<u8>> {
+        match raw::lines(self.dm.file(), name, raw::Ask::Status) {
+            Ok((_, targets)) => match targets.into_iter().next() {
+                Some(target) => Ok(target.params),
+                None => Err(Failure::new(Kind::NotFound, format!("{name} has no table"))),
+            },
+            Err(Errno::ENXIO) => Err(Failure::new(Kind::NotFound, format!("{name} is gone"))),
+            Err(e) => Err(refused(&format!("read the status of {name}"), e)),
+        }
+    }
+
+    /// Sends a message so that a refusal comes with its reason.
+    pub fn tell<W: AsRef<[u8]>>(&self, name: &str, message: &[W]) -> Result<Reply> {
+        let mut text = b"try".to_vec();
+        for word in message {
+            words::push(&mut text, word.as_ref());
+        }
+        match raw::message(self.dm.file(), name, &text) {
+            Ok(reply) => Reply::parse(&reply.unwrap_or_default()).ok_or_else(|| {
+                Failure::new(
+                    Kind::Refused,
+                    format!("{name} answered in a way this dms does not understand"),
+                )
+                .hint("the module and dms are of different versions: install both anew")
+            }),
+            Err(Errno::ENXIO) => Err(Failure::new(Kind::NotFound, format!("{name} is gone"))),
+            Err(e) => Err(refused(&format!("send a message to {name}"), e)),
+        }
+    }
+
+    /// Begins to note events, so that [`Self::wait_event`] misses none from here on.
+    pub fn arm(&self) {
+        // An old kernel has no such thing; then waiting is polling.
+        let _ = self.dm.arm_poll();
+    }
+
+    /// Waits until some device has had an event, a signal comes, or `millis` are over.
+    pub fn wait_event(&self, millis: u16) {
+        let mut fds = [PollFd::new(self.dm.file().as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(millis));
+    }
+}
+
+fn id(name: &str) -> Result<&DmName> {
+    DmName::new(name)
+        .map_err(|_| Failure::usage(format!("\"{name}\" cannot be the name of a device")))
+}
+
+fn errno(e: &DmError) -> Option<Errno> {
+    match e {
+        DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => Some(**errno),
+        _ => None,
+    }
+}
+
+fn failed(doing: &str, e: &DmError) -> Failure {
+    match errno(e) {
+        Some(errno) => refused(doing, errno),
+        None => Failure::new(Kind::Refused, format!("cannot {doing}: {e}")),
+    }
+}
+
+fn refused(doing: &str, e: Errno) -> Failure {
+    let kind = Kind::of_errno(&format!("{e:?}"));
+    let failure = Failure::new(kind, format!("cannot {doing}: {}", e.desc()));
+    match e {
+        Errno::EPERM | Errno::EACCES => failure.hint("this needs root: try sudo"),
+        _ => failure,
+    }
+}
+
+/// Loads a module, as well as that goes.
+fn modprobe(module: &str) {
+    let _ = Command::new("modprobe")
+        .arg("-q")
+        .arg(module)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Who is using a block device, so that "busy" need not be all that is said.
+
+use crate::devno::Devno;
+use crate::sysfs::Sysfs;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// A user of a block device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// A file system is mounted from it, there.
+    Mount(String),
+    /// It is swap space.
+    Swap,
+    /// A device is built on it.
+    Holder(String),
+    /// A process has it open.
+    Process(u32, String),
+}
+
+impl User {
+    /// Whether it will go by itself: udev and the like open devices for a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Process(..))
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount(place) => write!(f, "mounted on {place}"),
+            Self::Swap => f.write_str("used as swap space"),
+            Self::Holder(name) => write!(f, "used by the device {name}"),
+            Self::Process(pid, name) => write!(f, "open in process {pid} ({name})"),
+        }
+    }
+}
+
+/// What is known of a device's users.
+pub fn of(dev: Devno, sysfs: &Sysfs) -> Vec<User> {
+    let mut users = Vec::new();
+    if let Ok(text) = fs::read_to_string("/proc/self/mountinfo") {
+        users.extend(mounts(&text, dev).into_iter().map(User::Mount));
+    }
+    if let Ok(text) = fs::read_to_string("/proc/swaps") {
+        if swaps(&text).any(|path| devno_of(path) == Some(dev)) {
+            users.push(User::Swap);
+        }
+    }
+    users.extend(sysfs.holders(dev).into_iter().map(User::Holder));
+    users.extend(openers(dev));
+    users
+}
+
+/// The same as a sentence's end: "it is mounted on /mnt and open in process 5 (dd)".
+pub fn phrase(users: &[User]) -> String {
+    match users.split_last() {
+        None => "it is open, but by whom cannot be seen from here".to_owned(),
+        Some((last, [])) => format!("it is {last}"),
+        Some((last, others)) => {
+            let others: Vec<_> = others.iter().map(User::to_string).collect();
+            format!("it is {} and {last}", others.join(", "))
+        }
+    }
+}
+
+/// Where `dev` is mounted, according to the text of a mountinfo file.
+fn mounts(text: &str, dev: Devno) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(2);
+            let number = fields.next()?.parse::<Devno>().ok()?;
+            let place = fields.nth(1)?;
+            // btrfs and a few others mount under a number of their own; then the source,
+            // after the separator, tells.
+            let source = line.split_once(" - ")?.1.split(' ').nth(1)?;
+            let ours = number == dev
+                || (number.major == 0
+                    && source.starts_with('/')
+                    && devno_of(&unescape(source)) == Some(dev));
+            ours.then(|| unescape(place))
+        })
+        .collect()
+}
+
+fn swaps(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .skip(1)
+        .filter_map(|l| l.split_ascii_whitespace().next())
+}
+
+fn devno_of(path: &str) -> Option<Devno> {
+    let meta = fs::metadata(path).ok()?;
+    meta.file_type()
+        .is_block_device()
+        .then(|| Devno::of_dev_t(meta.rdev()))
+}
+
+/// Undoes what the kernel does to white space in such files: three octal digits.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                bytes.push(code);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Processes that have `dev` open, with their names.
+fn openers(dev: Devno) -> Vec<User> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let open = fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|fd| {
+                fs::metadata(fd.path()).is_ok_and(|meta| {
+                    meta.file_type().is_block_device() && Devno::of_dev_t(meta.rdev()) == dev
+                })
+            });
+        if open {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            found.push(User::Process(pid, name.trim().to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEV: Devno = Devno {
+        major: 253,
+        minor: 2,
+    };
+
+    #[test]
+    fn mounts_are_found_by_number() {
+        let text = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+90 22 253:2 / /mnt/a\\040b rw shared:5 - ext4 /dev/mapper/orig rw
+91 22 253:2 /sub /srv rw - ext4 /dev/mapper/orig rw
+92 22 0:45 / /tmp rw - tmpfs tmpfs rw
+";
+        assert_eq!(mounts(text, DEV), ["/mnt/a b", "/srv"]);
+    }
+
+    #[test]
+    fn phrases() {
+        assert_eq!(
+            phrase(&[]),
+            "it is open, but by whom cannot be seen from here"
+        );
+        let mount = |place: &str| User::Mount(place.into());
+        assert_eq!(phrase(&[mount("/a")]), "it is mounted on /a");
+        assert_eq!(
+            phrase(&[mount("/a"), mount("/b"), User::Process(5, "dd".into())]),
+            "it is mounted on /a, mounted on /b and open in process 5 (dd)"
+        );
+    }
+
+    #[test]
+    fn swaps_are_listed_after_a_heading() {
+        let text = "Filename\tType\tSize\n/dev/dm-1   partition\t8\n";
+        assert_eq!(swaps(text).collect::<Vec<_>>(), ["/dev/dm-1"]);
+    }
+
+    #[test]
+    fn octal_is_undone() {
+        assert_eq!(unescape(r"/a\040b\134"), r"/a b\");
+        assert_eq!(unescape(r"/a\9"), r"/a\9");
+    }
+}

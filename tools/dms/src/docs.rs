@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The manual page and the completions, from the definitions of the command line.
+
+use crate::cli::Cli;
+use crate::failure::EXIT_CODES;
+use clap::{Arg, Command, CommandFactory};
+use clap_complete::{generate, Shell};
+use clap_mangen::roff::{bold, italic, roman, Inline, Roff};
+
+/// The completions for a shell.
+pub fn completions(shell: Shell) -> String {
+    let mut out = Vec::new();
+    generate(shell, &mut Cli::command(), "dms", &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The manual page.
+pub fn manual() -> String {
+    let mut dms = Cli::command();
+    dms.build();
+    let mut page = Roff::new();
+    let version = dms.get_version().unwrap_or_default();
+    page.control(
+        "TH",
+        [
+            "DMS",
+            "8",
+            DATE,
+            &format!("dms {version}"),
+            "System Administration",
+        ],
+    );
+    // Neither words that are typed nor blocks of output may be broken up.
+    page.control("nh", []);
+    page.control("SH", ["NAME"]);
+    page.text([roman(
+        "dms - snapshots of block devices, in place, with dm-snap-mv",
+    )]);
+    page.control("SH", ["SYNOPSIS"]);
+    for (i, command) in commands(&dms).enumerate() {
+        if i > 0 {
+            page.control("br", []);
+        }
+        page.text(synopsis(command));
+    }
+    page.control("SH", ["DESCRIPTION"]);
+    let about = dms.get_long_about().map(|s| s.to_string());
+    let (_, about) = about
+        .as_deref()
+        .and_then(|text| text.split_once("\n\n"))
+        .unwrap_or_default();
+    paragraphs(&mut page, &format!("{about}\n\n{DESCRIPTION}"));
+    page.control("SH", ["COMMANDS"]);
+    for command in commands(&dms) {
+        describe(&mut page, command);
+    }
+    page.control("PP", []);
+    page.text([
+        roman("Every command also takes "),
+        bold("--help"),
+        roman(" (short: "),
+        bold("-h"),
+        roman(") and "),
+        bold("--version"),
+        roman(" ("),
+        bold("-V"),
+        roman(")."),
+    ]);
+    for (heading, text) in [("NAMES", NAMES), ("OUTPUT", OUTPUT)] {
+        page.control("SH", [heading]);
+        paragraphs(&mut page, text);
+    }
+    page.control("SH", ["EXIT STATUS"]);
+    for (code, meaning) in EXIT_CODES {
+        tagged(&mut page, vec![bold(code.to_string())], meaning);
+    }
+    page.control("SH", ["ENVIRONMENT"]);
+    tagged(
+        &mut page,
+        vec![bold("DM_DISABLE_UDEV")],
+        "If it is set, dms makes and removes nodes in /dev/mapper itself, as libdevmapper does. \
+         It also does so where no udev runs.",
+    );
+    page.control("SH", ["EXAMPLES"]);
+    for (i, (text, commands)) in EXAMPLES.iter().enumerate() {
+        if i > 0 {
+            page.control("PP", []);
+        }
+        wrapped(&mut page, text);
+        page.control("PP", []);
+        page.control("nf", []);
+        page.control("RS", []);
+        for command in *commands {
+            page.text([roman(*command)]);
+        }
+        page.control("RE", []);
+        page.control("fi", []);
+    }
+    page.control("SH", ["SEE ALSO"]);
+    let mut see = Vec::new();
+    for (name, section) in [
+        ("dmsetup", 8),
+        ("lsblk", 8),
+        ("fsfreeze", 8),
+        ("lvmsnapshot", 7),
+    ] {
+        if !see.is_empty() {
+            see.push(roman(", "));
+        }
+        see.extend([bold(name), roman(format!("({section})"))]);
+    }
+    page.text(see);
+    page.control("PP", []);
+    page.text([roman("In the sources:")]);
+    page.text([
+        italic("Documentation/admin-guide/device-mapper/dm-snap-mv.rst"),
+        roman("."),
+    ]);
+    page.render()
+}
+
+/// Of the last change of substance to the page.
+const DATE: &str = "2026-11-20";
+
+const DESCRIPTION: &str = "\
+The COW device holds a store: what the origins contained before it was overwritten, once for \
+each piece however many snapshots there are, and what was written to snapshots. The origin \
+device itself always holds the current data and nothing else, so that it can be used without \
+dm-snap-mv at any time. But what is then written to it is missing in the snapshots: while it has \
+snapshots, an origin must be written through its device-mapper device only.
+
+Devices are not kept over a reboot: \"dms create\" brings them back, without -b and -f.";
+
+const NAMES: &str = "\
+DM_DEV is the name of a device-mapper device, with or without /dev/mapper/.
+
+ORIGIN and COW are block devices. What does not begin with a slash or a dot is taken to be \
+below /dev: sdb1 is /dev/sdb1, and vg/lv is the logical volume /dev/vg/lv. MAJOR:MINOR will do \
+as well.
+
+The store knows an origin by its path, with links not followed, or by what is given with -i. A \
+logical volume has one identity, /dev/VG/LV, however it is named.
+
+TAG is the number of a snapshot. Tags count from 1 for each origin and are never used twice.";
+
+const OUTPUT: &str = "\
+\"dms list\" shows a block for each origin of which a device is active: the devices, how much of \
+the COW device is used, its state, and whether cleaning or a rollback is under way. Then follows \
+a line for each version: when it was made, its tag (0 is the origin), marks, the number of chunks \
+of the COW device that are its own, the device that shows it, and its memo. Chunks that were \
+preserved for snapshots count as the origin's.
+
+With --json, \"list\" and \"status\" write an array of objects. Fields may be added to them, but \
+those that are there keep their names and meanings. Sizes are in bytes or say otherwise in their \
+names.
+
+\"dms snapshot\" prints the new snapshot's tag and nothing else. Messages go to standard error, \
+and so does a progress bar if that is a terminal.";
+
+const EXAMPLES: &[(&str, &[&str])] = &[
+    (
+        "Begin with /dev/sdb1 as the origin and /dev/sdc1 as the COW device, which is formatted \
+         for it:",
+        &[
+            "dms create orig sdb1 sdc1 -bf",
+            "mount /dev/mapper/orig /srv",
+        ],
+    ),
+    (
+        "Take a snapshot and look at it:",
+        &[
+            "dms snapshot orig -m \"before the upgrade\"",
+            "dms create before sdb1 sdc1 1",
+            "mount /dev/mapper/before /mnt",
+        ],
+    ),
+    (
+        "Go back to it:",
+        &[
+            "umount /srv",
+            "dms rollback orig 1",
+            "mount /dev/mapper/orig /srv",
+        ],
+    ),
+    (
+        "Delete it, and see the space come back:",
+        &[
+            "umount /mnt",
+            "dms remove before",
+            "dms delete orig 1",
+            "dms wait orig --cleaning",
+        ],
+    ),
+    (
+        "Do without dm-snap-mv again:",
+        &["umount /srv", "dms delete orig", "mount /dev/sdb1 /srv"],
+    ),
+];
+
+/// The commands that are for everybody.
+fn commands(dms: &Command) -> impl Iterator<Item = &Command> {
+    dms.get_subcommands().filter(|c| !c.is_hide_set())
+}
+
+fn visible(command: &Command) -> impl Iterator<Item = &Arg> {
+    command
+        .get_arguments()
+        .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"))
+}
+
+fn value_name(arg: &Arg) -> String {
+    arg.get_value_names()
+        .and_then(|names| names.first())
+        .map_or_else(|| arg.get_id().as_str().to_uppercase(), |n| n.to_string())
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values()
+}
+
+fn synopsis(command: &Command) -> Vec<Inline> {
+    let mut line = vec![bold(format!("dms {}", command.get_name()))];
+    for alias in command.get_visible_aliases() {
+        line.extend([roman("|"), bold(alias)]);
+    }
+    let all: Vec<_> = visible(command).collect();
+    for arg in all.iter().filter(|arg| arg.is_positional()) {
+        let (open, close) = match arg.is_required_set() {
+            true => ("", ""),
+            false => ("[", "]"),
+        };
+        line.extend([
+            roman(format!(" {open}")),
+            italic(value_name(arg)),
+            roman(close),
+        ]);
+    }
+    for arg in all.iter().filter(|arg| !arg.is_positional()) {
+        let name = match (arg.get_short(), arg.get_long()) {
+            (Some(short), _) => format!("-{short}"),
+            (None, long) => format!("--{}", long.unwrap_or_default()),
+        };
+        line.extend([roman(" ["), bold(name)]);
+        if takes_value(arg) {
+            line.extend([roman(" "), italic(value_name(arg))]);
+        }
+        line.push(roman("]"));
+    }
+    line
+}
+
+fn describe(page: &mut Roff, command: &Command) {
+    let mut heading = format!("dms {}", command.get_name());
+    for alias in command.get_visible_aliases() {
+        heading += &format!(", dms {alias}");
+    }
+    page.control("SS", [heading.as_str()]);
+    let about = command
+        .get_long_about()
+        .or(command.get_about())
+        .map(|s| s.to_string())
+        .unwrap_or_default();
+    paragraphs(page, &about);
+    for arg in visible(command) {
+        let mut name = Vec::new();
+        if arg.is_positional() {
+            name.push(italic(value_name(arg)));
+        }
+        if let Some(short) = arg.get_short() {
+            name.push(bold(format!("-{short}")));
+        }
+        if let Some(long) = arg.get_long() {
+            if !name.is_empty() {
+                name.push(roman(", "));
+            }
+            name.push(bold(format!("--{long}")));
+        }
+        if !arg.is_positional() && takes_value(arg) {
+            name.extend([roman(" "), italic(value_name(arg))]);
+        }
+        let help = arg
+            .get_long_help()
+            .or(arg.get_help())
+            .map(|s| s.to_string())
+            .unwrap_or_default();
+        tagged(page, name, &help);
+    }
+}
+
+fn tagged(page: &mut Roff, tag: Vec<Inline>, text: &str) {
+    page.control("TP", []);
+    page.text(tag);
+    for (i, paragraph) in text.split("\n\n").enumerate() {
+        if i > 0 {
+            page.control("IP", []);
+        }
+        wrapped(page, &sentence(paragraph));
+    }
+}
+
+/// Writes paragraphs, where one can begin.
+fn paragraphs(page: &mut Roff, text: &str) {
+    for (i, paragraph) in text.split("\n\n").enumerate() {
+        if i > 0 {
+            page.control("PP", []);
+        }
+        wrapped(page, &sentence(paragraph));
+    }
+}
+
+/// Writes text in lines of bearable length.
+fn wrapped(page: &mut Roff, text: &str) {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.len() + 1 + word.len() > 72 {
+            page.text([roman(std::mem::take(&mut line))]);
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    page.text([roman(line)]);
+}
+
+/// A paragraph with the full stop that the short help texts do without.
+fn sentence(paragraph: &str) -> String {
+    let mut text = paragraph.to_owned();
+    if !text.ends_with(['.', ':', ']', ')']) {
+        text.push('.');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_all_commands_and_options() {
+        let page = manual();
+        for command in commands(&Cli::command()) {
+            assert!(page.contains(&format!(".SS \"dms {}", command.get_name())));
+        }
+        for option in ["force\\-format", "defer", "json", "timeout"] {
+            assert!(page.contains(&format!("\\-\\-{option}")), "{option}");
+        }
+        assert!(!page.contains("gen\\-docs"));
+    }
+
+    #[test]
+    fn completions_have_all_commands() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = completions(shell);
+            for command in ["create", "rollback", "merge", "completions"] {
+                assert!(text.contains(command), "{shell} {command}");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+//! How a command fails: with an exit code, what went wrong, and what to do about it.
+
+use std::fmt;
+
+/// The exit codes, as `dms --help` and the manual list them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// The kernel or a device refused or failed.
+    Refused = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A device, a snapshot or a store is not there.
+    NotFound = 3,
+    /// Something is in use.
+    Busy = 4,
+    /// There is no space left on the COW device.
+    NoSpace = 5,
+    /// The store or a snapshot is damaged or invalid.
+    Damaged = 6,
+    /// It cannot be done here: not root, no device-mapper, no module.
+    Unable = 7,
+    /// The time given was over before the work was done.
+    TimedOut = 8,
+    /// A signal came.
+    Interrupted = 130,
+}
+
+/// What each exit code means, for the help and the manual.
+pub const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "it is done"),
+    (1, "the kernel or a device refused, or failed"),
+    (2, "the command line is wrong"),
+    (3, "a device, a snapshot or a store was not found"),
+    (4, "something is in use or busy"),
+    (5, "the COW device is full"),
+    (6, "the store or a snapshot is damaged or invalid"),
+    (
+        7,
+        "not possible here: not root, no device-mapper, or no dm-snap-mv module",
+    ),
+    (8, "the time given with --timeout is over; the work goes on"),
+    (
+        130,
+        "interrupted by a signal; a rollback or cleaning that was waited for goes on",
+    ),
+];
+
+impl Kind {
+    /// The kind that an error number of the kernel amounts to, by its name.
+    pub fn of_errno(name: &str) -> Self {
+        match name {
+            "ENOENT" | "ENODEV" | "ENXIO" => Self::NotFound,
+            "EBUSY" => Self::Busy,
+            "ENOSPC" => Self::NoSpace,
+            "EUCLEAN" | "EILSEQ" | "EBADMSG" | "ENODATA" | "EIO" => Self::Damaged,
+            "EPERM" | "EACCES" => Self::Unable,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What went wrong, without a full stop.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with no advice to it, yet.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            hint: None,
+        }
+    }
+
+    /// The command line is wrong.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, what)
+    }
+
+    /// Adds advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says before the reason what was being done.
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.what = format!("{doing}: {}", self.what);
+        self
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.kind as u8
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(hint) = &self.hint {
+            for line in hint.lines() {
+                write!(f, "\n  {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What every command returns.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_documented() {
+        for kind in [
+            Kind::Refused,
+            Kind::Usage,
+            Kind::NotFound,
+            Kind::Busy,
+            Kind::NoSpace,
+            Kind::Damaged,
+            Kind::Unable,
+            Kind::TimedOut,
+            Kind::Interrupted,
+        ] {
+            assert!(EXIT_CODES.iter().any(|(code, _)| *code == kind as u8));
+        }
+    }
+
+    #[test]
+    fn advice_is_indented_below() {
+        let failure = Failure::new(Kind::Busy, "orig is in use").hint("umount it\nor wait");
+        assert_eq!(
+            failure.to_string(),
+            "orig is in use\n  umount it\n  or wait"
+        );
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Fields that status lines and listings have in common.
+
+use serde::Serialize;
+use std::str::FromStr;
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// In use, or done.
+    pub used: u64,
+    /// In all.
+    pub total: u64,
+}
+
+impl Part {
+    /// Whole percent, rounded down; of nothing, everything.
+    pub fn percent(self) -> u64 {
+        match self.total {
+            0 => 100,
+            total => (u128::from(self.used) * 100 / u128::from(total)) as u64,
+        }
+    }
+}
+
+/// A field that is not as it should be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl FromStr for Part {
+    type Err = Malformed;
+
+    fn from_str(field: &str) -> Result<Self, Malformed> {
+        let (used, total) = field.split_once('/').ok_or(Malformed)?;
+        Ok(Self {
+            used: used.parse().map_err(|_| Malformed)?,
+            total: total.parse().map_err(|_| Malformed)?,
+        })
+    }
+}
+
+/// Cleaning that is under way: of timelines that deleted snapshots left something in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Cleaning {
+    /// Timelines that are left.
+    pub left: u64,
+    /// How much of the current one is through.
+    pub percent: u64,
+}
+
+impl FromStr for Cleaning {
+    type Err = Malformed;
+
+    fn from_str(field: &str) -> Result<Self, Malformed> {
+        let (left, percent) = field.split_once(':').ok_or(Malformed)?;
+        Ok(Self {
+            left: left.parse().map_err(|_| Malformed)?,
+            percent: percent
+                .trim_end_matches('%')
+                .parse()
+                .map_err(|_| Malformed)?,
+        })
+    }
+}
+
+/// A rollback that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Rollback {
+    /// To which snapshot.
+    pub tag: u32,
+    /// Chunks that are through, of all.
+    pub chunks: Part,
+}
+
+impl FromStr for Rollback {
+    type Err = Malformed;
+
+    fn from_str(field: &str) -> Result<Self, Malformed> {
+        let (tag, chunks) = field.split_once(':').ok_or(Malformed)?;
+        Ok(Self {
+            tag: tag.parse().map_err(|_| Malformed)?,
+            chunks: chunks.parse()?,
+        })
+    }
+}
+
+/// A field that is a dash when there is nothing to say.
+pub fn unless_dash<T: FromStr<Err = Malformed>>(field: &str) -> Result<Option<T>, Malformed> {
+    match field {
+        "-" => Ok(None),
+        field => field.parse().map(Some),
+    }
+}
+
+/// The next word, as a number or whatever else it is to be.
+pub fn next<'a, T: FromStr>(words: &mut impl Iterator<Item = &'a str>) -> Result<T, Malformed> {
+    words
+        .next()
+        .ok_or(Malformed)?
+        .parse()
+        .map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields() {
+        assert_eq!("3/8".parse(), Ok(Part { used: 3, total: 8 }));
+        assert_eq!("3".parse::<Part>(), Err(Malformed));
+        assert_eq!(
+            "2:40".parse(),
+            Ok(Cleaning {
+                left: 2,
+                percent: 40
+            })
+        );
+        assert_eq!(
+            "7:1/9".parse(),
+            Ok(Rollback {
+                tag: 7,
+                chunks: Part { used: 1, total: 9 }
+            })
+        );
+        assert_eq!(unless_dash::<Cleaning>("-"), Ok(None));
+        assert_eq!(unless_dash::<Cleaning>("x"), Err(Malformed));
+    }
+
+    #[test]
+    fn percent() {
+        let part = |used, total| Part { used, total }.percent();
+        assert_eq!(part(946, 7_865_817), 0);
+        assert_eq!(part(1, 3), 33);
+        assert_eq!(part(u64::MAX, u64::MAX), 100);
+        assert_eq!(part(0, 0), 100);
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The `dms` command: snapshots of block devices, in place, with the dm-snap-mv target.
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod commands;
+pub mod devno;
+pub mod dm;
+pub mod docs;
+pub mod failure;
+pub mod fields;
+pub mod hints;
+pub mod interrupt;
+pub mod list;
+pub mod names;
+pub mod progress;
+pub mod reply;
+pub mod show;
+pub mod status;
+pub mod sysfs;
+pub mod target;
+pub mod words;

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the kernel tells of block devices in sysfs.
+
+use crate::devno::Devno;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where sysfs is mounted.
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+impl Default for Sysfs {
+    fn default() -> Self {
+        Self::at("/sys")
+    }
+}
+
+impl Sysfs {
+    /// Sysfs, or what looks like it, at `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn dir(&self, dev: Devno) -> PathBuf {
+        self.root.join("dev/block").join(dev.to_string())
+    }
+
+    fn line(&self, dev: Devno, file: &str) -> Option<String> {
+        let text = fs::read_to_string(self.dir(dev).join(file)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    /// The size in sectors of 512 bytes.
+    pub fn sectors(&self, dev: Devno) -> Option<u64> {
+        self.line(dev, "size")?.parse().ok()
+    }
+
+    /// The name the kernel has for it, as `sdb1` or `dm-3`.
+    pub fn kernel_name(&self, dev: Devno) -> Option<String> {
+        let uevent = self.line(dev, "uevent")?;
+        let name = uevent.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
+        Some(name.to_owned())
+    }
+
+    /// The name of a device-mapper device.
+    pub fn dm_name(&self, dev: Devno) -> Option<String> {
+        self.line(dev, "dm/name").filter(|name| !name.is_empty())
+    }
+
+    /// The volume group and logical volume that a device is, if it is one of LVM's and no
+    /// hidden part of another.
+    pub fn volume(&self, dev: Devno) -> Option<(String, String)> {
+        if !self.line(dev, "dm/uuid")?.starts_with("LVM-") {
+            return None;
+        }
+        let mut parts = unhyphen(&self.dm_name(dev)?).into_iter();
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(group), Some(volume), None) => Some((group, volume)),
+            _ => None,
+        }
+    }
+
+    /// What people call a device: `vg/lv`, `mapper/name`, or the kernel's name. Without
+    /// sysfs, its number.
+    pub fn short_name(&self, dev: Devno) -> String {
+        if let Some((group, volume)) = self.volume(dev) {
+            return format!("{group}/{volume}");
+        }
+        if let Some(name) = self.dm_name(dev) {
+            return format!("mapper/{name}");
+        }
+        self.kernel_name(dev).unwrap_or_else(|| dev.to_string())
+    }
+
+    /// The devices built on top of one, by their kernel names.
+    pub fn holders(&self, dev: Devno) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.dir(dev).join("holders"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .map(|name| self.holder_name(name))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn holder_name(&self, kernel: String) -> String {
+        let dir = Path::new("class/block").join(&kernel).join("dm/name");
+        match fs::read_to_string(self.root.join(dir)) {
+            Ok(name) if !name.trim().is_empty() => name.trim().to_owned(),
+            _ => kernel,
+        }
+    }
+}
+
+/// Takes apart the device-mapper name of a logical volume: parts are separated by a hyphen,
+/// and a hyphen within a part is doubled.
+fn unhyphen(name: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '-' && chars.next_if_eq(&'-').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    parts
+}
+
+/// The device-mapper name of a logical volume.
+pub fn hyphen(group: &str, volume: &str) -> String {
+    format!("{}-{}", group.replace('-', "--"), volume.replace('-', "--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_volumes() {
+        assert_eq!(hyphen("vg-0", "a-b"), "vg--0-a--b");
+        assert_eq!(unhyphen("vg--0-a--b"), ["vg-0", "a-b"]);
+        assert_eq!(unhyphen("vg-lv-real"), ["vg", "lv", "real"]);
+        assert_eq!(unhyphen("a---b"), ["a-", "b"]);
+    }
+}
