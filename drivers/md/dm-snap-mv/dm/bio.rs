@@ -129,6 +129,9 @@ unsafe impl<T: Target> Send for TargetBio<T> {}
 // SAFETY: With a `&TargetBio` the bio can only be looked at. Its data is `Sync`, as is the target.
 unsafe impl<T: Target> Sync for TargetBio<T> {}
 
+/// It may be moved: it is a pointer, and what it points to stays.
+impl<T: Target> Unpin for TargetBio<T> {}
+
 impl<T: Target> TargetBio<T> {
     /// # Safety
     ///
@@ -187,14 +190,6 @@ impl<T: Target> TargetBio<T> {
     pub(crate) fn data_mut(&mut self) -> Pin<&mut T::BioData> {
         // SAFETY: By the type's invariants it is initialised, and whoever owns the bio is the only
         // one to use it. It stays where it is until it is dropped.
-        unsafe { Pin::new_unchecked(&mut (*self.per_bio()).data) }
-    }
-
-    /// The target's own data for this bio, to be changed: whoever owns the bio owns its data.
-    #[inline]
-    pub(crate) fn data_mut(&mut self) -> Pin<&mut T::BioData> {
-        // SAFETY: By the type's invariants it is initialised and only ours. It does not move until
-        // it is dropped.
         unsafe { Pin::new_unchecked(&mut (*self.per_bio()).data) }
     }
 

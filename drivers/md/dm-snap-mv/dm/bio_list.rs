@@ -24,6 +24,9 @@ unsafe impl<T: Target> Send for BioList<T> {}
 // SAFETY: With a `&BioList` nothing can be done but ask whether it is empty.
 unsafe impl<T: Target> Sync for BioList<T> {}
 
+/// It may be moved: it is two pointers, and what they point to stays.
+impl<T: Target> Unpin for BioList<T> {}
+
 impl<T: Target> BioList<T> {
     /// An empty list.
     pub(crate) const fn new() -> Self {

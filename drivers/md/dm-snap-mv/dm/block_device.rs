@@ -53,6 +53,13 @@ impl fmt::Display for Dev {
     }
 }
 
+/// For the kernel crate's macros, `pr_info!` and the like.
+impl kernel::fmt::Display for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A block device that is open for as long as this lives.
 ///
 /// # Invariants

@@ -47,6 +47,7 @@ pub(crate) unsafe trait OwnsWorker {
 /// Implements [`OwnsWorker`], given the field that is the worker, or is an `Arc` of it.
 macro_rules! impl_owns_worker {
     ($self:ty { self.$field:ident }) => {
+        #[allow(unsafe_code)]
         // SAFETY: It is in a field, or is owned by one; and a field of what is shared, as all is
         // that is queued, does not change (there is no interior mutability around it).
         unsafe impl $crate::dm::workqueue::OwnsWorker for $self {
