@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Cases and what became of them.
+
+use std::any::Any;
+use std::io::Write;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Instant;
+
+use anyhow::{anyhow, Result};
+
+use crate::dm;
+
+/// One subject's cases.
+pub struct Subject {
+    name: &'static str,
+    only: Option<String>,
+    begin: Instant,
+    passed: u32,
+    failed: u32,
+}
+
+impl Subject {
+    /// A subject; of its cases only those with `only` in their name are run.
+    pub fn new(name: &'static str, only: Option<String>) -> Self {
+        Self {
+            name,
+            only,
+            begin: Instant::now(),
+            passed: 0,
+            failed: 0,
+        }
+    }
+
+    /// Runs one case and prints what became of it. A case that panics has failed.
+    pub fn case(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
+        if self
+            .only
+            .as_ref()
+            .is_some_and(|only| !name.contains(only.as_str()))
+        {
+            return;
+        }
+        let begin = Instant::now();
+        let before = dm::devices().unwrap_or_default();
+        let result = catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
+        let result = result.and_then(|()| leftovers(&before));
+        let seconds = begin.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok {}: {name}", self.name);
+            }
+            Err(e) => {
+                self.failed += 1;
+                let why = format!("{e:#}").replace('\n', " | ");
+                println!("not ok {}: {name}: {why}", self.name);
+                if let Err(e) = sweep(&before) {
+                    println!("# {e:#}");
+                }
+            }
+        }
+        if std::env::var_os("TEST_TIMES").is_some() {
+            println!("# {seconds:.1} s");
+        }
+        let _ = std::io::stdout().flush();
+    }
+
+    /// Prints the sum; true if all is well.
+    pub fn end(self) -> bool {
+        println!(
+            "# {}: {} of {} cases in {:.0} s",
+            self.name,
+            self.passed,
+            self.passed + self.failed,
+            self.begin.elapsed().as_secs_f32()
+        );
+        self.failed == 0
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("?")
+}
+
+/// Devices that there were not before.
+fn more_than(before: &[String]) -> Result<Vec<String>> {
+    let mut names = dm::devices()?;
+    names.retain(|name| !before.contains(name));
+    Ok(names)
+}
+
+/// A case that leaves devices behind would spoil the next one.
+fn leftovers(before: &[String]) -> Result<()> {
+    let left = more_than(before)?;
+    anyhow::ensure!(left.is_empty(), "devices are left: {}", left.join(" "));
+    Ok(())
+}
+
+/// Removes what a failed case has left. A device may stand on another, so it takes rounds.
+fn sweep(before: &[String]) -> Result<()> {
+    let mut left = more_than(before)?;
+    while !left.is_empty() {
+        for name in left.iter().rev() {
+            let _ = dm::remove_once(name);
+        }
+        let now = more_than(before)?;
+        anyhow::ensure!(
+            now.len() < left.len(),
+            "cannot be removed: {}",
+            now.join(" ")
+        );
+        left = now;
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A snapshot is a moment: of writes made one after another it holds the first ones, up to
+//! some point, and nothing of those behind it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::content::next_generation;
+use crate::disks::{Disks, MIB};
+use crate::io::Disk;
+use crate::report::Subject;
+use crate::shadow::{write_generation, Shadow};
+use crate::store::Device;
+use crate::world::World;
+
+/// Runs the cases.
+pub fn run(subject: &mut Subject, disks: &Disks) {
+    subject.case("one writer, blocks of 4 KiB", || {
+        origin(
+            disks,
+            &Stamps {
+                threads: 1,
+                sectors: 8,
+                offset: 0,
+                places: 512,
+            },
+            1,
+        )
+    });
+    subject.case("two writers in turn, on both processors", || {
+        origin(
+            disks,
+            &Stamps {
+                threads: 2,
+                sectors: 8,
+                offset: 0,
+                places: 512,
+            },
+            4,
+        )
+    });
+    subject.case("writes that span chunks are never torn", || {
+        origin(
+            disks,
+            &Stamps {
+                threads: 1,
+                sectors: 128,
+                offset: 3,
+                places: 60,
+            },
+            4,
+        )
+    });
+    subject.case("a snapshot of a snapshot that is being written", || {
+        snapshot(disks)
+    });
+    subject.case("two origins of one store", || two_origins(disks));
+}
+
+/// Writes made one after another, round and round over `places` places of `sectors` each.
+#[derive(Clone)]
+struct Stamps {
+    threads: usize,
+    sectors: u64,
+    offset: u64,
+    places: u64,
+}
+
+/// What was written while snapshots were taken.
+struct Written {
+    generations: Vec<u32>,
+}
+
+/// A snapshot, and how many writes were done before and begun after.
+struct Moment {
+    tag: u32,
+    at_least: usize,
+    at_most: usize,
+}
+
+impl Stamps {
+    fn place(&self, i: usize) -> u64 {
+        self.offset + i as u64 % self.places * self.sectors
+    }
+
+    /// Writes to `target` until `over` is full, and calls `take` all the time meanwhile.
+    fn run(
+        &self,
+        target: &Device,
+        long: Duration,
+        mut take: impl FnMut() -> Result<u32>,
+    ) -> Result<(Written, Vec<Moment>)> {
+        // Generations are drawn before, so that a thread needs only its turn's number.
+        const MOST: usize = 20_000;
+        let generations: Vec<u32> = (0..MOST).map(|_| next_generation()).collect();
+        let begun = AtomicUsize::new(0);
+        let done = AtomicUsize::new(0);
+        let mut moments = Vec::new();
+        let count = thread::scope(|scope| -> Result<usize> {
+            // A number goes round among the writers: who has it writes that one.
+            let (senders, receivers): (Vec<_>, Vec<_>) =
+                (0..self.threads).map(|_| mpsc::channel::<usize>()).unzip();
+            let end = Instant::now() + long;
+            let mut writers = Vec::new();
+            for (i, receiver) in receivers.into_iter().enumerate() {
+                let next = senders[(i + 1) % self.threads].clone();
+                let disk = Disk::open(target.path())?;
+                let (begun, done, generations) = (&begun, &done, &generations);
+                writers.push(scope.spawn(move || -> Result<()> {
+                    while let Ok(turn) = receiver.recv() {
+                        if turn == MOST || Instant::now() >= end {
+                            let _ = next.send(MOST);
+                            break;
+                        }
+                        begun.store(turn + 1, Ordering::SeqCst);
+                        write_generation(&disk, self.place(turn), self.sectors, generations[turn])?;
+                        done.store(turn + 1, Ordering::SeqCst);
+                        let _ = next.send(turn + 1);
+                    }
+                    Ok(())
+                }));
+            }
+            senders[0].send(0).context("the first turn")?;
+            drop(senders);
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                let at_least = done.load(Ordering::SeqCst);
+                let tag = take()?;
+                let at_most = begun.load(Ordering::SeqCst);
+                moments.push(Moment {
+                    tag,
+                    at_least,
+                    at_most,
+                });
+            }
+            for writer in writers {
+                writer.join().expect("no panic")?;
+            }
+            Ok(done.load(Ordering::SeqCst))
+        })?;
+        let generations = generations[..count].to_vec();
+        Ok((Written { generations }, moments))
+    }
+
+    /// Which of the writes `seen` holds must be all up to some count, which is returned.
+    fn count(&self, written: &Written, before: &Shadow, seen: &Shadow) -> Result<usize> {
+        let newest = (0..self.places as usize)
+            .map(|i| seen.generation(self.place(i)))
+            .max();
+        let count = written
+            .generations
+            .iter()
+            .rposition(|&generation| Some(generation) == newest)
+            .map_or(0, |i| i + 1);
+        let mut expected = before.clone();
+        for (i, &generation) in written.generations[..count].iter().enumerate() {
+            expected.set(self.place(i), self.sectors, generation);
+        }
+        let differ = expected.difference(seen);
+        ensure!(
+            differ == 0,
+            "it is no moment: its newest write is number {count}, but {differ} sectors differ"
+        );
+        Ok(count)
+    }
+
+    /// Compares every snapshot with the writes.
+    fn check(
+        &self,
+        world: &World,
+        before: &Shadow,
+        written: &Written,
+        moments: &[Moment],
+    ) -> Result<()> {
+        for moment in moments {
+            let device = world.store.cs(&world.origin, moment.tag)?;
+            let mut seen = before.clone();
+            seen.learn(&device.open()?, |_, _| true)
+                .and_then(|()| {
+                    let count = self.count(written, before, &seen)?;
+                    let possible = moment.at_least..=moment.at_most;
+                    ensure!(
+                        possible.contains(&count),
+                        "{count} writes, not {possible:?}"
+                    );
+                    Ok(())
+                })
+                .with_context(|| format!("snapshot {}", moment.tag))?;
+            device.remove()?;
+        }
+        Ok(())
+    }
+}
+
+fn enough(written: &Written, moments: &[Moment]) -> Result<()> {
+    let among = moments.iter().filter(|m| m.at_most > 0).count();
+    ensure!(
+        among >= 4 && written.generations.len() >= 50,
+        "{} writes and {among} snapshots among them prove nothing",
+        written.generations.len()
+    );
+    Ok(())
+}
+
+fn origin(disks: &Disks, stamps: &Stamps, pages: u32) -> Result<()> {
+    let (world, co) = World::new(disks, 4 * MIB, 220, pages)?;
+    let before = world.now.clone();
+    let (written, mut moments) = stamps.run(&co, Duration::from_secs(3), || co.take())?;
+    enough(&written, &moments)?;
+    moments.truncate(60);
+    stamps.check(&world, &before, &written, &moments)?;
+    co.remove()
+}
+
+fn snapshot(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 4 * MIB, 220, 4)?;
+    let tag = world.take(&co)?;
+    let cs = world.cs(tag)?;
+    let before = world.snapshots[&tag].clone();
+    let stamps = Stamps {
+        threads: 2,
+        sectors: 8,
+        offset: 0,
+        places: 512,
+    };
+    let (written, mut moments) = stamps.run(&cs, Duration::from_secs(3), || cs.take_of(tag))?;
+    enough(&written, &moments)?;
+    moments.truncate(60);
+    stamps.check(&world, &before, &written, &moments)?;
+    world.now.check(&co.open()?).context("origin")?;
+    cs.remove()?;
+    co.remove()
+}
+
+/// A snapshot of one origin does not stop, nor tear, the other.
+fn two_origins(disks: &Disks) -> Result<()> {
+    let (world, co) = World::new(disks, 4 * MIB, 220, 4)?;
+    let other = crate::store::Origin::new(disks, "other", 4 * MIB)?;
+    let other_before = Shadow::filled(&other.piece.open()?)?;
+    let other_co = world.store.bind(&other)?;
+    let before = world.now.clone();
+    let stamps = Stamps {
+        threads: 1,
+        sectors: 8,
+        offset: 0,
+        places: 512,
+    };
+    let long = Duration::from_secs(3);
+    let (mine, others) = thread::scope(|scope| {
+        let others = scope.spawn(|| stamps.run(&other_co, long, || other_co.take()));
+        let mine = stamps.run(&co, long, || co.take());
+        (mine, others.join().expect("no panic"))
+    });
+    let (written, mut moments) = mine?;
+    enough(&written, &moments)?;
+    moments.truncate(20);
+    stamps
+        .check(&world, &before, &written, &moments)
+        .context("first")?;
+    let (written, mut moments) = others?;
+    enough(&written, &moments)?;
+    moments.truncate(20);
+    let World { store, .. } = world;
+    for moment in &moments {
+        let device = store.cs(&other, moment.tag)?;
+        let mut seen = other_before.clone();
+        seen.learn(&device.open()?, |_, _| true)?;
+        let count = stamps
+            .count(&written, &other_before, &seen)
+            .context("second")?;
+        ensure!(
+            (moment.at_least..=moment.at_most).contains(&count),
+            "second: {count} writes"
+        );
+        device.remove()?;
+    }
+    other_co.remove()?;
+    co.remove()
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The subjects.
+
+mod badinput;
+mod consistency;
+mod crash;
+mod full;
+pub mod messages;
+mod origin;
+mod powercut;
+mod race;
+mod rollback;
+mod scale;
+mod snapshots;
+mod stress;
+
+use crate::disks::Disks;
+use crate::report::Subject;
+
+/// What runs a subject's cases.
+pub type Run = fn(&mut Subject, &Disks);
+
+/// All subjects by name.
+pub const SUBJECTS: &[(&str, Run)] = &[
+    ("origin", origin::run),
+    ("snapshots", snapshots::run),
+    ("race", race::run),
+    ("consistency", consistency::run),
+    ("messages", messages::run),
+    ("badinput", badinput::run),
+    ("rollback", rollback::run),
+    ("full", full::run),
+    ("scale", scale::run),
+    ("powercut", powercut::run),
+    ("crash-before", crash::before),
+    ("crash-after", crash::after),
+    ("stress", stress::run),
+];

@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The power fails: disks with a write cache lose what was not flushed, in this boot and many
+//! times over.
+//!
+//! Both disks are null block devices in memory with a cache of their own. From one moment on
+//! they answer nothing but errors; then their power is cut, and what comes back is what was
+//! flushed, and, of a small cache that ran over, some of the rest.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::content::next_generation;
+use crate::disks::{linear, Disks, MIB};
+use crate::dm::{Mapped, Suspend, Table};
+use crate::io::Disk;
+use crate::nullblk::NullBlock;
+use crate::random::Random;
+use crate::report::Subject;
+use crate::shadow::{write_generation, Shadow};
+use crate::store::{co_line, cs_line, Device, TARGET};
+
+/// Runs the cases.
+pub fn run(subject: &mut Subject, _disks: &Disks) {
+    let mut random = Random::from_environment("powercut");
+    for (cache, pages) in [(64, 1), (64, 16), (1, 1), (1, 4)] {
+        let random = &mut random;
+        subject.case(
+            &format!("a cache of {cache} MiB, chunks of {pages} pages"),
+            || cuts(random, cache, pages, 6),
+        );
+    }
+    subject.case("flush and FUA reach the disks", flushes);
+    subject.case("in the middle of a rollback", || {
+        rollback(&mut random.clone())
+    });
+}
+
+/// A disk that can lose its power.
+struct Mortal {
+    null: NullBlock,
+    mapped: Mapped,
+    sectors: u64,
+}
+
+impl Mortal {
+    fn new(name: &str, mib: u32, cache: u32) -> Result<Self> {
+        let cache = cache.to_string();
+        let null = NullBlock::new(name, mib, &[("cache_size", &cache)])?;
+        let sectors = u64::from(mib) * MIB;
+        let mapped = Mapped::create("mortal", &linear(&null.path(), 0, sectors))?;
+        Ok(Self {
+            null,
+            mapped,
+            sectors,
+        })
+    }
+
+    /// From now on all I/O fails.
+    fn dies(&self) -> Result<()> {
+        let table = Table::new(self.sectors, "error", "");
+        self.mapped
+            .replace(Suspend::NoFlush, &table)
+            .context("let a disk die")
+    }
+
+    /// Without what was in its cache. Nobody must have it open.
+    fn comes_back(&self) -> Result<()> {
+        self.null.cut_power()?;
+        let table = linear(&self.null.path(), 0, self.sectors);
+        self.mapped
+            .replace(Suspend::NoFlush, &table)
+            .context("bring a disk back")
+    }
+}
+
+const SECTORS: u64 = 8 * MIB;
+const MIB_U32: u32 = 8;
+
+struct Machine {
+    origin: Mortal,
+    cow: Mortal,
+}
+
+impl Machine {
+    fn new(cache: u32) -> Result<Self> {
+        Ok(Self {
+            origin: Mortal::new("origin", MIB_U32, cache)?,
+            cow: Mortal::new("cow", 128, cache)?,
+        })
+    }
+
+    fn co(&self, options: &str) -> Result<Device> {
+        let line = co_line(&self.origin.mapped.path(), &self.cow.mapped.path(), options);
+        let mapped = Mapped::create("co", &Table::new(SECTORS, TARGET, line.clone()));
+        Ok(Device(mapped.with_context(|| format!("create {line}"))?))
+    }
+
+    fn cs(&self, tag: u32) -> Result<Device> {
+        let line = cs_line(
+            &self.origin.mapped.path(),
+            &self.cow.mapped.path(),
+            tag,
+            "-i o",
+        );
+        let mapped = Mapped::create("cs", &Table::new(SECTORS, TARGET, line));
+        Ok(Device(
+            mapped.with_context(|| format!("a device of snapshot {tag}"))?,
+        ))
+    }
+
+    fn check(&self, tag: u32, shadow: &Shadow) -> Result<()> {
+        let cs = self.cs(tag)?;
+        shadow
+            .check(&cs.open()?)
+            .with_context(|| format!("snapshot {tag}"))?;
+        cs.remove()
+    }
+
+    /// The power fails, now, and comes back when all that used the disks is gone.
+    fn power_fails(&self, devices: Vec<Device>) -> Result<()> {
+        self.remove(devices)?;
+        // Nothing in memory may be what saves the day.
+        crate::kernel::reload()?;
+        self.origin.comes_back()?;
+        self.cow.comes_back()
+    }
+
+    fn dies(&self) -> Result<()> {
+        self.cow.dies()?;
+        self.origin.dies()
+    }
+
+    fn remove(&self, devices: Vec<Device>) -> Result<()> {
+        devices.into_iter().try_for_each(Device::remove)
+    }
+}
+
+/// What is known of a device whose writes may be lost.
+struct Known {
+    /// What must be there: written and flushed.
+    durable: Shadow,
+    /// What may be there instead, since the last flush.
+    maybe: Vec<(u64, u64, u32)>,
+}
+
+impl Known {
+    /// Looks at what is there, which becomes what must be there.
+    fn learn(&mut self, disk: &Disk) -> Result<()> {
+        let then = self.durable.clone();
+        let maybe = std::mem::take(&mut self.maybe);
+        self.durable.learn(disk, |sector, found| {
+            found == then.generation(sector)
+                || maybe.iter().any(|&(start, count, generation)| {
+                    generation == found && (start..start + count).contains(&sector)
+                })
+        })
+    }
+
+    fn write(&mut self, disk: &Disk, sector: u64, count: u64) -> Result<()> {
+        let generation = next_generation();
+        self.maybe.push((sector, count, generation));
+        write_generation(disk, sector, count, generation)
+    }
+
+    fn flush(&mut self, disk: &Disk) -> Result<()> {
+        disk.flush()?;
+        for (start, count, generation) in self.maybe.drain(..) {
+            self.durable.set(start, count, generation);
+        }
+        Ok(())
+    }
+}
+
+/// Everything, changed by one thread until the power fails.
+struct Story {
+    origin: Known,
+    snapshots: BTreeMap<u32, Known>,
+    /// A message was sent and not answered.
+    unanswered: Option<Unanswered>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Unanswered {
+    Take,
+    Delete(u32),
+}
+
+impl Story {
+    /// Something more happens. Errors are the power's end.
+    fn step(
+        &mut self,
+        random: &mut Random,
+        co: &Device,
+        disk: &Disk,
+        cs: &BTreeMap<u32, Disk>,
+    ) -> Result<()> {
+        match random.pick(0..24) {
+            0..=11 => {
+                let (start, count) = random.extent(SECTORS);
+                self.origin.write(disk, start, count.min(300))
+            }
+            12..=14 => self.origin.flush(disk),
+            15..=17 => {
+                let tags: Vec<u32> = cs.keys().copied().collect();
+                let Some(&tag) = (!tags.is_empty()).then(|| random.one_of(&tags)) else {
+                    return Ok(());
+                };
+                let (start, count) = random.extent(SECTORS);
+                let known = self
+                    .snapshots
+                    .get_mut(&tag)
+                    .context("a device without snapshot")?;
+                known.write(&cs[&tag], start, count.min(200))?;
+                if random.once_in(2) {
+                    known.flush(&cs[&tag])?;
+                }
+                Ok(())
+            }
+            18..=20 => {
+                // What the snapshot holds of writes that were not flushed is durable with it.
+                self.unanswered = Some(Unanswered::Take);
+                let mut now = self.origin.durable.clone();
+                for &(start, count, generation) in &self.origin.maybe {
+                    now.set(start, count, generation);
+                }
+                let tag = co.take()?;
+                self.unanswered = None;
+                let maybe = Vec::new();
+                self.snapshots.insert(
+                    tag,
+                    Known {
+                        durable: now,
+                        maybe,
+                    },
+                );
+                Ok(())
+            }
+            21 => {
+                let tags: Vec<u32> = self
+                    .snapshots
+                    .keys()
+                    .copied()
+                    .filter(|t| !cs.contains_key(t))
+                    .collect();
+                if tags.len() < 6 {
+                    return Ok(());
+                }
+                let tag = *random.one_of(&tags);
+                self.unanswered = Some(Unanswered::Delete(tag));
+                co.delete(tag)?;
+                self.unanswered = None;
+                self.snapshots.remove(&tag);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn cuts(random: &mut Random, cache: u32, pages: u32, times: u32) -> Result<()> {
+    let machine = Machine::new(cache)?;
+    let durable = {
+        let disk = Disk::open(machine.origin.mapped.path())?;
+        let shadow = Shadow::filled(&disk)?;
+        disk.flush()?;
+        shadow
+    };
+    let mut story = Story {
+        origin: Known {
+            durable,
+            maybe: Vec::new(),
+        },
+        snapshots: BTreeMap::new(),
+        unanswered: None,
+    };
+    let mut options = format!("-i o -b -F -c {pages}");
+    for round in 0..times {
+        let co = machine.co(&options)?;
+        "-i o".clone_into(&mut options);
+        let first = co.take()?;
+        story.snapshots.insert(
+            first,
+            Known {
+                durable: story.origin.durable.clone(),
+                maybe: Vec::new(),
+            },
+        );
+        let tags: Vec<u32> = story.snapshots.keys().rev().take(2).copied().collect();
+        let devices = tags
+            .iter()
+            .map(|&tag| Ok((tag, machine.cs(tag)?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let dead = AtomicBool::new(false);
+        let story_lock = Mutex::new(&mut story);
+        let delay = random.pick(50..1200);
+        let mut random_story = Random::new(random.number());
+        thread::scope(|scope| -> Result<()> {
+            let teller = scope.spawn(|| -> Result<()> {
+                let disk = co.open()?;
+                let cs = devices
+                    .iter()
+                    .map(|(&tag, device)| Ok((tag, device.open()?)))
+                    .collect::<Result<BTreeMap<_, _>>>()?;
+                let mut story = story_lock.lock().expect("no panic");
+                loop {
+                    if let Err(e) = story.step(&mut random_story, &co, &disk, &cs) {
+                        ensure!(
+                            dead.load(Ordering::SeqCst),
+                            "before the power failed: {e:#}"
+                        );
+                        return Ok(());
+                    }
+                }
+            });
+            sleep(Duration::from_millis(delay));
+            dead.store(true, Ordering::SeqCst);
+            machine.dies()?;
+            teller.join().expect("no panic")
+        })?;
+        let mut all = vec![co];
+        all.extend(devices.into_values());
+        machine.power_fails(all)?;
+
+        let co = machine
+            .co(&options)
+            .with_context(|| format!("after cut {round}"))?;
+        after(&machine, &co, &mut story).with_context(|| format!("after cut {round}"))?;
+        co.remove()?;
+    }
+    Ok(())
+}
+
+/// All that was acknowledged is there.
+fn after(machine: &Machine, co: &Device, story: &mut Story) -> Result<()> {
+    let before = story.origin.durable.clone();
+    let maybe = story.origin.maybe.clone();
+    story.origin.learn(&co.open()?).context("origin")?;
+    // Whatever is on the disk must read the same below.
+    story
+        .origin
+        .durable
+        .check(&Disk::open(machine.origin.mapped.path())?)?;
+    let there = co.list()?.tags();
+    match story.unanswered.take() {
+        Some(Unanswered::Take) => {
+            // It may be there, with what the origin was.
+            let newest = there.last().copied().unwrap_or(0);
+            if newest > story.snapshots.keys().next_back().copied().unwrap_or(0) {
+                let mut known = Known {
+                    durable: before,
+                    maybe,
+                };
+                let cs = machine.cs(newest)?;
+                known
+                    .learn(&cs.open()?)
+                    .with_context(|| format!("snapshot {newest}, not answered"))?;
+                cs.remove()?;
+                story.snapshots.insert(newest, known);
+            }
+        }
+        Some(Unanswered::Delete(tag)) => {
+            if !there.contains(&tag) {
+                story.snapshots.remove(&tag);
+            }
+        }
+        None => {}
+    }
+    let expected: Vec<u32> = story.snapshots.keys().copied().collect();
+    ensure!(
+        there == expected,
+        "the snapshots are {there:?}, not {expected:?}"
+    );
+    for (&tag, known) in &mut story.snapshots {
+        let cs = machine.cs(tag)?;
+        known
+            .learn(&cs.open()?)
+            .with_context(|| format!("snapshot {tag}"))?;
+        cs.remove()?;
+    }
+    Ok(())
+}
+
+/// What one FUA write or one flush acknowledged is there, and each goes to the disk that needs it.
+fn flushes() -> Result<()> {
+    let machine = Machine::new(64)?;
+    let mut now = {
+        let disk = Disk::open(machine.origin.mapped.path())?;
+        let shadow = Shadow::filled(&disk)?;
+        disk.flush()?;
+        shadow
+    };
+    let mut options = "-i o -b -F -c 4";
+    for round in 0..4 {
+        let co = machine.co(options)?;
+        options = "-i o";
+        let tag = co.take()?;
+        let then = now.clone();
+        let cs = machine.cs(tag)?;
+        let mut snapshot = then.clone();
+        let fua = round % 2 == 0;
+        {
+            let open = |device: &Device| match fua {
+                true => Disk::open_fua(device.path()),
+                false => Disk::open(device.path()),
+            };
+            let (origin, shot) = (open(&co)?, open(&cs)?);
+            for i in 0..8 {
+                now.write(&origin, i * 1000 + round, 9)?;
+                snapshot.write(&shot, i * 1000 + 3 + round, 7)?;
+            }
+            if !fua {
+                origin.flush()?;
+                shot.flush()?;
+            }
+        }
+        machine.dies()?;
+        machine.power_fails(vec![cs, co])?;
+        let co = machine.co(options)?;
+        now.check(&co.open()?)
+            .with_context(|| format!("origin, round {round}"))?;
+        machine
+            .check(tag, &snapshot)
+            .with_context(|| format!("round {round}"))?;
+        co.remove()?;
+    }
+    Ok(())
+}
+
+fn rollback(random: &mut Random) -> Result<()> {
+    let machine = Machine::new(1)?;
+    let mut now = Shadow::filled(&Disk::open(machine.origin.mapped.path())?)?;
+    let co = machine.co("-i o -b -F -c 1")?;
+    let mut snapshots = BTreeMap::new();
+    for _ in 0..3 {
+        snapshots.insert(co.take()?, now.clone());
+        let disk = co.open()?;
+        for block in 0..250 {
+            now.write(&disk, block * 64 + random.pick(0..56), 8)?;
+        }
+        disk.flush()?;
+    }
+    co.remove()?;
+    for tag in [1, 3, 2] {
+        let co = machine.co("-i o")?;
+        co.send(&format!("rs {tag} -b"))?;
+        now = snapshots[&tag].clone();
+        sleep(Duration::from_millis(random.pick(0..300)));
+        machine.dies()?;
+        machine.power_fails(vec![co])?;
+        let co = machine.co("-i o")?;
+        now.check(&co.open()?)
+            .with_context(|| format!("origin, rolled back to {tag}"))?;
+        co.wait_rollback()?;
+        now.check(&co.open()?)?;
+        now.check(&Disk::open(machine.origin.mapped.path())?)?;
+        for (&tag, shadow) in &snapshots {
+            machine.check(tag, shadow)?;
+        }
+        co.remove()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The system calls that the standard library does not have. Everything unsafe of this
+//! crate is here.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+const BLKDISCARD: libc::c_ulong = 0x1277;
+const BLKZEROOUT: libc::c_ulong = 0x127f;
+
+/// Size of `struct dm_ioctl`, which every buffer of [`device_mapper`] begins with.
+pub const DM_HEADER: usize = 312;
+
+/// Where `struct dm_ioctl` holds the size of the whole buffer.
+pub const DM_DATA_SIZE: usize = 12;
+
+/// One of device-mapper's ioctls. `buffer` is a `struct dm_ioctl` and what follows it; the
+/// kernel writes its answer there.
+pub fn device_mapper(control: &File, command: u8, buffer: &mut [u8]) -> io::Result<()> {
+    assert!(buffer.len() >= DM_HEADER);
+    let size = u32::try_from(buffer.len()).expect("a small buffer");
+    buffer[DM_DATA_SIZE..DM_DATA_SIZE + 4].copy_from_slice(&size.to_ne_bytes());
+    // _IOWR(0xfd, command, struct dm_ioctl)
+    let request = (3 << 30) | ((DM_HEADER as libc::c_ulong) << 16) | (0xfd << 8);
+    // SAFETY: The kernel reads and writes at most as many bytes as `data_size` says, which
+    // was set to the length of the buffer just now.
+    let rc = unsafe {
+        libc::ioctl(
+            control.as_raw_fd(),
+            request | libc::c_ulong::from(command),
+            buffer.as_mut_ptr(),
+        )
+    };
+    result(rc)
+}
+
+/// Discards `length` bytes from `start` of a block device.
+pub fn discard(disk: &File, start: u64, length: u64) -> io::Result<()> {
+    range(disk, BLKDISCARD, start, length)
+}
+
+/// Writes zeroes to `length` bytes from `start` of a block device.
+pub fn zero_out(disk: &File, start: u64, length: u64) -> io::Result<()> {
+    range(disk, BLKZEROOUT, start, length)
+}
+
+fn range(disk: &File, request: libc::c_ulong, start: u64, length: u64) -> io::Result<()> {
+    let range = [start, length];
+    // SAFETY: These requests read two u64 and write nothing.
+    let rc = unsafe { libc::ioctl(disk.as_raw_fd(), request, range.as_ptr()) };
+    result(rc)
+}
+
+fn result(rc: libc::c_int) -> io::Result<()> {
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# vm: --disk 64M --mem 3072 --smp 2 --timeout 600
+exec dms-tests powercut
