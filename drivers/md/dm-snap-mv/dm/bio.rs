@@ -15,7 +15,12 @@ use super::{
     target::Target,
 };
 use crate::bindings;
-use core::{convert::Infallible, marker::PhantomData, mem, ptr, ptr::NonNull};
+use core::{
+    convert::Infallible,
+    marker::PhantomData,
+    mem::{self, MaybeUninit},
+    ptr::{self, NonNull},
+};
 use kernel::{
     block::{SECTOR_SHIFT, SECTOR_SIZE},
     prelude::*,
@@ -82,17 +87,19 @@ impl<T: Target> PerBio<T> {
     pub(super) unsafe fn init(bio: NonNull<bindings::bio>, private: NonNull<Private<T>>) {
         // SAFETY: By the function's requirements.
         let this = unsafe { Self::of(bio) };
-        // SAFETY: `this` is valid for writes, and does not move until it is dropped.
-        let done: Result<(), Infallible> = unsafe {
+        // SAFETY: `this` is valid for writes. It does not move until it is dropped, and nobody else
+        // uses it; the reference, and what it becomes, are not used after this.
+        let data: &'static mut MaybeUninit<T::BioData> = unsafe {
             (&raw mut (*this).finished).write(false);
             (&raw mut (*this).returned).write(false);
             (&raw mut (*this).private).write(private);
             (&raw mut (*this).device).write(None);
             (&raw mut (*this).part).write(None);
-            PinInit::__pinned_init(T::bio_data(), &raw mut (*this).data)
+            &mut *(&raw mut (*this).data).cast()
         };
+        let done: Result<_, Infallible> = data.write_pin_init(T::bio_data());
         match done {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(never) => match never {},
         }
     }

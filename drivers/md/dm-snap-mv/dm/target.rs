@@ -58,7 +58,7 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
 
     /// What the target keeps with each of its bios. It is made before [`Target::map`] sees the
     /// bio, and dropped when it ends, which may be in any context. It stays where it is.
-    type BioData: Send + Sync;
+    type BioData: Send + Sync + 'static;
 
     /// Makes the data of a bio. In the context of [`Target::map`]; must not sleep for long.
     fn bio_data() -> impl PinInit<Self::BioData, Infallible>;
