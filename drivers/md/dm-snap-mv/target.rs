@@ -173,8 +173,10 @@ impl Target for SnapMv {
         ti.set_num_flush_bios(1);
         ti.set_flush_supported(true);
         ti.set_num_discard_bios(1);
-        ti.set_discards_supported(true);
-        if built.tag.is_none() {
+        if built.tag.is_some() {
+            // A discard of a snapshot needs no device that can discard.
+            ti.set_discards_supported(true);
+        } else {
             ti.set_num_write_zeroes_bios(1);
         }
         Ok(Arc::new(built, GFP_KERNEL)?)
@@ -319,9 +321,11 @@ impl Target for SnapMv {
 
     fn io_hints(this: &Arc<Self>, limits: &mut Limits<'_>) {
         let chunk = this.device.store().geometry.chunk_sectors() << 9;
-        limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
         if this.tag.is_some() {
+            limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
             limits.set_discard_granularity(chunk as u32);
+        } else if limits.max_discard_sectors() > MAX_DISCARD_SECTORS {
+            limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
         }
     }
 }
