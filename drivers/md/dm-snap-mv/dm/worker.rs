@@ -55,7 +55,7 @@ impl<T: WorkItem> Worker<T> {
     /// A worker with nothing to do yet. Process context; may sleep.
     pub(crate) fn new(name: &'static CStr) -> Result<Arc<Self>> {
         // SAFETY: The name is valid. Whether it worked is looked at.
-        let queue = unsafe { bindings::dm_rs_alloc_workqueue(name.as_ptr().cast(), true) };
+        let queue = unsafe { bindings::dm_rs_alloc_workqueue(name.as_char_ptr(), true) };
         let queue = NonNull::new(queue).ok_or(ENOMEM)?;
         // The queue must not be lost if there is no memory for the rest.
         let made = Arc::pin_init(
@@ -68,7 +68,7 @@ impl<T: WorkItem> Worker<T> {
                             slot,
                             Some(Self::run_work),
                             false,
-                            c"dm::Worker::work".as_ptr().cast(),
+                            c"dm::Worker::work".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     }
@@ -80,7 +80,7 @@ impl<T: WorkItem> Worker<T> {
                             &raw mut (*slot).work,
                             Some(Self::run_later),
                             false,
-                            c"dm::Worker::later".as_ptr().cast(),
+                            c"dm::Worker::later".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     };
@@ -91,7 +91,7 @@ impl<T: WorkItem> Worker<T> {
                             &raw mut (*slot).timer,
                             Some(bindings::delayed_work_timer_fn),
                             bindings::TIMER_IRQSAFE,
-                            c"dm::Worker::timer".as_ptr().cast(),
+                            c"dm::Worker::timer".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     }
