@@ -92,12 +92,18 @@ impl Engine {
                         return Ok(());
                     }
                     let sector = bio.sector();
-                    bio.submit_part(sectors, &snapshot.origin.dev, sector, false, &cx.bios);
+                    bio.submit_part(
+                        sectors,
+                        &snapshot.origin.dev,
+                        sector,
+                        false,
+                        &cx.machinery.bios,
+                    );
                     return Ok(());
                 }
                 Location::Cow(cow) => {
                     let sector = cx.geometry.cow_sector(cow) + offset;
-                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
                     return Ok(());
                 }
             }
@@ -187,7 +193,7 @@ impl Engine {
                 let sectors = run_sectors(cx, &bio, len);
                 let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
                 let fua = bio.is_fua();
-                bio.submit_part(sectors, &cx.cow, sector, fua, &cx.bios);
+                bio.submit_part(sectors, &cx.cow, sector, fua, &cx.machinery.bios);
                 Ok(())
             }
             Writable::New { len, base } => {
@@ -293,13 +299,15 @@ impl Engine {
             Location::Origin => {
                 let from = cx.origin_region(&snapshot.origin, run.start, 1);
                 let to = cx.cow_region(run.cow, from.count);
-                cx.kcopyd.copy(&from, &to, bio);
+                cx.machinery.kcopyd.copy(&from, &to, bio);
             }
             Location::Cow(cow) => {
                 let from = cx.cow_region(cow, size);
-                cx.kcopyd.copy(&from, &cx.cow_region(run.cow, size), bio);
+                cx.machinery
+                    .kcopyd
+                    .copy(&from, &cx.cow_region(run.cow, size), bio);
             }
-            Location::Zero => cx.kcopyd.zero(&cx.cow_region(run.cow, size), bio),
+            Location::Zero => cx.machinery.kcopyd.zero(&cx.cow_region(run.cow, size), bio),
         }
     }
 
@@ -330,7 +338,7 @@ impl Engine {
         *bio.job().stage = Stage::WritingNew;
         let sectors = run_sectors(cx, &bio, run.len);
         let sector = cx.geometry.cow_sector(run.cow) + cx.geometry.offset_of(bio.sector());
-        bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+        bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
     }
 
     /// The data is in its new place: records it.

@@ -74,7 +74,7 @@ impl OriginHandle {
         }
         engine.publish(&store);
         drop(guard);
-        store.worker.kick();
+        store.machinery.worker.kick();
         Ok(Self { origin, store })
     }
 }
@@ -318,7 +318,7 @@ impl Store {
     pub(super) fn shut_down(self: &Arc<Self>) {
         self.engine.lock().closing = true;
         // Neither a turn nor a delayed commit runs after this.
-        self.worker.stop();
+        self.machinery.worker.stop();
         let mut engine = self.engine.lock();
         if let Some(mut meta) = engine.close() {
             if !meta.is_poisoned() {

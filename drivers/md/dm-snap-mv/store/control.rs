@@ -107,7 +107,7 @@ impl Store {
         })?;
         engine.cleaning = true;
         drop(engine);
-        self.worker.kick();
+        self.machinery.worker.kick();
         Ok(())
     }
 
@@ -153,7 +153,7 @@ impl Store {
         state.merge = Some(merge);
         origin.set_rollback(RollbackState::Running);
         drop(engine);
-        self.worker.kick();
+        self.machinery.worker.kick();
         Ok(())
     }
 

@@ -192,7 +192,7 @@ impl Engine {
             };
         }
         if !self.hungry.is_empty() {
-            cx.worker.kick_after(HUNGRY_MSECS);
+            cx.machinery.worker.kick_after(HUNGRY_MSECS);
         }
         self.arm_commit(cx);
         self.publish(cx);
@@ -249,7 +249,7 @@ impl Engine {
         if self.dirty_since.is_none() {
             self.dirty_since = Some(time::jiffies());
         }
-        cx.worker.kick_after(COMMIT_MSECS);
+        cx.machinery.worker.kick_after(COMMIT_MSECS);
     }
 
     /// Makes all changes durable. After an error the store has failed: it keeps the last commit,

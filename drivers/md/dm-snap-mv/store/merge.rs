@@ -84,7 +84,7 @@ impl CopyJob for MergeJob {
 
 impl Merge {
     pub(super) fn new(cx: &Arc<Store>) -> Result<Self> {
-        let worker = cx.worker.clone();
+        let worker = cx.machinery.worker.clone();
         let job = Arc::pin_init(
             pin_init!(MergeJob {
                 node <- RangeNode::new(),
@@ -203,7 +203,7 @@ impl Engine {
                 if !ok {
                     return Err(StoreError::Kernel(EIO));
                 }
-                cx.io.flush(&origin.dev)?;
+                cx.machinery.io.flush(&origin.dev)?;
                 self.merge_done(cx, origin, run)?;
                 self.unlock(&job.node);
                 self.set_phase(nr, Phase::Find)?;
@@ -301,9 +301,9 @@ impl Engine {
         match run.from {
             Location::Cow(cow) => {
                 let from = cx.cow_region(cow, to.count);
-                cx.kcopyd.copy(&from, &to, job.clone());
+                cx.machinery.kcopyd.copy(&from, &to, job.clone());
             }
-            Location::Zero => cx.kcopyd.zero(&to, job.clone()),
+            Location::Zero => cx.machinery.kcopyd.zero(&to, job.clone()),
             // Chunks that resolve to the origin device do not differ from it.
             Location::Origin => return Err(Refusal::Corrupt.into()),
         }
@@ -331,7 +331,7 @@ impl Engine {
                 self.set_phase(nr, Phase::Preserving { run, copy, live })?;
                 let from = cx.origin_region(origin, gap.start, len);
                 let to = cx.cow_region(start, from.count);
-                cx.kcopyd.copy(&from, &to, job.clone());
+                cx.machinery.kcopyd.copy(&from, &to, job.clone());
                 Ok(false)
             }
             full => {
@@ -346,7 +346,7 @@ impl Engine {
                 }
                 self.set_stuck(nr, true);
                 self.retry = true;
-                cx.worker.kick_after(1000);
+                cx.machinery.worker.kick_after(1000);
                 Ok(false)
             }
         }
@@ -409,7 +409,7 @@ impl Engine {
     fn merge_finish(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>) -> Result<bool> {
         let nr = origin.number;
         if !origin.nothing_redirected() {
-            cx.worker.kick_after(20);
+            cx.machinery.worker.kick_after(20);
             return Ok(false);
         }
         self.alter(|meta| {

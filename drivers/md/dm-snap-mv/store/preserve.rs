@@ -86,12 +86,12 @@ impl Engine {
                 Location::Zero => bio.zero_front(sectors),
                 Location::Origin => {
                     let sector = bio.sector();
-                    bio.submit_part(sectors, &origin.dev, sector, false, &cx.bios);
+                    bio.submit_part(sectors, &origin.dev, sector, false, &cx.machinery.bios);
                     return Ok(());
                 }
                 Location::Cow(cow) => {
                     let sector = cx.geometry.cow_sector(cow) + offset;
-                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.bios);
+                    bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
                     return Ok(());
                 }
             }
@@ -247,7 +247,7 @@ impl Engine {
         });
         let from = cx.origin_region(origin, gap.start, len);
         let to = cx.cow_region(cow, from.count);
-        cx.kcopyd.copy(&from, &to, bio);
+        cx.machinery.kcopyd.copy(&from, &to, bio);
     }
 
     /// Puts a write aside that has to start over later.
@@ -295,7 +295,7 @@ impl Engine {
         *job.stage = Stage::New;
         *job.live = None;
         self.hungry.push_back(bio);
-        cx.worker.kick_after(HUNGRY_MSECS);
+        cx.machinery.worker.kick_after(HUNGRY_MSECS);
     }
 
     /// A run has been copied out, or not: records it. `Ok(false)` when the copy failed.

@@ -5,7 +5,7 @@
 use super::engine::Engine;
 use super::error::Result;
 use super::open;
-use super::store::{Geometry, Store};
+use super::store::{Farewell, Geometry, Store};
 use crate::dm::block_device::BlockDevice;
 use crate::dm::global::Global;
 use crate::dm::io::DmIo;
@@ -24,13 +24,17 @@ struct Entry {
 static STORES: Global<KVec<Entry>> = Global::new(KVec::new());
 
 /// One user's share in an open store. The last one to go closes it.
-pub(crate) struct StoreHandle(Arc<Store>);
+pub(crate) struct StoreHandle {
+    store: Arc<Store>,
+    /// Behind the store, so that it is dropped after it.
+    farewell: Farewell,
+}
 
 impl Deref for StoreHandle {
     type Target = Arc<Store>;
 
     fn deref(&self) -> &Arc<Store> {
-        &self.0
+        &self.store
     }
 }
 
@@ -48,7 +52,7 @@ impl StoreHandle {
                 return Err(Refusal::StoreInUse.into());
             }
             entry.users += 1;
-            return Ok(Self(entry.store.clone()));
+            return Ok(Self::new(entry.store.clone()));
         }
         stores.reserve(1, GFP_KERNEL)?;
         let io = DmIo::new()?;
@@ -65,14 +69,24 @@ impl StoreHandle {
             },
             GFP_KERNEL,
         )?;
-        Ok(Self(store))
+        Ok(Self::new(store))
+    }
+
+    fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            farewell: Farewell::none(),
+        }
     }
 }
 
 impl Drop for StoreHandle {
     fn drop(&mut self) {
         let mut stores = STORES.lock();
-        let Some(index) = stores.iter().position(|e| Arc::ptr_eq(&e.store, &self.0)) else {
+        let Some(index) = stores
+            .iter()
+            .position(|e| Arc::ptr_eq(&e.store, &self.store))
+        else {
             return;
         };
         let Some(entry) = stores.get_mut(index) else {
@@ -81,7 +95,8 @@ impl Drop for StoreHandle {
         entry.users -= 1;
         if entry.users == 0 {
             // Still under the lock: the next to open this device reads what is committed here.
-            self.0.shut_down();
+            self.store.shut_down();
+            self.farewell = Farewell::to(&self.store);
             let _ = stores.remove(index);
         }
         if stores.is_empty() {

@@ -26,7 +26,9 @@ use crate::model::report::{Cleaning, Usage};
 use crate::model::table::FullPolicy;
 use crate::target::{Bio, SnapMv};
 use kernel::prelude::*;
-use kernel::sync::{new_condvar, new_mutex, new_spinlock, Arc, CondVar, Mutex, SpinLock};
+use kernel::sync::{
+    new_condvar, new_mutex, new_spinlock, Arc, Completion, CondVar, Mutex, SpinLock,
+};
 
 /// Where things are on the COW device. All in sectors of 512 bytes unless named otherwise.
 #[derive(Clone, Copy)]
@@ -87,16 +89,32 @@ pub(crate) struct StoreStatus {
     pub(crate) failed: bool,
 }
 
-/// A store in use.
+/// What a store works with. Taking it down sleeps, so it is kept apart from the store itself, whose
+/// last reference may go in an interrupt.
 #[pin_data]
-pub(crate) struct Store {
-    pub(crate) cow: Arc<BlockDevice>,
-    pub(crate) geometry: Geometry,
+pub(super) struct Machinery {
     pub(super) kcopyd: Kcopyd,
     pub(super) io: DmIo,
     #[pin]
     pub(super) bios: BioSet,
     pub(super) worker: Arc<Worker<Store>>,
+}
+
+/// Says, when it is dropped, that the store has gone.
+pub(super) struct Gone(Arc<Completion>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.complete_all();
+    }
+}
+
+/// A store in use.
+#[pin_data]
+pub(crate) struct Store {
+    pub(super) machinery: Arc<Machinery>,
+    pub(crate) cow: Arc<BlockDevice>,
+    pub(crate) geometry: Geometry,
     #[pin]
     pub(super) inbox: IrqSpinLock<Inbox>,
     #[pin]
@@ -109,6 +127,33 @@ pub(crate) struct Store {
     pub(super) rested: CondVar,
     #[pin]
     status: SpinLock<StoreStatus>,
+    /// The last field, so that all others have been dropped when it tells.
+    gone: Gone,
+}
+
+/// Waits, when it is dropped, until a store has gone that is closed, and takes its machinery down.
+/// Process context, and not from anything that the machinery runs.
+pub(super) struct Farewell(Option<(Arc<Machinery>, Arc<Completion>)>);
+
+impl Farewell {
+    /// Nothing to wait for yet.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// To `store`, which the caller will let go of before this is dropped.
+    pub(super) fn to(store: &Store) -> Self {
+        Self(Some((store.machinery.clone(), store.gone.0.clone())))
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if let Some((machinery, gone)) = self.0.take() {
+            gone.wait_for_completion();
+            drop(machinery);
+        }
+    }
 }
 
 impl Store {
@@ -118,16 +163,23 @@ impl Store {
         io: DmIo,
         engine: Engine,
     ) -> super::error::Result<Arc<Self>> {
+        let gone = Gone(Arc::pin_init(Completion::new(), GFP_KERNEL)?);
         let kcopyd = Kcopyd::new()?;
         let worker = Worker::new(c"dm-snap-mv")?;
-        let store = Arc::pin_init(
-            try_pin_init!(Self {
-                cow,
-                geometry,
+        let machinery = Arc::pin_init(
+            try_pin_init!(Machinery {
                 kcopyd,
                 io,
                 bios <- BioSet::new(RESERVED_BIOS),
                 worker,
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        let store = Arc::pin_init(
+            pin_init!(Self {
+                machinery,
+                cow,
+                geometry,
                 inbox <- new_irq_spinlock!(Inbox {
                     bios: BioList::new(),
                     retry: false,
@@ -146,23 +198,24 @@ impl Store {
                     cleaning: None,
                     failed: false,
                 }),
-            }? Error),
+                gone,
+            }),
             GFP_KERNEL,
         )?;
-        store.worker.start(store.clone());
+        store.machinery.worker.start(store.clone());
         Ok(store)
     }
 
     /// Hands a bio to the worker. Any context.
     pub(crate) fn submit(&self, bio: Bio) {
         self.inbox.lock().bios.push_back(bio);
-        self.worker.kick();
+        self.machinery.worker.kick();
     }
 
     /// Has the worker look at all that waits. Any context.
     pub(crate) fn retry_waiting(&self) {
         self.inbox.lock().retry = true;
-        self.worker.kick();
+        self.machinery.worker.kick();
     }
 
     /// What becomes of writes that need space when there is none, from now on.
@@ -174,7 +227,7 @@ impl Store {
     /// Process context.
     pub(crate) fn dismiss_hungry(&self, is_of: impl Fn(&Bio) -> bool, status: Status) {
         self.engine.lock().dismiss(is_of, status);
-        self.worker.kick();
+        self.machinery.worker.kick();
     }
 
     /// What status lines say of the store. Never waits for I/O.
@@ -226,7 +279,7 @@ impl WorkItem for Store {
         let again = engine.turn(this, bios, retry);
         drop(engine);
         if again {
-            this.worker.kick();
+            this.machinery.worker.kick();
         }
     }
 }
