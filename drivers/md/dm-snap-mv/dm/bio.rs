@@ -24,7 +24,7 @@ use core::{
 use kernel::{
     block::{SECTOR_SHIFT, SECTOR_SIZE},
     prelude::*,
-    sync::Arc,
+    sync::{rcu, Arc},
 };
 
 /// What a bio is to do.
@@ -168,15 +168,24 @@ impl<T: Target> TargetBio<T> {
         unsafe { PerBio::of(self.bio) }
     }
 
-    /// A look at the bio itself.
-    fn raw(&self) -> &bindings::bio {
-        // SAFETY: By the type's invariants it is there, and nobody changes it.
-        unsafe { self.bio.as_ref() }
+    fn flags(&self) -> u32 {
+        // SAFETY: By the type's invariants the bio is there, and nobody changes it.
+        unsafe { (*self.bio.as_ptr()).bi_opf }
     }
 
-    fn raw_mut(&mut self) -> &mut bindings::bio {
-        // SAFETY: By the type's invariants it is there, and nobody else uses it.
-        unsafe { self.bio.as_mut() }
+    fn clear_flags(&mut self, flags: u32) {
+        // SAFETY: By the type's invariants the bio is there, and nobody else changes it.
+        unsafe { (*self.bio.as_ptr()).bi_opf &= !flags };
+    }
+
+    fn place(&self) -> bindings::bvec_iter {
+        // SAFETY: By the type's invariants the bio is there, and nobody changes it.
+        unsafe { (*self.bio.as_ptr()).bi_iter }
+    }
+
+    fn set_status(&mut self, status: Status) {
+        // SAFETY: By the type's invariants the bio is there, and nobody else changes it.
+        unsafe { (*self.bio.as_ptr()).bi_status = status.as_raw() };
     }
 
     fn private(&self) -> &Private<T> {
@@ -207,11 +216,10 @@ impl<T: Target> TargetBio<T> {
 
     /// What is to be done.
     pub(crate) fn op(&self) -> Op {
-        let bio = self.raw();
-        match bio.bi_opf & bindings::DM_RS_OP_MASK {
+        match self.flags() & bindings::DM_RS_OP_MASK {
             bindings::req_op_REQ_OP_READ => Op::Read,
             bindings::req_op_REQ_OP_WRITE
-                if bio.bi_opf & bindings::DM_RS_PREFLUSH != 0 && bio.bi_iter.bi_size == 0 =>
+                if self.has_flag(bindings::DM_RS_PREFLUSH) && self.place().bi_size == 0 =>
             {
                 Op::Flush
             }
@@ -227,17 +235,17 @@ impl<T: Target> TargetBio<T> {
     /// Meaningless once the bio has been sent anywhere as a whole.
     pub(crate) fn sector(&self) -> u64 {
         let begin = self.private().base.begin();
-        self.raw().bi_iter.bi_sector.wrapping_sub(begin)
+        self.place().bi_sector.wrapping_sub(begin)
     }
 
     /// How many sectors are left to be done. Meaningless once the bio has been sent anywhere as a
     /// whole.
     pub(crate) fn sectors(&self) -> u32 {
-        self.raw().bi_iter.bi_size >> SECTOR_SHIFT
+        self.place().bi_size >> SECTOR_SHIFT
     }
 
     fn has_flag(&self, flag: u32) -> bool {
-        self.raw().bi_opf & flag != 0
+        self.flags() & flag != 0
     }
 
     /// Whether it must be durable when it ends.
@@ -268,7 +276,7 @@ impl<T: Target> TargetBio<T> {
             // SAFETY: The bio is ours, and has ended as far as the block layer is concerned.
             unsafe { bindings::dm_rs_bio_restart(self.bio.as_ptr()) };
         }
-        self.raw_mut().bi_status = Status::OK.as_raw();
+        self.set_status(Status::OK);
     }
 
     /// Sees to `device` staying open for as long as the bio is on its way.
@@ -288,8 +296,10 @@ impl<T: Target> TargetBio<T> {
         self.prepare();
         self.hold(device);
         // SAFETY: The bio is ours, and the device is open.
-        unsafe { bindings::dm_rs_bio_set_dev(self.bio.as_ptr(), device.as_raw()) };
-        self.raw_mut().bi_iter.bi_sector = sector;
+        unsafe {
+            bindings::dm_rs_bio_set_dev(self.bio.as_ptr(), device.as_raw());
+            (*self.bio.as_ptr()).bi_iter.bi_sector = sector;
+        }
     }
 
     /// Directs the whole bio (what is left of it) to `sector` of `device`, and lets device-mapper
@@ -304,7 +314,7 @@ impl<T: Target> TargetBio<T> {
     ///
     /// Process context; may sleep for a free request of the device.
     pub(crate) fn submit_to(mut self, device: &BlockDevice, sector: u64) {
-        self.raw_mut().bi_opf &= !(bindings::DM_RS_NOWAIT | bindings::DM_RS_POLLED);
+        self.clear_flags(bindings::DM_RS_NOWAIT | bindings::DM_RS_POLLED);
         self.direct(device, sector);
         self.submit();
     }
@@ -320,7 +330,7 @@ impl<T: Target> TargetBio<T> {
     /// Ends the bio. [`Target::end_io`] does not see it again.
     pub(crate) fn end(mut self, status: Status) {
         self.prepare();
-        self.raw_mut().bi_status = status.as_raw();
+        self.set_status(status);
         let bio = self.finish();
         // SAFETY: The bio was ours, and has not ended. Device-mapper is told, and does not hand it
         // to the target again, since it is marked as finished.
@@ -432,6 +442,8 @@ impl<T: Target> TargetBio<T> {
         let Some(parent) = NonNull::new(parent.cast()) else {
             return;
         };
+        // As in `Callbacks::end_io`: what `part_done` has of the target stays until it is through.
+        let _rcu = rcu::read_lock();
         // SAFETY: `submit_part` gave away ownership of the bio to the part.
         let mut parent = unsafe { Self::from_raw(parent) };
         parent.end_part();

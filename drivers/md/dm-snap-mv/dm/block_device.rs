@@ -64,9 +64,10 @@ impl kernel::fmt::Display for Dev {
 ///
 /// # Invariants
 ///
-/// `file` is the file of a block device, and one of its references is ours.
+/// `file` is the file of a block device, and one of its references is ours. `bdev` is that device.
 pub(crate) struct BlockDevice {
     file: NonNull<bindings::file>,
+    bdev: *mut bindings::block_device,
 }
 
 // SAFETY: A file may be used, and its references may be put, from any thread.
@@ -90,10 +91,9 @@ impl BlockDevice {
         }
         // SAFETY: Any number will do.
         let file = from_err_ptr(unsafe { bindings::dm_rs_bdev_open(dev.0, mode) })?;
-        Ok(Self {
-            // INVARIANT: It is that of a block device, and the reference is ours.
-            file: NonNull::new(file).ok_or(ENXIO)?,
-        })
+        let file = NonNull::new(file).ok_or(ENXIO)?;
+        // SAFETY: It is the file of a block device, and has a reference, which is ours from here on.
+        Ok(unsafe { Self::from_reference(file) })
     }
 
     /// Shares what somebody else has opened.
@@ -105,19 +105,26 @@ impl BlockDevice {
     pub(super) unsafe fn from_file(file: NonNull<bindings::file>) -> Self {
         // SAFETY: By the function's requirements there is a reference, so one can be added.
         unsafe { bindings::dm_rs_get_file(file.as_ptr()) };
-        // INVARIANT: The reference just got.
-        Self { file }
+        // SAFETY: By the function's requirements, and with the reference just got.
+        unsafe { Self::from_reference(file) }
     }
 
-    /// The file, which [`BlockDevice::from_file`] takes. Valid for as long as `self`.
-    pub(super) fn file(&self) -> NonNull<bindings::file> {
-        self.file
+    /// # Safety
+    ///
+    /// `file` must be the file of a block device, with a reference that nobody else puts.
+    unsafe fn from_reference(file: NonNull<bindings::file>) -> Self {
+        // INVARIANT: By the function's requirements.
+        Self {
+            file,
+            // SAFETY: By the function's requirements.
+            bdev: unsafe { bindings::file_bdev(file.as_ptr()) },
+        }
     }
 
     /// What C calls it. Valid for as long as `self`.
+    #[inline]
     pub(super) fn as_raw(&self) -> *mut bindings::block_device {
-        // SAFETY: By the type's invariants it is the file of a block device.
-        unsafe { bindings::file_bdev(self.file.as_ptr()) }
+        self.bdev
     }
 
     /// One more for the same device. Any context.

@@ -71,7 +71,10 @@ impl<'a> Limits<'a> {
         self.0.max_hw_discard_sectors = sectors;
     }
 
-    /// The most sectors that a discard can have.
+    /// The most sectors that a discard can have, by what the devices say; the user may have set
+    /// less.
+    // The block layer computes the field of this name from the one that drivers set.
+    #[allow(clippy::misnamed_getters)]
     pub(crate) fn max_discard_sectors(&self) -> u32 {
         self.0.max_hw_discard_sectors
     }

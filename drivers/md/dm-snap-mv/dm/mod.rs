@@ -6,14 +6,14 @@
 //! rooms can cause undefined behaviour, whatever the caller does. Misuse ends in an error, in an
 //! I/O error, or in a wait that does not end.
 //!
-//! * [`target`]: the target type, its callbacks and its registration;
+//! * [`target`], [`callbacks`]: what a target does, and its registration; how C calls it;
 //! * [`table`]: what a constructor sets up and what a callback may ask its instance;
 //! * [`event`]: a handle to a table that outlives it, for events;
 //! * [`limits`], [`text`]: queue limits; what status and messages answer;
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
-//! * [`worker`], [`workqueue`], [`noio`], [`time`]: where and when work is done;
+//! * [`worker`], [`noio`], [`time`]: where and when work is done;
 //! * [`global`]: what there is once for the module;
 //! * [`pdata`]: persistent-data, transactions, B-trees and space maps.
 
@@ -24,6 +24,7 @@ pub(crate) mod bio;
 pub(crate) mod bio_list;
 pub(crate) mod bio_set;
 pub(crate) mod block_device;
+mod callbacks;
 pub(crate) mod event;
 pub(crate) mod gate;
 pub(crate) mod global;
@@ -40,4 +41,3 @@ pub(crate) mod target;
 pub(crate) mod text;
 pub(crate) mod time;
 pub(crate) mod worker;
-pub(crate) mod workqueue;

@@ -6,14 +6,14 @@
 
 use super::noio::NoIo;
 use crate::bindings;
-use core::{
-    ptr::{self, NonNull},
-    sync::atomic::{AtomicPtr, Ordering},
-};
+use core::ptr::{self, NonNull};
 use kernel::{
     prelude::*,
     static_lock_class,
-    sync::{Arc, ArcBorrow},
+    sync::{
+        atomic::{Acquire, Atomic, Release},
+        Arc, ArcBorrow,
+    },
     time::msecs_to_jiffies,
     types::Opaque,
 };
@@ -30,6 +30,8 @@ pub(crate) trait WorkItem: Send + Sync + Sized + 'static {
 ///
 /// It holds a reference to what it works for from [`Worker::start`] to [`Worker::stop`].
 ///
+/// Dropping it stops it, so it must not be dropped by a run. Process context; sleeps.
+///
 /// # Invariants
 ///
 /// `queue` is ours, and ordered. `work` and `later` are initialised, and are queued only there.
@@ -42,7 +44,7 @@ pub(crate) struct Worker<T: WorkItem> {
     work: Opaque<bindings::work_struct>,
     #[pin]
     later: Opaque<bindings::delayed_work>,
-    body: AtomicPtr<T>,
+    body: Atomic<*mut T>,
 }
 
 // SAFETY: A work queue and its items may be used from any thread, and the body is an `Arc<T>` of a
@@ -53,6 +55,10 @@ unsafe impl<T: WorkItem> Sync for Worker<T> {}
 
 impl<T: WorkItem> Worker<T> {
     /// A worker with nothing to do yet. Process context; may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     pub(crate) fn new(name: &'static CStr) -> Result<Arc<Self>> {
         // SAFETY: The name is valid. Whether it worked is looked at.
         let queue = unsafe { bindings::dm_rs_alloc_workqueue(name.as_char_ptr(), true) };
@@ -96,7 +102,7 @@ impl<T: WorkItem> Worker<T> {
                         )
                     }
                 }),
-                body: AtomicPtr::new(ptr::null_mut()),
+                body: Atomic::new(ptr::null_mut()),
             }),
             GFP_KERNEL,
         );
@@ -110,11 +116,7 @@ impl<T: WorkItem> Worker<T> {
     /// Gives the worker what it works for. Once only: later calls do nothing.
     pub(crate) fn start(&self, body: Arc<T>) {
         let raw = Arc::into_raw(body).cast_mut();
-        if self
-            .body
-            .compare_exchange(ptr::null_mut(), raw, Ordering::Release, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.body.cmpxchg(ptr::null_mut(), raw, Release).is_err() {
             // SAFETY: It was made just above, and nobody else has seen it.
             drop(unsafe { Arc::from_raw(raw) });
         }
@@ -154,7 +156,7 @@ impl<T: WorkItem> Worker<T> {
             bindings::disable_work_sync(self.work.get());
             bindings::disable_delayed_work_sync(self.later.get());
         }
-        let body = self.body.swap(ptr::null_mut(), Ordering::Acquire);
+        let body = self.body.xchg(ptr::null_mut(), Acquire);
         if !body.is_null() {
             // SAFETY: By the type's invariants it came from `into_raw`; no run uses it any more,
             // and swapping has made the reference ours.
@@ -185,7 +187,7 @@ impl<T: WorkItem> Worker<T> {
     }
 
     fn run(&self) {
-        let body = self.body.load(Ordering::Acquire);
+        let body = self.body.load(Acquire);
         if body.is_null() {
             return;
         }

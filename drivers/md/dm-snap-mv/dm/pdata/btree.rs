@@ -118,7 +118,8 @@ fn le32(block: &[u8], at: usize) -> Result<u32> {
     Ok(u32::from_le_bytes(*bytes))
 }
 
-fn le64(block: &[u8], at: usize) -> Result<u64> {
+/// As [`le32`], of twice the size.
+pub(super) fn le64(block: &[u8], at: usize) -> Result<u64> {
     let bytes = block.get(at..).and_then(|b| b.first_chunk()).ok_or_else(corrupt)?;
     Ok(u64::from_le_bytes(*bytes))
 }
@@ -205,7 +206,7 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
             let size = (max_entries as usize)
                 .checked_mul(size_of::<u64>() + expected)
                 .and_then(|entries| entries.checked_add(HEADER));
-            if value_size != expected || !size.is_some_and(|size| size <= BLOCK_SIZE) {
+            if value_size != expected || size.is_none_or(|size| size > BLOCK_SIZE) {
                 return Err(corrupt());
             }
             if entries == 0 || (flags == LEAF && last) {

@@ -14,7 +14,8 @@
 //! Everything that is read is checked by the library, as far as the library goes: each block for
 //! its checksum, its place, and that what its header claims fits into it. What the library takes
 //! on trust, that the values of a B-tree have the size that its user thinks, is checked here when a
-//! tree is opened, along the path to its first leaf.
+//! tree is opened, along the path to its first leaf. (So what is not found out is metadata made with
+//! intent: checksums are right, but a block elsewhere in a tree is of another tree, or its own child.)
 
 use crate::bindings;
 use kernel::prelude::*;
@@ -24,9 +25,9 @@ pub(crate) mod space_map;
 pub(crate) mod superblock;
 pub(crate) mod transaction;
 
-pub(crate) use btree::{BTree, Bytes, Value};
+pub(crate) use btree::{BTree, Bytes};
 pub(crate) use space_map::DiskSpaceMap;
-pub(crate) use superblock::{checksum, read_superblock};
+pub(crate) use superblock::checksum;
 pub(crate) use transaction::Transaction;
 
 /// The size of a metadata block in bytes.

@@ -5,6 +5,7 @@
 //! C headers: `dm-space-map.h`, `dm-space-map-disk.h`
 
 use super::{
+    btree::{le64, BTree, Bytes},
     transaction::{copy_root, Managers, Transaction},
     ROOT_SIZE,
 };
@@ -52,16 +53,20 @@ impl DiskSpaceMap {
         })
     }
 
-    /// Opens one, given its root as it stands in the superblock.
+    /// Opens one, given its root as it stands in the superblock. To be called before the
+    /// transaction has changed anything: see [`BTree::open`].
     ///
     /// # Errors
     ///
-    /// `EINVAL`, `ENOMEM`, `EIO`.
+    /// `EILSEQ` when that is not one, `ENOMEM`, `EIO`.
     pub(crate) fn open(tx: &mut Transaction, root: &[u8]) -> Result<Self> {
         let mut copy = [0u8; ROOT_SIZE];
         copy.get_mut(..root.len())
             .ok_or(EINVAL)?
             .copy_from_slice(root);
+        // The trees that it is made of: where the bitmaps are, and counts that do not fit these.
+        BTree::<1, Bytes<16>>::open(tx, le64(&copy, 16)?)?;
+        BTree::<1, Bytes<4>>::open(tx, le64(&copy, 24)?)?;
         // SAFETY: As in `create`; the root can be read.
         let sm = from_err_ptr(unsafe {
             bindings::dm_sm_disk_open(tx.tm(), copy.as_mut_ptr().cast(), ROOT_SIZE)

@@ -2,7 +2,6 @@
 
 //! The block that says which state is the current one.
 
-use super::{super::block_device::BlockDevice, super::io::DmIo, BLOCK_SIZE};
 use crate::bindings;
 use kernel::prelude::*;
 
@@ -17,16 +16,6 @@ const BLOCKNR: core::ops::Range<usize> = 8..16;
 pub(crate) fn checksum(data: &[u8]) -> u32 {
     // SAFETY: It reads that many bytes.
     unsafe { bindings::dm_bm_checksum(data.as_ptr().cast(), data.len(), CSUM_XOR) }
-}
-
-/// Reads the first block of a device, whatever it is, past all caches. Nothing is checked. `out`
-/// must have been allocated: see [`DmIo`]. Sleeps.
-///
-/// # Errors
-///
-/// `ENOMEM`, `EINVAL` when the device is smaller than that, `EIO`.
-pub(crate) fn read_superblock(device: &BlockDevice, out: &mut [u8; BLOCK_SIZE]) -> Result {
-    DmIo::new()?.read(device, 0, out)
 }
 
 /// A validator, which is only read.

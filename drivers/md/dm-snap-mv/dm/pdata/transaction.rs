@@ -5,8 +5,9 @@
 //! C headers: `dm-block-manager.h`, `dm-transaction-manager.h`
 
 use super::{
-    corrupt,
     super::{block_device::BlockDevice, io::DmIo},
+    btree::{le64, BTree, Bytes},
+    corrupt,
     space_map::DiskSpaceMap,
     superblock::VALIDATOR,
     BLOCK_SECTORS, BLOCK_SIZE, ROOT_SIZE,
@@ -197,7 +198,7 @@ impl Transaction {
             .ok_or(EINVAL)?
             .copy_from_slice(sm_root);
         // The library believes the number of blocks, and has an array of a fixed size for them.
-        let blocks = root.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+        let blocks = le64(&root, 0)?;
         if blocks == 0
             || blocks > bindings::DM_RS_SM_METADATA_MAX_BLOCKS
             || blocks > device.sectors() / BLOCK_SECTORS
@@ -219,10 +220,13 @@ impl Transaction {
         })?;
         // SAFETY: They were made for it.
         let managers = unsafe { bm.complete(tm, sm, device) }?;
-        Ok(Self {
+        let this = Self {
             managers,
             fresh: false,
-        })
+        };
+        // The tree of those counts that do not fit the bitmaps.
+        BTree::<1, Bytes<4>>::open(&this, le64(&root, 24)?)?;
+        Ok(this)
     }
 
     /// Commits all that has been changed, durably, and begins the next transaction.
