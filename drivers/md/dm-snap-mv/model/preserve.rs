@@ -4,7 +4,9 @@
 //!
 //! The order, for a run that [`next_unpreserved`] returns: set COW chunks aside, copy the origin's
 //! content there, [`record_preserved`], make all of that durable, and only then write the origin.
-//! All of that with the run locked against other writes. When a rollback runs, see
+//! All of that with the run locked against other writes. A chunk that is not in the run because it
+//! has a record may still be waiting for that to become durable: one that another write made, even
+//! one that failed afterwards. Then wait for that, too. When a rollback runs, see
 //! [`super::rollback`] first.
 
 use super::disk::origin_row::OriginRow;
@@ -80,8 +82,14 @@ pub fn next_unpreserved<M: Metadata>(
 }
 
 /// Records that the content of `len` chunks from `start` on, as it was at the end of `epoch`, is in
-/// the COW chunks from `cow` on. None of them may have a record at that epoch. `origin.chunks` is
-/// counted; the row is written by the caller at the commit.
+/// the COW chunks from `cow` on. `origin.chunks` is counted; the row is written by the caller at
+/// the commit.
+///
+/// `epoch` must be what [`newest_live`] says at this moment, and none of the chunks may have a
+/// record there: a snapshot that was deleted during the copy may have been cleaned up already, and
+/// nothing would ever clean what is recorded for it now. When a rollback runs, an ordinary write
+/// calls [`super::rollback::mark_done`] for the same chunks in the same transaction, even if the
+/// write itself fails later.
 pub fn record_preserved<M: Metadata>(
     m: &mut M,
     origin: &mut OriginRow,

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All versions of all origins, against full copies of them, under random operations and crashes.
+//!
+//! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed, `TEST_RUN` the operations of
+//! one run. A run that fails is printed as short as it gets.
+
+mod check;
+mod ops;
+mod oracle;
+mod random;
+mod shrink;
+mod store;
+mod tree;
+mod world;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use ops::{generate, Stats};
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(value) => value.parse().expect("a number"),
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn random_operations() {
+    let wanted = number("TEST_OPS", 1_000_000);
+    let seed = number("TEST_SEED", 1);
+    let begin = Instant::now();
+    let (started, runs) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = AtomicBool::new(false);
+    let total = Mutex::new(Stats::default());
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = seed + runs.fetch_add(1, Ordering::Relaxed);
+                    // Many short runs, where mistakes are soon seen, and some long ones.
+                    let len = number("TEST_RUN", [100, 300, 1000, 5000][seed as usize % 4]);
+                    if started.fetch_add(len, Ordering::Relaxed) >= wanted {
+                        break;
+                    }
+                    let (config, ops) = generate(seed, len as usize);
+                    match shrink::attempt(&config, &ops) {
+                        Ok(stats) => {
+                            let mut total = total.lock().unwrap();
+                            total.ops += stats.ops;
+                            total.crashes += stats.crashes;
+                            total.refusals += stats.refusals;
+                        }
+                        Err(failure) => {
+                            failed.store(true, Ordering::Relaxed);
+                            let at = total.lock().unwrap().ops + failure.done as u64;
+                            failures.lock().unwrap().push((at, config, ops, failure));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap();
+    println!("{total:?} in {:?}", begin.elapsed());
+    if let Some((at, config, ops, failure)) = failures.into_inner().unwrap().into_iter().next() {
+        println!("failed after {at} operations: {}", failure.message);
+        let (config, ops, failure) = shrink::shrink(&config, &ops);
+        println!("{config:?}");
+        for op in &ops {
+            println!("{op:?}");
+        }
+        panic!("{} operations are enough: {}", ops.len(), failure.message);
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the devices must hold: a full copy of every version, one number per chunk.
+
+use std::collections::BTreeMap;
+
+/// Sectors in the chunks of all tests here.
+pub const CHUNK_SECTORS: u64 = 8;
+
+#[derive(Clone)]
+pub struct Snapshot {
+    pub content: Vec<u64>,
+    pub size: u64,
+    pub valid: bool,
+}
+
+#[derive(Default)]
+pub struct Origin {
+    pub bound: bool,
+    pub size: u64,
+    pub head: Vec<u64>,
+    /// Those that can be used, by tag.
+    pub snapshots: BTreeMap<u32, Snapshot>,
+    pub next_tag: u32,
+    /// The snapshot that a rollback goes to, and whether that is deleted at the end.
+    pub rollback: Option<(u32, bool)>,
+    pub deferred: Option<(u32, bool)>,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    pub origins: Vec<Origin>,
+    /// Chunks of snapshots (origin, tag, chunk) that were written since the last commit: what may
+    /// be there after a crash.
+    pub unsure: BTreeMap<(usize, u32, usize), Vec<u64>>,
+    /// Chunks of an origin (origin, chunk) that are being written: what was there, what will be.
+    pub in_flight: BTreeMap<(usize, usize), [u64; 2]>,
+}
+
+impl Oracle {
+    /// Notes that a snapshot's chunk becomes `value`, perhaps not durably.
+    pub fn write_snapshot(&mut self, o: usize, tag: u32, chunk: usize, value: u64) {
+        let snapshot = self.origins[o].snapshots.get_mut(&tag).expect("a snapshot");
+        let old = std::mem::replace(&mut snapshot.content[chunk], value);
+        let may_be = self
+            .unsure
+            .entry((o, tag, chunk))
+            .or_insert_with(|| vec![old]);
+        may_be.push(value);
+    }
+
+    /// All is durable.
+    pub fn commit(&mut self) {
+        self.unsure.clear();
+    }
+
+    pub fn take(&mut self, o: usize, of: Option<u32>) -> u32 {
+        let origin = &mut self.origins[o];
+        let snapshot = match of {
+            Some(tag) => origin.snapshots[&tag].clone(),
+            None => Snapshot {
+                content: origin.head[..origin.size.div_ceil(CHUNK_SECTORS) as usize].to_vec(),
+                size: origin.size,
+                valid: true,
+            },
+        };
+        origin.next_tag += 1;
+        origin.snapshots.insert(origin.next_tag - 1, snapshot);
+        origin.next_tag - 1
+    }
+
+    pub fn delete(&mut self, o: usize, tag: u32) {
+        let origin = &mut self.origins[o];
+        origin.snapshots.remove(&tag).expect("a snapshot");
+        if origin.deferred.is_some_and(|(source, _)| source == tag) {
+            origin.deferred = None;
+        }
+    }
+
+    pub fn invalidate(&mut self, o: usize) {
+        for snapshot in self.origins[o].snapshots.values_mut() {
+            snapshot.valid = false;
+        }
+    }
+
+    pub fn roll_back(&mut self, o: usize, tag: u32, delete: bool) {
+        let origin = &mut self.origins[o];
+        let content = &origin.snapshots[&tag].content;
+        origin.head[..content.len()].copy_from_slice(content);
+        origin.rollback = Some((tag, delete));
+        origin.deferred = None;
+    }
+
+    pub fn rolled_back(&mut self, o: usize) {
+        if let Some((tag, true)) = self.origins[o].rollback.take() {
+            if self.origins[o].snapshots.contains_key(&tag) {
+                self.delete(o, tag);
+            }
+        }
+    }
+}
