@@ -60,8 +60,8 @@ pub enum Command {
     /// Print the manual page
     #[command(hide = true)]
     Man,
-    #[command(hide = true)]
-    GenDocs(GenDocs),
+    #[command(hide = true, alias = "gen-docs")]
+    Docs(Docs),
 }
 
 /// Create the device of an origin, or of a snapshot
@@ -240,7 +240,7 @@ pub struct Completions {
 
 /// Write the manual page to DIR/man and completions to DIR/completions
 #[derive(Args, Debug)]
-pub struct GenDocs {
+pub struct Docs {
     /// The folder
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,

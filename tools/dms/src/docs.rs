@@ -345,7 +345,7 @@ mod tests {
         for option in ["force\\-format", "defer", "json", "timeout"] {
             assert!(page.contains(&format!("\\-\\-{option}")), "{option}");
         }
-        assert!(!page.contains("gen\\-docs"));
+        assert!(!page.contains("dms docs"));
     }
 
     #[test]

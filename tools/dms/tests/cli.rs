@@ -116,7 +116,7 @@ fn what_belongs_together_is_told() {
 #[test]
 fn documents() {
     let dir = std::env::temp_dir().join(format!("dms-docs-{}", std::process::id()));
-    let (code, ..) = dms(&["gen-docs", dir.to_str().unwrap()]);
+    let (code, ..) = dms(&["docs", dir.to_str().unwrap()]);
     assert_eq!(code, 0);
     for file in [
         "man/dms.8",

@@ -58,8 +58,8 @@ pub fn run(args: &Create) -> Result<()> {
         Ok(()) => Ok(()),
         Err(failure) => {
             // What is half made goes, and what was wrong first is what counts.
-            if let Ok(devno) = dm.number(name) {
-                let _ = dm.remove(name, devno);
+            if let Ok(info) = dm.info(name) {
+                let _ = dm.remove(name, info.devno);
             }
             Err(failure)
         }

@@ -4,20 +4,31 @@
 use super::{print, rollback, tag, wait};
 use crate::cli::Merge;
 use crate::dm::Dm;
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
 
 pub fn run(args: &Merge) -> Result<()> {
     let tag = tag(&args.tag)?;
     let dm = Dm::open()?;
     let device = dm.find(&args.dm_dev)?;
     let doing = format!("cannot merge snapshot {tag} of {}", device.name);
-    let number = tag.to_string();
     if args.defer {
-        rollback::begin(&dm, &device, &["rs", &number, "-d", "-l"], &doing)?;
+        rollback::begin(&dm, &device, tag, &["-d", "-l"], &doing)?;
         return print("the merge begins when the origin's device is activated next\n");
     }
-    let later = |failure: crate::failure::Failure| {
-        if failure.kind != crate::failure::Kind::Busy {
+    if let Some(shown) = dm.snapshot_of(&device, tag)? {
+        let name = shown.name;
+        return Err(Failure::new(
+            Kind::Busy,
+            format!("{doing}: the device {name} shows it, and it will be deleted"),
+        )
+        .hint(if name == device.name {
+            format!("create the origin's device, then: dms remove {name}; dms merge DM_DEV {tag}")
+        } else {
+            format!("dms remove {name}")
+        }));
+    }
+    let later = |failure: Failure| {
+        if failure.kind != Kind::Busy {
             return failure;
         }
         let defer = format!(
@@ -29,7 +40,7 @@ pub fn run(args: &Merge) -> Result<()> {
             None => failure.hint(defer),
         }
     };
-    rollback::begin(&dm, &device, &["rs", &number, "-b", "-d"], &doing).map_err(later)?;
+    rollback::begin(&dm, &device, tag, &["-b", "-d"], &doing).map_err(later)?;
     if args.background {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 mod completions;
 mod create;
 mod delete;
-mod gen_docs;
+mod docs;
 mod list;
 mod merge;
 mod remove;
@@ -32,8 +32,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Wait(args) => wait::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Completions(args) => completions::run(&args),
-        Command::Man => gen_docs::man(),
-        Command::GenDocs(args) => gen_docs::run(&args),
+        Command::Man => docs::man(),
+        Command::Docs(args) => docs::run(&args),
     }
 }
 

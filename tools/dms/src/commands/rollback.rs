@@ -3,8 +3,9 @@
 
 use super::{tag, wait};
 use crate::cli::Rollback;
-use crate::dm::{Dm, Mapped};
-use crate::failure::Result;
+use crate::dm::{freeze, Dm, Mapped};
+use crate::failure::{Failure, Kind, Result};
+use crate::interrupt::Interrupt;
 use dm_snap_mv_model::refusal::Refusal;
 
 pub fn run(args: &Rollback) -> Result<()> {
@@ -12,24 +13,41 @@ pub fn run(args: &Rollback) -> Result<()> {
     let dm = Dm::open()?;
     let device = dm.find(&args.dm_dev)?;
     let doing = format!("cannot roll back {}", device.name);
-    begin(&dm, &device, &["rs", &tag.to_string(), "-b"], &doing)?;
+    begin(&dm, &device, tag, &["-b"], &doing)?;
     if args.background {
         return Ok(());
     }
     wait::rollback(&dm, &device)
 }
 
-/// Sends the message that begins a rollback. If the origin is in use, says how.
-pub fn begin(dm: &Dm, device: &Mapped, message: &[&str], doing: &str) -> Result<()> {
-    let reply = dm.tell(&device.name, message)?;
+/// Sends the message that begins a rollback to the snapshot `tag`. What a file system that is
+/// mounted from the snapshot has not written yet goes along, as it would into a snapshot of it.
+/// If the origin is in use, says how.
+pub fn begin(dm: &Dm, device: &Mapped, tag: u32, options: &[&str], doing: &str) -> Result<()> {
+    let number = tag.to_string();
+    let mut message = vec!["rs", &number];
+    message.extend(options);
+    let interrupt = Interrupt::watch()?;
+    let source = dm.snapshot_of(device, tag)?;
+    let (reply, thawed) = freeze::around(dm, source, || {
+        if interrupt.came() {
+            return Err(Failure::new(
+                Kind::Interrupted,
+                "interrupted before it began",
+            ));
+        }
+        dm.tell(&device.name, &message)
+    })?;
+    let reply = reply?;
     let in_use = reply.is(Refusal::OriginInUse);
     match reply.done(doing) {
+        Ok(_) => thawed,
         Err(failure) if in_use => Err(match dm.origin_of(device)? {
             Some(origin) if dm.is_in_use(&origin) => {
                 dm.in_use(&origin.name, origin.devno).context(doing)
             }
             _ => failure,
         }),
-        other => other.map(|_| ()),
+        Err(failure) => Err(failure),
     }
 }

@@ -3,12 +3,11 @@
 
 use super::{print, tag};
 use crate::cli::Snapshot;
-use crate::dm::{Dm, Mapped};
+use crate::dm::{freeze, Dm};
 use crate::failure::{Failure, Kind, Result};
 use crate::hints;
 use crate::interrupt::Interrupt;
 use dm_snap_mv_model::message;
-use nix::sys::mman::{mlockall, MlockAllFlags};
 use std::os::unix::ffi::OsStrExt;
 
 pub fn run(args: &Snapshot) -> Result<()> {
@@ -40,71 +39,18 @@ pub fn run(args: &Snapshot) -> Result<()> {
 
     // Whatever happens from here on, the device must be resumed.
     let interrupt = Interrupt::watch()?;
-    let frozen = match frozen {
-        Some(frozen) => Frozen::new(&dm, frozen)?,
-        None => None,
-    };
-    let reply = if interrupt.came() {
-        Err(Failure::new(
-            Kind::Interrupted,
-            "interrupted before the snapshot was taken",
-        ))
-    } else {
-        dm.tell(&device.name, &words)
-            .and_then(|reply| reply.done(&format!("cannot take a snapshot of {what}")))
-    };
-    let thawed = frozen.map_or(Ok(()), Frozen::thaw);
+    let (reply, thawed) = freeze::around(&dm, frozen, || {
+        if interrupt.came() {
+            return Err(Failure::new(
+                Kind::Interrupted,
+                "interrupted before the snapshot was taken",
+            ));
+        }
+        dm.tell(&device.name, &words)?
+            .done(&format!("cannot take a snapshot of {what}"))
+    })?;
     let reply = String::from_utf8_lossy(&reply?).into_owned();
     // It may lead to a file on the device that was frozen.
     print(&format!("{}\n", reply.trim()))?;
     thawed
-}
-
-/// A device that is suspended, and with it frozen the file system on it.
-struct Frozen<'a> {
-    dm: &'a Dm,
-    name: String,
-    /// There is nothing left to do.
-    thawed: bool,
-}
-
-impl<'a> Frozen<'a> {
-    /// Suspends `device`, unless somebody has done that before.
-    fn new(dm: &'a Dm, device: Mapped) -> Result<Option<Self>> {
-        if dm.state(&device.name)?.suspended {
-            return Ok(None);
-        }
-        // This program may have been read from that very device: what is still needed of it
-        // must be in memory before.
-        let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
-        let frozen = Self {
-            dm,
-            name: device.name,
-            thawed: false,
-        };
-        dm.suspend(&frozen.name)?;
-        Ok(Some(frozen))
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        self.thawed = true;
-        self.dm.resume(&self.name).map_err(|failure| {
-            failure.hint(format!(
-                "writes to it hang until it is resumed: dmsetup resume {}",
-                self.name
-            ))
-        })
-    }
-
-    fn thaw(mut self) -> Result<()> {
-        self.resume()
-    }
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        if !self.thawed {
-            let _ = self.resume();
-        }
-    }
 }

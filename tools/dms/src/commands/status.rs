@@ -31,12 +31,12 @@ pub fn run(args: &cli::Status) -> Result<()> {
 }
 
 fn device(dm: &Dm, mapped: Mapped) -> Result<Device> {
-    let state = dm.state(&mapped.name)?;
+    let info = dm.info(&mapped.name)?;
     let status = Status::parse(&dm.status(&mapped.name)?)?;
     Ok(Device {
         bytes: mapped.sectors.saturating_mul(512),
-        opened: state.opened,
-        suspended: state.suspended,
+        opened: info.opened,
+        suspended: info.suspended,
         origin_device: Shown::origin(mapped.line.origin, &mapped.line.id, &dm.sysfs),
         id: String::from_utf8_lossy(&mapped.line.id).into_owned(),
         cow_device: Shown::new(mapped.line.cow, &dm.sysfs),

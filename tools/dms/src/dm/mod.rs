@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Device-mapper: the devices of our target, and what can be done with them.
 
+pub mod freeze;
 pub mod kmsg;
 pub mod node;
 mod raw;
+mod udev;
 pub mod users;
+
+pub use raw::Info;
 
 use crate::devno::Devno;
 use crate::failure::{Failure, Kind, Result};
@@ -12,9 +16,9 @@ use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use crate::target::{Line, Role, TARGET};
 use crate::words;
-use devicemapper::{errors, DevId, DmError, DmFlags, DmName, DmOptions, DM};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
@@ -38,18 +42,9 @@ impl Mapped {
     }
 }
 
-/// How often and by whom a device is held.
-#[derive(Clone, Copy, Debug)]
-pub struct State {
-    /// How often it is open.
-    pub opened: u32,
-    /// Whether it is suspended.
-    pub suspended: bool,
-}
-
 /// The way to device-mapper.
 pub struct Dm {
-    dm: DM,
+    control: File,
     /// What the kernel tells of block devices.
     pub sysfs: Sysfs,
 }
@@ -62,7 +57,7 @@ impl Dm {
             // What is wrong is told by the attempt to open it.
             let _ = node::make_control();
         }
-        let dm = DM::new().map_err(|e| {
+        let control = File::open(node::CONTROL).map_err(|e| {
             let failure = Failure::new(Kind::Unable, format!("cannot use device-mapper: {e}"));
             if nix::unistd::geteuid().is_root() {
                 failure.hint("load the kernel's part of it: modprobe dm-mod")
@@ -71,7 +66,7 @@ impl Dm {
             }
         })?;
         Ok(Self {
-            dm,
+            control,
             sysfs: Sysfs::default(),
         })
     }
@@ -93,21 +88,16 @@ impl Dm {
     }
 
     fn knows_target(&self) -> bool {
-        self.dm
-            .list_versions()
-            .is_ok_and(|all| all.iter().any(|(name, ..)| name == TARGET))
+        raw::target_types(&self.control).is_ok_and(|all| all.iter().any(|name| name == TARGET))
     }
 
     /// The devices of our target, by name.
     pub fn devices(&self) -> Result<Vec<Mapped>> {
-        let all = self
-            .dm
-            .list_devices()
-            .map_err(|e| failed("list the devices", &e))?;
+        let all = raw::devices(&self.control).map_err(|e| refused("list the devices", e))?;
         let mut ours = Vec::new();
-        for (name, ..) in all {
+        for name in all {
             // One that has gone in the meantime is not wanted.
-            if let Ok(Some(mapped)) = self.mapped(&name.to_string()) {
+            if let Ok(Some(mapped)) = self.mapped(&name) {
                 ours.push(mapped);
             }
         }
@@ -117,7 +107,7 @@ impl Dm {
 
     /// The device `name` if it is one of our target, `None` if it is another's or has no table.
     fn mapped(&self, name: &str) -> std::result::Result<Option<Mapped>, Errno> {
-        let (devno, targets) = raw::lines(self.dm.file(), name, raw::Ask::Table)?;
+        let (devno, targets) = raw::lines(&self.control, name, raw::Ask::Table)?;
         Ok(match targets.as_slice() {
             [target] if target.kind == TARGET.as_bytes() => {
                 Line::parse(&target.params).map(|line| Mapped {
@@ -188,22 +178,14 @@ impl Dm {
     }
 
     /// How a device is used.
-    pub fn state(&self, name: &str) -> Result<State> {
-        let info = self
-            .dm
-            .device_info(&DevId::Name(id(name)?))
-            .map_err(|e| failed(&format!("look at {name}"), &e))?;
-        Ok(State {
-            opened: u32::try_from(info.open_count()).unwrap_or(0),
-            suspended: info.flags().contains(DmFlags::DM_SUSPEND),
-        })
+    pub fn info(&self, name: &str) -> Result<Info> {
+        raw::info(&self.control, name).map_err(|e| refused(&format!("look at {name}"), e))
     }
 
     /// Creates a device without a table.
     pub fn create(&self, name: &str) -> Result<()> {
-        match self.dm.device_create(id(name)?, None, DmOptions::default()) {
-            Ok(_) => Ok(()),
-            Err(e) if errno(&e) == Some(Errno::EBUSY) => Err(Failure::new(
+        match raw::create(&self.control, name) {
+            Err(Errno::EBUSY) => Err(Failure::new(
                 Kind::Busy,
                 format!("there is a device {name} already"),
             )
@@ -211,7 +193,7 @@ impl Dm {
                 Ok(Some(_)) => format!("remove it first (dms remove {name}) or take another name"),
                 _ => "take another name".to_owned(),
             })),
-            Err(e) => Err(failed(&format!("create {name}"), &e)),
+            other => other.map_err(|e| refused(&format!("create {name}"), e)),
         }
     }
 
@@ -229,12 +211,12 @@ impl Dm {
             params,
         };
         let log = kmsg::Log::mark();
-        raw::load(self.dm.file(), name, &target).map_err(|e| {
+        raw::load(&self.control, name, &target).map_err(|e| {
             let errno = format!("{e:?}");
             let found = self
-                .number(name)
+                .info(name)
                 .ok()
-                .and_then(|devno| kmsg::table_refused(&log.since(), devno, TARGET));
+                .and_then(|info| kmsg::table_refused(&log.since(), info.devno, TARGET));
             match found {
                 Some(reason) => kmsg::Reason {
                     errno: reason.errno.or(Some(errno)),
@@ -248,50 +230,43 @@ impl Dm {
         })
     }
 
-    /// The number of a device, whether it has a table or not.
-    pub fn number(&self, name: &str) -> Result<Devno> {
-        raw::lines(self.dm.file(), name, raw::Ask::Status)
-            .map(|(devno, _)| devno)
-            .map_err(|e| refused(&format!("look at {name}"), e))
-    }
-
     /// Suspends a device: the file system on it is frozen, what is under way is finished.
     pub fn suspend(&self, name: &str) -> Result<()> {
-        let options = DmOptions::default().set_flags(DmFlags::DM_SUSPEND);
-        self.dm
-            .device_suspend(&DevId::Name(id(name)?), options)
-            .map(|_| ())
-            .map_err(|e| failed(&format!("suspend {name}"), &e))
+        raw::suspend(&self.control, name).map_err(|e| refused(&format!("suspend {name}"), e))
     }
 
     /// Resumes a device, with the table that was loaded last.
     pub fn resume(&self, name: &str) -> Result<()> {
-        self.dm
-            .device_suspend(&DevId::Name(id(name)?), DmOptions::default())
-            .map(|_| ())
-            .map_err(|e| failed(&format!("resume {name}"), &e))
+        if udev::runs() {
+            udev::resume(name)
+        } else {
+            raw::resume(&self.control, name)
+        }
+        .map_err(|e| refused(&format!("resume {name}"), e))
     }
 
     /// Removes a device, and its node.
     pub fn remove(&self, name: &str, devno: Devno) -> Result<()> {
-        match self
-            .dm
-            .device_remove(&DevId::Name(id(name)?), DmOptions::default())
-        {
-            Ok(_) => {
+        let removed = if udev::runs() {
+            udev::remove(name)
+        } else {
+            raw::remove(&self.control, name)
+        };
+        match removed {
+            Ok(()) => {
                 node::remove(name, devno);
                 Ok(())
             }
-            Err(e) if errno(&e) == Some(Errno::EBUSY) => Err(self.in_use(name, devno)),
-            Err(e) => Err(failed(&format!("remove {name}"), &e)),
+            Err(Errno::EBUSY) => Err(self.in_use(name, devno)),
+            Err(e) => Err(refused(&format!("remove {name}"), e)),
         }
     }
 
     /// Whether a device is in use. One that is merely open in a process is given a little time.
     pub fn is_in_use(&self, device: &Mapped) -> bool {
         for _ in 0..5 {
-            match self.state(&device.name) {
-                Ok(state) if state.opened > 0 => {}
+            match self.info(&device.name) {
+                Ok(info) if info.opened > 0 => {}
                 _ => return false,
             }
             let users = users::of(device.devno, &self.sysfs);
@@ -325,7 +300,7 @@ impl Dm {
 
     /// The status of a device, as the target wrote it.
     pub fn status(&self, name: &str) -> Result<Vec<u8>> {
-        match raw::lines(self.dm.file(), name, raw::Ask::Status) {
+        match raw::lines(&self.control, name, raw::Ask::Status) {
             Ok((_, targets)) => match targets.into_iter().next() {
                 Some(target) => Ok(target.params),
                 None => Err(Failure::new(Kind::NotFound, format!("{name} has no table"))),
@@ -341,7 +316,7 @@ impl Dm {
         for word in message {
             words::push(&mut text, word.as_ref());
         }
-        match raw::message(self.dm.file(), name, &text) {
+        match raw::message(&self.control, name, &text) {
             Ok(reply) => Reply::parse(&reply.unwrap_or_default()).ok_or_else(|| {
                 Failure::new(
                     Kind::Refused,
@@ -357,32 +332,13 @@ impl Dm {
     /// Begins to note events, so that [`Self::wait_event`] misses none from here on.
     pub fn arm(&self) {
         // An old kernel has no such thing; then waiting is polling.
-        let _ = self.dm.arm_poll();
+        let _ = raw::arm(&self.control);
     }
 
     /// Waits until some device has had an event, a signal comes, or `millis` are over.
     pub fn wait_event(&self, millis: u16) {
-        let mut fds = [PollFd::new(self.dm.file().as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::from(millis));
-    }
-}
-
-fn id(name: &str) -> Result<&DmName> {
-    DmName::new(name)
-        .map_err(|_| Failure::usage(format!("\"{name}\" cannot be the name of a device")))
-}
-
-fn errno(e: &DmError) -> Option<Errno> {
-    match e {
-        DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => Some(**errno),
-        _ => None,
-    }
-}
-
-fn failed(doing: &str, e: &DmError) -> Failure {
-    match errno(e) {
-        Some(errno) => refused(doing, errno),
-        None => Failure::new(Kind::Refused, format!("cannot {doing}: {e}")),
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Nodes in /dev/mapper where there is no udev that makes them.
 
+use super::udev;
 use crate::devno::Devno;
 use nix::sys::stat::{mknod, Mode, SFlag};
 use std::fs;
@@ -9,16 +10,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const DIR: &str = "/dev/mapper";
-const CONTROL: &str = "/dev/mapper/control";
+/// Through it device-mapper is spoken to.
+pub const CONTROL: &str = "/dev/mapper/control";
 
 /// The node of device `name`.
 pub fn path(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
-}
-
-/// Whether udev takes care of nodes. `DM_DISABLE_UDEV` is what libdevmapper goes by too.
-fn udev_runs() -> bool {
-    std::env::var_os("DM_DISABLE_UDEV").is_none() && Path::new("/run/udev/control").exists()
 }
 
 /// Sees to it that the node of `name` is there and leads to `devno`. Where udev runs, it has
@@ -50,7 +47,7 @@ pub fn make(name: &str, devno: Devno) -> io::Result<()> {
 /// Removes the node of the device `name`, which was `devno` and is gone, unless udev does.
 pub fn remove(name: &str, devno: Devno) {
     let path = path(name);
-    if udev_runs() {
+    if udev::runs() {
         return;
     }
     // If it stays, nothing is lost but tidiness.

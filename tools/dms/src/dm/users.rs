@@ -121,9 +121,11 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Processes that have `dev` open, with their names.
+/// Processes other than this one that have `dev` open, with their names. What is open here was
+/// so when the program began.
 fn openers(dev: Devno) -> Vec<User> {
     let mut found = Vec::new();
+    let own = std::process::id();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process
             .file_name()
@@ -141,7 +143,7 @@ fn openers(dev: Devno) -> Vec<User> {
                     meta.file_type().is_block_device() && Devno::of_dev_t(meta.rdev()) == dev
                 })
             });
-        if open {
+        if open && pid != own {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             found.push(User::Process(pid, name.trim().to_owned()));
         }

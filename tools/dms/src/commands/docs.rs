@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `dms man` and `dms gen-docs`, for who builds and packages it
+//! `dms man` and `dms docs`, for who builds and packages it
 
-use crate::cli::GenDocs;
+use crate::cli::Docs;
 use crate::docs;
 use crate::failure::{Failure, Kind, Result};
 use clap_complete::Shell;
@@ -12,7 +12,7 @@ pub fn man() -> Result<()> {
     super::print(&docs::manual())
 }
 
-pub fn run(args: &GenDocs) -> Result<()> {
+pub fn run(args: &Docs) -> Result<()> {
     write(&args.dir.join("man/dms.8"), &docs::manual())?;
     for (shell, file) in [
         (Shell::Bash, "dms.bash"),
