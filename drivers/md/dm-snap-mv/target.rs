@@ -5,6 +5,7 @@
 use crate::device::{self, Device, OriginDevice, SnapshotDevice};
 use crate::dm::action::{EndAction, MapAction};
 use crate::dm::bio::TargetBio;
+use crate::dm::block_device::BlockDevice;
 use crate::dm::limits::Limits;
 use crate::dm::noio::NoIo;
 use crate::dm::status::Status;
@@ -59,11 +60,11 @@ impl SnapMv {
         let origin_path = path(table.origin_device).ok_or(Refusal::MissingDevice)?;
         let cow_path = path(table.cow_device).ok_or(Refusal::MissingDevice)?;
         let origin_dev = ti
-            .get_device(origin_path, true)
-            .map_err(|_| Refusal::NoOriginDevice)?;
+            .get_device(origin_path, false)
+            .map_err(|error| cannot_open(error, Refusal::NoOriginDevice, Refusal::OriginBusy))?;
         let cow_dev = ti
-            .get_device(cow_path, true)
-            .map_err(|_| Refusal::NoCowDevice)?;
+            .get_device(cow_path, false)
+            .map_err(|error| cannot_open(error, Refusal::NoCowDevice, Refusal::CowBusy))?;
         if origin_dev.is_same(&cow_dev) {
             return Err(Refusal::SameDevice.into());
         }
@@ -81,9 +82,9 @@ impl SnapMv {
 
         // Active devices of the store may need what is locked from here on to free memory.
         let _noio = NoIo::enter();
-        let cow = Arc::new(cow_dev.share(), GFP_KERNEL)?;
+        let cow = writable(&cow_dev, Refusal::CowReadOnly)?;
         let store = StoreHandle::attach(cow, format.as_ref())?;
-        let origin = Arc::new(origin_dev.share(), GFP_KERNEL)?;
+        let origin = writable(&origin_dev, Refusal::OriginReadOnly)?;
         let origin = OriginHandle::attach(store, &id, origin, bind, tag.is_none())?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
@@ -147,6 +148,25 @@ impl Drop for SnapMv {
     fn drop(&mut self) {
         self.device.origin().remove_listener(self.ticket);
     }
+}
+
+/// Why device-mapper does not get a device.
+fn cannot_open(error: Error, missing: Refusal, busy: Refusal) -> Refusal {
+    if error == EBUSY {
+        busy
+    } else {
+        missing
+    }
+}
+
+/// Opens a device of a table to be written: the store works on both even for a table that is
+/// read-only.
+fn writable(device: &TableDevice, read_only: Refusal) -> StoreResult<Arc<BlockDevice>> {
+    let opened = BlockDevice::open(device.dev(), true).map_err(|error| match error {
+        EROFS | EACCES | EPERM => StoreError::Refused(read_only),
+        error => StoreError::Kernel(error),
+    })?;
+    Ok(Arc::new(opened, GFP_KERNEL)?)
 }
 
 fn number(device: &TableDevice) -> DeviceNumber {

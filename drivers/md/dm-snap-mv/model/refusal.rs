@@ -152,6 +152,12 @@ refusals! {
 
     /// The origin device cannot be opened.
     NoOriginDevice: ENODEV, c"cannot open the origin device";
+    /// The origin device is held by somebody else.
+    OriginBusy: EBUSY, c"origin device is in use (is it mounted?)";
+    /// The origin device cannot be written.
+    OriginReadOnly: EROFS, c"origin device is read-only";
+    /// The COW device is held by somebody else.
+    CowBusy: EBUSY, c"COW device is in use (is it mounted?)";
     /// The COW device cannot be opened.
     NoCowDevice: ENODEV, c"cannot open the COW device";
     /// One device as both.
