@@ -10,9 +10,9 @@ use super::error::{Result, StoreError};
 use super::job::{HasJob, Stage};
 use super::merge::Merge;
 use super::metadata::Meta;
-use super::origin::{Origin, OriginStatus};
+use super::origin::Origin;
 use super::preserve::HUNGRY_MSECS;
-use super::snapshot::{Snapshot, SnapshotStatus};
+use super::snapshot::Snapshot;
 use super::store::Store;
 use crate::device::Device;
 use crate::dm::bio::Op;
@@ -25,7 +25,7 @@ use crate::model::ids::{CowChunk, Epoch, OriginNr, TimelineId};
 use crate::model::preserve;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
-use crate::model::report::{Cleaning, RollbackProgress, State, Usage};
+use crate::model::report::Cleaning;
 use crate::model::rollback::RollbackView;
 use crate::model::table::FullPolicy;
 use crate::model::versions;
@@ -70,7 +70,7 @@ pub(super) struct SnapshotState {
 /// The mutable half of a store, under its mutex.
 pub(crate) struct Engine {
     /// `None` once the store is closed.
-    meta: Option<KBox<Meta>>,
+    pub(super) meta: Option<KBox<Meta>>,
     pub(super) alloc: Allocator,
     /// Sorted by number.
     pub(super) origins: KVec<OriginState>,
@@ -489,67 +489,5 @@ impl Engine {
         );
         shared.raise_event();
         Ok(())
-    }
-
-    /// Brings what status lines say up to date.
-    pub(super) fn publish(&mut self, cx: &Arc<Store>) {
-        let failed = self.is_failed();
-        let mut status = cx.status();
-        status.failed = failed;
-        status.cleaning = self.cleaned;
-        if let Ok(meta) = self.meta_ref() {
-            if let (Ok(metadata), Ok(data)) = (meta.metadata_usage(), meta.data_usage()) {
-                status.usage = Usage {
-                    used_metadata: metadata.0,
-                    total_metadata: metadata.1,
-                    used_chunks: data.0,
-                    total_chunks: data.1,
-                    chunk_size: cx.geometry.chunk_size,
-                };
-            }
-        }
-        cx.set_status(status);
-        let Some(meta) = &self.meta else {
-            return;
-        };
-        for state in self.origins.iter() {
-            let Some(row) = meta.peek_origin(state.shared.number) else {
-                continue;
-            };
-            let invalid = row.invalid_below > 1;
-            let rollback = RollbackProgress::of(row);
-            state.shared.set_status(OriginStatus {
-                state: if failed {
-                    State::Error
-                } else if !state.bound {
-                    State::Unbound
-                } else if invalid && row.snapshots > 0 {
-                    State::Invalid
-                } else {
-                    State::Valid
-                },
-                snapshots: row.snapshots,
-                rollback,
-            });
-        }
-        for state in self.snapshots.iter() {
-            let Ok(row) = meta.snapshot_row(state.shared.timeline()) else {
-                continue;
-            };
-            let invalid_below = meta
-                .peek_origin(state.shared.origin_nr())
-                .map_or(0, |origin| origin.invalid_below);
-            state.shared.set_status(SnapshotStatus {
-                state: if failed {
-                    State::Error
-                } else if row.tag.get() < invalid_below {
-                    State::Invalid
-                } else {
-                    State::Valid
-                },
-                chunks: row.chunks,
-                children: row.children,
-            });
-        }
     }
 }

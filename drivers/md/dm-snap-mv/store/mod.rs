@@ -7,8 +7,8 @@
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
 //! * [`preserve`]: writes of an origin; [`access`]: reads and writes of a snapshot;
 //! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
-//! * [`control`]: messages; [`listing`]: what `list` replies;
-//! * [`metadata`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
+//! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
+//! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
 //! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
 
 mod access;
@@ -25,11 +25,13 @@ mod metadata;
 mod open;
 mod origin;
 mod preserve;
+mod publish;
 mod registry;
 mod rows;
 mod snapshot;
 #[allow(clippy::module_inception)]
 mod store;
+mod trees;
 
 pub(crate) use attach::{OriginHandle, SnapshotHandle};
 pub(crate) use origin::Origin;

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the pure half reads and changes, as look-ups and changes of the store's trees.
+//!
+//! See [`super::metadata`] for contexts and locks.
+
+use super::error::Result;
+use super::error::StoreError;
+use super::metadata::Meta;
+use crate::dm::pdata::{checksum, Bytes};
+use crate::model::disk::cleaning_row::CleaningRow;
+use crate::model::disk::origin_ids;
+use crate::model::disk::origin_row::OriginRow;
+use crate::model::disk::snapshot_row::SnapshotRow;
+use crate::model::disk::superblock::CHECKSUM_XOR;
+use crate::model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
+use crate::model::record_key::{child_epoch, child_key, RecordValue};
+use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
+use kernel::prelude::*;
+
+impl Meta {
+    /// Finds the tree key of an id, and the first key free for it.
+    fn find_id(&self, id: &[u8]) -> Result<(Option<(u64, OriginNr)>, u64)> {
+        let (first, last) = origin_ids::keys(crc32c(id));
+        let mut free = first;
+        let mut key = first;
+        while let Some((found, number)) = self.trees.origin_ids.lookup_next(&self.txn, &[key])? {
+            if found > last {
+                break;
+            }
+            let nr = u32::try_from(number)
+                .ok()
+                .and_then(OriginNr::new)
+                .ok_or(Refusal::Corrupt)?;
+            let row = self.origin(nr)?.ok_or(Refusal::Corrupt)?;
+            if row.id.as_bytes() == id {
+                return Ok((Some((found, nr)), free));
+            }
+            if found == free {
+                free += 1;
+            }
+            key = found + 1;
+        }
+        Ok((None, free))
+    }
+}
+
+/// CRC-32C as everybody else computes it: persistent-data's is not inverted at the end, and mixed
+/// with what a superblock's is mixed with.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !(checksum(bytes) ^ CHECKSUM_XOR)
+}
+
+impl Metadata for Meta {
+    type Error = StoreError;
+
+    fn record_from(&self, t: TimelineId, key: u64) -> Result<Option<(u64, RecordValue)>> {
+        match self.trees.records.lookup_next(&self.txn, &[t.get(), key])? {
+            None => Ok(None),
+            Some((key, value)) => {
+                let chunks = self.superblock.layout.data_chunks;
+                Ok(Some((key, RecordValue::decode(value, chunks)?)))
+            }
+        }
+    }
+
+    fn insert_record(&mut self, t: TimelineId, key: u64, v: RecordValue) -> Result<()> {
+        let put = self
+            .trees
+            .records
+            .insert(&mut self.txn, &[t.get(), key], &v.encode());
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_record(&mut self, t: TimelineId, key: u64) -> Result<()> {
+        let gone = self.trees.records.remove(&mut self.txn, &[t.get(), key]);
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn drop_timeline(&mut self, t: TimelineId) -> Result<()> {
+        let gone = self.trees.records.remove_subtree(&mut self.txn, t.get());
+        self.changed(gone)?;
+        let gone = self.trees.children.remove_subtree(&mut self.txn, t.get());
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn use_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
+        let used = self.data.inc(&mut self.txn, start.get(), start.get() + len);
+        self.changed(used)
+    }
+
+    fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
+        // Remember first: a chunk that is free on disk but not remembered could be reused early.
+        match self.freed.last_mut() {
+            Some(last) if last.0 + last.1 == start.get() => last.1 += len,
+            _ => self.freed.push((start.get(), len), GFP_KERNEL)?,
+        }
+        let freed = self.data.dec(&mut self.txn, start.get(), start.get() + len);
+        self.changed(freed)
+    }
+
+    fn child_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>> {
+        let keys = [t.get(), child_key(e)];
+        match self.trees.children.lookup_next(&self.txn, &keys)? {
+            None => Ok(None),
+            Some((key, tag)) => {
+                let epoch = child_epoch(key)?;
+                let tag = u32::try_from(tag).map_err(|_| Refusal::Corrupt)?;
+                Ok(Some((epoch, tag)))
+            }
+        }
+    }
+
+    fn insert_child(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<()> {
+        let keys = [t.get(), child_key(e)];
+        let put = self
+            .trees
+            .children
+            .insert(&mut self.txn, &keys, &u64::from(tag));
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_child(&mut self, t: TimelineId, e: Epoch) -> Result<()> {
+        let gone = self
+            .trees
+            .children
+            .remove(&mut self.txn, &[t.get(), child_key(e)]);
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn origin(&self, nr: OriginNr) -> Result<Option<OriginRow>> {
+        let key = u64::from(nr.get());
+        if let Some(row) = self.origins.get(key) {
+            return Ok(Some(*row));
+        }
+        match self.trees.origins.lookup(&self.txn, &[key])? {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(OriginRow::decode(&bytes.0)?)),
+        }
+    }
+
+    fn put_origin(&mut self, row: &OriginRow) -> Result<()> {
+        let key = u64::from(row.number.get());
+        if self.origins.update(key, row) {
+            self.dirty = true;
+            return Ok(());
+        }
+        let mut bytes = Bytes([0; OriginRow::SIZE]);
+        row.encode(&mut bytes.0);
+        let put = self.trees.origins.insert(&mut self.txn, &[key], &bytes);
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_origin(&mut self, nr: OriginNr) -> Result<()> {
+        let key = u64::from(nr.get());
+        self.origins.remove(key);
+        let gone = self.trees.origins.remove(&mut self.txn, &[key]);
+        self.changed(gone)?;
+        self.superblock.nr_origins = self.superblock.nr_origins.saturating_sub(1);
+        Ok(())
+    }
+
+    fn origin_by_id(&self, id: &[u8]) -> Result<Option<OriginNr>> {
+        Ok(self.find_id(id)?.0.map(|(_, nr)| nr))
+    }
+
+    fn insert_origin_id(&mut self, id: &[u8], nr: OriginNr) -> Result<()> {
+        let (_, free) = self.find_id(id)?;
+        let put = self
+            .trees
+            .origin_ids
+            .insert(&mut self.txn, &[free], &u64::from(nr.get()));
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_origin_id(&mut self, id: &[u8]) -> Result<()> {
+        if let Some((key, _)) = self.find_id(id)?.0 {
+            let gone = self.trees.origin_ids.remove(&mut self.txn, &[key]);
+            self.changed(gone)?;
+        }
+        Ok(())
+    }
+
+    fn next_origin_nr(&mut self) -> Result<OriginNr> {
+        let nr = OriginNr::new(self.superblock.next_origin).ok_or(Refusal::Corrupt)?;
+        self.superblock.next_origin = nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
+        self.superblock.nr_origins = self.superblock.nr_origins.saturating_add(1);
+        self.dirty = true;
+        Ok(nr)
+    }
+
+    fn snapshot(&self, t: TimelineId) -> Result<Option<SnapshotRow>> {
+        if let Some(row) = self.snapshots.get(t.get()) {
+            return Ok(Some(*row));
+        }
+        match self.trees.snapshots.lookup(&self.txn, &[t.get()])? {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(SnapshotRow::decode(&bytes.0)?)),
+        }
+    }
+
+    fn snapshot_from(&self, t: TimelineId) -> Result<Option<(TimelineId, SnapshotRow)>> {
+        match self.trees.snapshots.lookup_next(&self.txn, &[t.get()])? {
+            None => Ok(None),
+            Some((key, bytes)) => {
+                let row = match self.snapshots.get(key) {
+                    Some(row) => *row,
+                    None => SnapshotRow::decode(&bytes.0)?,
+                };
+                Ok(Some((TimelineId::new(key).ok_or(Refusal::Corrupt)?, row)))
+            }
+        }
+    }
+
+    fn put_snapshot(&mut self, origin: OriginNr, row: &SnapshotRow) -> Result<()> {
+        let key = TimelineId::of_snapshot(origin, row.tag).get();
+        if self.snapshots.update(key, row) {
+            self.dirty = true;
+            return Ok(());
+        }
+        let mut bytes = Bytes([0; SnapshotRow::SIZE]);
+        row.encode(&mut bytes.0);
+        let put = self.trees.snapshots.insert(&mut self.txn, &[key], &bytes);
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_snapshot(&mut self, t: TimelineId) -> Result<()> {
+        self.snapshots.remove(t.get());
+        let gone = self.trees.snapshots.remove(&mut self.txn, &[t.get()]);
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn done_from(&self, o: OriginNr, c: Chunk) -> Result<Option<Chunk>> {
+        match self
+            .trees
+            .done
+            .lookup_next(&self.txn, &[u64::from(o.get()), c.get()])?
+        {
+            None => Ok(None),
+            Some((chunk, _)) => Ok(Some(Chunk::new(chunk).ok_or(Refusal::Corrupt)?)),
+        }
+    }
+
+    fn insert_done(&mut self, o: OriginNr, c: Chunk) -> Result<()> {
+        let keys = [u64::from(o.get()), c.get()];
+        let put = self.trees.done.insert(&mut self.txn, &keys, &0);
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_done(&mut self, o: OriginNr, c: Chunk) -> Result<()> {
+        let keys = [u64::from(o.get()), c.get()];
+        let gone = self.trees.done.remove(&mut self.txn, &keys);
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn drop_done(&mut self, o: OriginNr) -> Result<()> {
+        let gone = self
+            .trees
+            .done
+            .remove_subtree(&mut self.txn, u64::from(o.get()));
+        self.changed(gone)?;
+        Ok(())
+    }
+
+    fn cleaning(&self, t: TimelineId) -> Result<Option<CleaningRow>> {
+        match self.trees.cleaning.lookup(&self.txn, &[t.get()])? {
+            None => Ok(None),
+            Some(bytes) => Ok(Some(CleaningRow::decode(&bytes.0)?)),
+        }
+    }
+
+    fn cleaning_from(&self, t: TimelineId) -> Result<Option<(TimelineId, CleaningRow)>> {
+        match self.trees.cleaning.lookup_next(&self.txn, &[t.get()])? {
+            None => Ok(None),
+            Some((key, bytes)) => {
+                let t = TimelineId::new(key).ok_or(Refusal::Corrupt)?;
+                Ok(Some((t, CleaningRow::decode(&bytes.0)?)))
+            }
+        }
+    }
+
+    fn put_cleaning(&mut self, t: TimelineId, row: &CleaningRow) -> Result<()> {
+        let mut bytes = Bytes([0; CleaningRow::SIZE]);
+        row.encode(&mut bytes.0);
+        let put = self
+            .trees
+            .cleaning
+            .insert(&mut self.txn, &[t.get()], &bytes);
+        self.changed(put)?;
+        Ok(())
+    }
+
+    fn remove_cleaning(&mut self, t: TimelineId) -> Result<()> {
+        let gone = self.trees.cleaning.remove(&mut self.txn, &[t.get()]);
+        self.changed(gone)?;
+        Ok(())
+    }
+}
