@@ -10,7 +10,7 @@ use crate::dm::limits::Limits;
 use crate::dm::noio::NoIo;
 use crate::dm::status::Status;
 use crate::dm::table::{Instance, Setup, TableDevice, Visitor};
-use crate::dm::target::{StatusKind, Target};
+use crate::dm::target::{StatusKind, Target, FEATURE_SINGLETON};
 use crate::dm::text::Text;
 use crate::model::ids::Tag;
 use crate::model::message::{is_tried, Message, Request};
@@ -180,6 +180,8 @@ fn number(device: &TableDevice) -> DeviceNumber {
 impl Target for SnapMv {
     const NAME: &'static CStr = c"dm-snap-mv";
     const VERSION: [u32; 3] = [1, 0, 0];
+    // The device is the origin or the snapshot, whole.
+    const FEATURES: u64 = FEATURE_SINGLETON;
 
     type BioData = Job;
 

@@ -54,11 +54,13 @@ impl Store {
     ) -> Result<Tag> {
         let _control = self.control.lock();
         let _closed = Closed::new(self, &origin.gate);
+        // The snapshot's content is the origin device's, until a write wants it preserved: a power
+        // cut must not take out of it what is still in that device's cache.
+        self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
-        let tag = engine.change(self, origin, |meta, row| {
+        engine.change(self, origin, |meta, row| {
             versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
-        })?;
-        Ok(tag)
+        })
     }
 
     /// `ss`: ends a snapshot's epoch, durably, and returns the new snapshot's tag.

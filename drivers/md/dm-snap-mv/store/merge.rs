@@ -122,7 +122,7 @@ impl Engine {
         match self.origin_state(nr) {
             Ok(state) => match &state.merge {
                 None => Some(StoreError::Kernel(EIO)),
-                Some(merge) if merge.stuck && self.policy == FullPolicy::Error => {
+                Some(merge) if merge.stuck && self.policy != FullPolicy::Invalidate => {
                     Some(Refusal::NoSpace.into())
                 }
                 Some(_) => None,
