@@ -380,7 +380,7 @@ fn grow_origin(w: &mut World, o: usize, row: &mut OriginRow, op: &Op) -> Result<
         1 => old + u64::from(op.start % 20),
         _ => old.next_multiple_of(CHUNK_SECTORS) + CHUNK_SECTORS * u64::from(op.start % 3),
     };
-    let size = size.min(40 * CHUNK_SECTORS).max(1);
+    let size = size.clamp(1, 40 * CHUNK_SECTORS);
     let expected = (size < old).then_some(Refusal::OriginShrunk);
     let chunks = size.div_ceil(CHUNK_SECTORS) as usize;
     let mut content = w.disks[o].content.clone();
