@@ -11,6 +11,16 @@ const TEMPLATE: &str = "{prefix} [{bar:30}] {percent:>3}% {msg} {elapsed}";
 pub struct Progress {
     bar: ProgressBar,
     seen: bool,
+    /// What it shows; nothing until it has been given something.
+    shown: Option<Shown>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Shown {
+    prefix: String,
+    position: u64,
+    length: u64,
+    message: String,
 }
 
 impl Default for Progress {
@@ -22,17 +32,15 @@ impl Default for Progress {
 impl Progress {
     /// A bar on standard error, or none if that is no terminal.
     pub fn new() -> Self {
-        let seen = std::io::stderr().is_terminal();
-        let target = if seen {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style.progress_chars("=> "));
         }
-        Self { bar, seen }
+        Self {
+            bar,
+            seen: std::io::stderr().is_terminal(),
+            shown: None,
+        }
     }
 
     /// Whether there is somebody to watch.
@@ -41,19 +49,43 @@ impl Progress {
     }
 
     /// Shows how far a rollback is, or cleaning when there is none.
-    pub fn show(&self, rollback: Option<Rollback>, cleaning: Option<Cleaning>) {
-        if let Some(rollback) = rollback {
-            self.bar
-                .set_prefix(format!("rolling back to {}", rollback.tag));
-            self.bar.set_length(rollback.chunks.total);
-            self.bar.set_position(rollback.chunks.used);
-            self.bar.set_message("");
-        } else if let Some(cleaning) = cleaning {
-            self.bar.set_prefix("cleaning");
-            self.bar.set_length(100);
-            self.bar.set_position(cleaning.percent);
-            self.bar.set_message(format!("({} left)", cleaning.left));
+    pub fn show(&mut self, rollback: Option<Rollback>, cleaning: Option<Cleaning>) {
+        let show = match (rollback, cleaning) {
+            (Some(rollback), _) => Shown {
+                prefix: format!("rolling back to {}", rollback.tag),
+                position: rollback.chunks.used,
+                length: rollback.chunks.total,
+                message: String::new(),
+            },
+            (None, Some(cleaning)) => Shown {
+                prefix: "cleaning".to_owned(),
+                position: cleaning.percent,
+                length: 100,
+                message: format!("({} left)", cleaning.left),
+            },
+            (None, None) => return,
+        };
+        if self.shown.as_ref() == Some(&show) {
+            // Only the time goes on.
+            self.bar.tick();
+            return;
         }
+        let first = self.shown.is_none();
+        if self.shown.as_ref().map(|s| (&s.prefix, &s.message))
+            != Some((&show.prefix, &show.message))
+        {
+            self.bar.set_prefix(show.prefix.clone());
+            self.bar.set_message(show.message.clone());
+        }
+        self.bar.update(|state| {
+            state.set_len(show.length);
+            state.set_pos(show.position);
+        });
+        // Not before there is something to be seen on it.
+        if first && self.seen {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.shown = Some(show);
     }
 
     /// Takes the bar away.

@@ -45,8 +45,16 @@ pub fn run(args: &Create) -> Result<()> {
         Some(id) => id.as_bytes().to_vec(),
         None => origin.id().to_vec(),
     };
-    let line = wanted.line()?;
     dm.need_target()?;
+    if wanted.policy.is_none() {
+        // It is the store's, and who does not mention it does not mean to change it.
+        wanted.policy = dm
+            .devices()?
+            .into_iter()
+            .find(|device| device.line.cow == cow.devno)
+            .map(|device| device.line.policy);
+    }
+    let line = wanted.line()?;
     let sectors = match snapshot {
         None => origin.sectors,
         // Where it cannot be found out, the kernel will say what is wrong.

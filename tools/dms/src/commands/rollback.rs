@@ -28,26 +28,31 @@ pub fn begin(dm: &Dm, device: &Mapped, tag: u32, options: &[&str], doing: &str) 
     let mut message = vec!["rs", &number];
     message.extend(options);
     let interrupt = Interrupt::watch()?;
-    let source = dm.snapshot_of(device, tag)?;
-    let (reply, thawed) = freeze::around(dm, source, || {
-        if interrupt.came() {
-            return Err(Failure::new(
-                Kind::Interrupted,
-                "interrupted before it began",
-            ));
-        }
-        dm.tell(&device.name, &message)
-    })?;
-    let reply = reply?;
-    let in_use = reply.is(Refusal::OriginInUse);
-    match reply.done(doing) {
-        Ok(_) => thawed,
-        Err(failure) if in_use => Err(match dm.origin_of(device)? {
-            Some(origin) if dm.is_in_use(&origin) => {
-                dm.in_use(&origin.name, origin.devno).context(doing)
+    for last in [false, false, true] {
+        let source = dm.snapshot_of(device, tag)?;
+        let (reply, thawed) = freeze::around(dm, source, || {
+            if interrupt.came() {
+                return Err(Failure::new(
+                    Kind::Interrupted,
+                    "interrupted before it began",
+                ));
             }
-            _ => failure,
-        }),
-        Err(failure) => Err(failure),
+            dm.tell(&device.name, &message)
+        })?;
+        let reply = reply?;
+        let in_use = reply.is(Refusal::OriginInUse);
+        let failure = match reply.done(doing) {
+            Ok(_) => return thawed,
+            Err(failure) => failure,
+        };
+        match dm.origin_of(device)?.filter(|_| in_use) {
+            Some(origin) if dm.is_in_use(&origin) => {
+                return Err(dm.in_use(&origin.name, origin.devno).context(doing));
+            }
+            // udev or the like had it open for a moment.
+            Some(_) if !last => {}
+            _ => return Err(failure),
+        }
     }
+    Ok(())
 }
