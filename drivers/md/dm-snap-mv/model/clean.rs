@@ -11,6 +11,7 @@
 use super::chunk_size::ChunkSize;
 use super::disk::cleaning_row::CleaningRow;
 use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
+use super::lookup::newest_child;
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -143,7 +144,7 @@ impl Pass {
         chunk: Chunk,
         epoch: Epoch,
     ) -> Result<bool, M::Error> {
-        let Some((live, _)) = m.child_at_or_before(self.t, epoch)? else {
+        let Some((live, _)) = newest_child(m, self.t, epoch)? else {
             return Ok(false);
         };
         let own = RecordKey::new(self.t, chunk, epoch);
@@ -164,7 +165,7 @@ impl Pass {
             Some((_, newer)) => newer.previous().ok_or(Refusal::Corrupt)?,
             None => Epoch::MAX,
         };
-        let child = m.child_at_or_before(self.t, last)?;
+        let child = newest_child(m, self.t, last)?;
         let alive = child.is_some_and(|(live, _)| live >= epoch)
             || self.head.is_some_and(|head| epoch <= head && head <= last);
         self.newer = match alive {

@@ -33,9 +33,22 @@ pub fn find<M: Metadata>(
     };
     let (at, epoch) = RecordKey::decode(t, raw)?;
     match at {
+        _ if raw < key.get() => Err(Refusal::Corrupt.into()),
         _ if at == chunk => Ok(Found::Record(epoch, value)),
-        _ if at > chunk => Ok(Found::Nothing { until: at }),
-        _ => Err(Refusal::Corrupt.into()),
+        _ => Ok(Found::Nothing { until: at }),
+    }
+}
+
+/// The newest epoch not above `e` of timeline `t` that something is based on, and the tag of that;
+/// 0: a rollback.
+pub fn newest_child<M: Metadata>(
+    m: &M,
+    t: TimelineId,
+    e: Epoch,
+) -> Result<Option<(Epoch, u32)>, M::Error> {
+    match m.child_at_or_before(t, e)? {
+        Some((epoch, _)) if epoch > e => Err(Refusal::Corrupt.into()),
+        child => Ok(child),
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::disk::origin_row::OriginRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::lookup::{find, Found};
+use super::lookup::{find, newest_child, Found};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -29,7 +29,7 @@ pub fn newest_live_at_or_before<M: Metadata>(
     e: Epoch,
 ) -> Result<Option<Epoch>, M::Error> {
     // Tags grow with the epochs of one timeline: if the newest is invalid, all before it are.
-    let newest = m.child_at_or_before(origin.timeline(), e)?;
+    let newest = newest_child(m, origin.timeline(), e)?;
     Ok(newest.and_then(|(epoch, tag)| (tag >= origin.invalid_below).then_some(epoch)))
 }
 

@@ -95,7 +95,7 @@ impl RollbackView {
         if start < self.cursor {
             return Ok((true, self.cursor.min(end).since(start)));
         }
-        let next = m.done_from(self.origin, start)?;
+        let next = next_mark(m, self.origin, start)?;
         if next == Some(start) {
             return Ok((true, max.min(1)));
         }
@@ -131,6 +131,14 @@ impl RollbackView {
             Pending::Copy { from, len } => (from, len),
         };
         Ok(Run { location, len })
+    }
+}
+
+/// The first chunk from `c` on that is marked as done.
+fn next_mark<M: Metadata>(m: &M, origin: OriginNr, c: Chunk) -> Result<Option<Chunk>, M::Error> {
+    match m.done_from(origin, c)? {
+        Some(mark) if mark < c => Err(Refusal::Corrupt.into()),
+        mark => Ok(mark),
     }
 }
 
@@ -282,7 +290,7 @@ pub fn advance<M: Metadata>(m: &mut M, row: &mut OriginRow, cursor: Chunk) -> Re
         return Ok(());
     }
     let mut at = rollback.cursor;
-    while let Some(mark) = m.done_from(number, at)?.filter(|&mark| mark < cursor) {
+    while let Some(mark) = next_mark(m, number, at)?.filter(|&mark| mark < cursor) {
         m.remove_done(number, mark)?;
         at = mark.plus(1);
     }

@@ -217,7 +217,9 @@ pub(super) fn reap<M: Metadata>(
         m.remove_snapshot(ghost.timeline(row.number))?;
         queue_drop(m, ghost.timeline(row.number))?;
         if ghost.parent.is_some() {
+            // Each is older than the one before, so this ends.
             let parent = m.snapshot(parent_timeline)?;
+            let parent = parent.filter(|parent| ghost.parent == Some(parent.tag));
             let mut parent = parent.ok_or(Refusal::Corrupt)?;
             parent.children = parent.children.checked_sub(1).ok_or(Refusal::Corrupt)?;
             if parent.ghost && parent.children == 0 {

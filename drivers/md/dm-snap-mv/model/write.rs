@@ -14,7 +14,7 @@
 use super::chain::Chain;
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::lookup::{find, Found};
+use super::lookup::{find, newest_child, Found};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -74,7 +74,7 @@ impl Head {
         let newest_child = match self.newest_child {
             Some(known) => known,
             None => {
-                let newest = m.child_at_or_before(self.t, Epoch::MAX)?;
+                let newest = newest_child(m, self.t, Epoch::MAX)?;
                 let newest = newest.map(|(epoch, _)| epoch);
                 self.newest_child = Some(newest);
                 newest

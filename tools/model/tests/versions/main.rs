@@ -6,6 +6,8 @@
 //! one run. A run that fails is printed as short as it gets.
 
 mod check;
+mod limits;
+mod lists;
 mod ops;
 mod oracle;
 mod random;

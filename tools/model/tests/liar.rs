@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata that says anything at all: whatever a damaged or forged store holds, nothing panics and
+//! everything ends.
+
+use std::cell::{Cell, RefCell};
+
+use dm_snap_mv_model::chain::Chain;
+use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::clean::{clean_step, percent};
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
+use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
+use dm_snap_mv_model::escape::Sink;
+use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
+use dm_snap_mv_model::list::{list, StoreLine};
+use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved};
+use dm_snap_mv_model::record_key::RecordValue;
+use dm_snap_mv_model::records::Metadata;
+use dm_snap_mv_model::refusal::Refusal;
+use dm_snap_mv_model::report::{State, Usage};
+use dm_snap_mv_model::resolve::{resolve, resolve_head};
+use dm_snap_mv_model::rollback::{self, RollbackView};
+use dm_snap_mv_model::versions;
+use dm_snap_mv_model::write::{record_written, record_zero, writable};
+use proptest::prelude::*;
+
+/// Says what its bytes say, and nothing more when they are used up.
+struct Liar {
+    bytes: RefCell<std::vec::IntoIter<u8>>,
+    calls: Cell<u32>,
+}
+
+impl Liar {
+    fn new(bytes: Vec<u8>) -> Liar {
+        Liar {
+            bytes: RefCell::new(bytes.into_iter()),
+            calls: Cell::new(0),
+        }
+    }
+
+    /// Mostly small numbers, near to those that were asked for.
+    fn number(&self) -> u64 {
+        let mut bytes = self.bytes.borrow_mut();
+        let mut next = || u64::from(bytes.next().unwrap_or(0));
+        match next() {
+            n @ 0..=199 => n % 16,
+            200..=229 => next() << 24 | next(),
+            230..=239 => u64::MAX - next(),
+            _ => next() << 56 | next() << 40 | next() << 24 | next() << 8 | next(),
+        }
+    }
+
+    fn said<T>(&self, value: impl FnOnce() -> T) -> Result<Option<T>, Refusal> {
+        self.calls.set(self.calls.get() + 1);
+        assert!(self.calls.get() < 100_000, "it does not end");
+        match self.bytes.borrow_mut().next() {
+            Some(0..=4) => return Err(Refusal::Io),
+            None | Some(5..=30) => return Ok(None),
+            Some(_) => (),
+        }
+        Ok(Some(value()))
+    }
+
+    fn done(&self) -> Result<(), Refusal> {
+        self.said(|| ()).map(|_| ())
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch::new(self.number() as u32).unwrap_or(Epoch::FIRST)
+    }
+
+    fn tag(&self) -> Tag {
+        Tag::new(self.number() as u32).unwrap_or(Tag::FIRST)
+    }
+
+    fn chunk(&self) -> Chunk {
+        Chunk::saturating(self.number())
+    }
+
+    fn cow(&self) -> CowChunk {
+        CowChunk::new(self.number()).unwrap_or(CowChunk::MAX)
+    }
+
+    fn nr(&self) -> OriginNr {
+        OriginNr::new(self.number() as u32).unwrap_or(OriginNr::new(1).unwrap())
+    }
+
+    fn timeline(&self) -> TimelineId {
+        TimelineId::of(self.nr(), Tag::new(self.number() as u32))
+    }
+
+    fn snapshot_row(&self) -> SnapshotRow {
+        let tag = self.tag();
+        SnapshotRow {
+            tag,
+            ghost: self.number() % 2 == 0,
+            parent: Tag::new(self.number() as u32 % tag.get()),
+            base_epoch: self.epoch(),
+            current_epoch: self.epoch(),
+            children: self.number() as u32,
+            size: self.number().max(1),
+            created: 0,
+            chunks: self.number(),
+            memo: Memo::EMPTY,
+        }
+    }
+
+    fn origin_row(&self) -> OriginRow {
+        let (a, b) = (self.chunk(), self.chunk());
+        OriginRow {
+            size: self.number().max(1),
+            number: self.nr(),
+            current_epoch: self.epoch(),
+            next_tag: self.tag(),
+            snapshots: self.number() as u32,
+            ghosts: self.number() as u32,
+            created: 0,
+            chunks: self.number(),
+            invalid_below: self.number() as u32,
+            rollback: (self.number() % 2 == 0).then(|| Rollback {
+                source: self.tag(),
+                source_epoch: self.epoch(),
+                boundary: self.epoch(),
+                delete_source: self.number() % 2 == 0,
+                cursor: a.min(b),
+                limit: a.max(b),
+                merged: 0,
+            }),
+            deferred: (self.number() % 4 == 0).then(|| Deferred {
+                source: self.tag(),
+                delete_source: true,
+            }),
+            id: OriginId::new(b"id").unwrap(),
+        }
+    }
+
+    fn cleaning_row(&self) -> CleaningRow {
+        CleaningRow {
+            cursor: self.number(),
+            again: self.number() % 2 == 0,
+            drop: self.number() % 2 == 0,
+            freed: self.number(),
+            newer: self.number() as u32,
+        }
+    }
+}
+
+impl Metadata for Liar {
+    type Error = Refusal;
+
+    fn record_from(&self, _: TimelineId, key: u64) -> Result<Option<(u64, RecordValue)>, Refusal> {
+        self.said(|| {
+            let key = match self.number() {
+                0..=7 => key.wrapping_add(self.number()),
+                8..=11 => key.wrapping_add(self.number() << 24),
+                _ => self.number(),
+            };
+            match self.number() % 4 {
+                0 => (key, RecordValue::Zero),
+                _ => (key, RecordValue::Cow(self.cow())),
+            }
+        })
+    }
+    fn insert_record(&mut self, _: TimelineId, _: u64, _: RecordValue) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_record(&mut self, _: TimelineId, _: u64) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn drop_timeline(&mut self, _: TimelineId) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn use_chunks(&mut self, _: CowChunk, _: u64) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn free_chunks(&mut self, _: CowChunk, _: u64) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn child_at_or_before(&self, _: TimelineId, _: Epoch) -> Result<Option<(Epoch, u32)>, Refusal> {
+        self.said(|| (self.epoch(), self.number() as u32))
+    }
+    fn insert_child(&mut self, _: TimelineId, _: Epoch, _: u32) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_child(&mut self, _: TimelineId, _: Epoch) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn origin(&self, _: OriginNr) -> Result<Option<OriginRow>, Refusal> {
+        self.said(|| self.origin_row())
+    }
+    fn put_origin(&mut self, _: &OriginRow) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_origin(&mut self, _: OriginNr) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn origin_by_id(&self, _: &[u8]) -> Result<Option<OriginNr>, Refusal> {
+        self.said(|| self.nr())
+    }
+    fn insert_origin_id(&mut self, _: &[u8], _: OriginNr) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_origin_id(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn next_origin_nr(&mut self) -> Result<OriginNr, Refusal> {
+        self.said(|| self.nr())?.ok_or(Refusal::TooManyOrigins)
+    }
+    fn snapshot(&self, _: TimelineId) -> Result<Option<SnapshotRow>, Refusal> {
+        self.said(|| self.snapshot_row())
+    }
+    fn snapshot_from(&self, _: TimelineId) -> Result<Option<(TimelineId, SnapshotRow)>, Refusal> {
+        self.said(|| (self.timeline(), self.snapshot_row()))
+    }
+    fn put_snapshot(&mut self, _: OriginNr, _: &SnapshotRow) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_snapshot(&mut self, _: TimelineId) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn done_from(&self, _: OriginNr, c: Chunk) -> Result<Option<Chunk>, Refusal> {
+        self.said(|| match self.number() {
+            0..=9 => c.plus(self.number()),
+            _ => self.chunk(),
+        })
+    }
+    fn insert_done(&mut self, _: OriginNr, _: Chunk) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_done(&mut self, _: OriginNr, _: Chunk) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn drop_done(&mut self, _: OriginNr) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn cleaning(&self, _: TimelineId) -> Result<Option<CleaningRow>, Refusal> {
+        self.said(|| self.cleaning_row())
+    }
+    fn cleaning_from(&self, _: TimelineId) -> Result<Option<(TimelineId, CleaningRow)>, Refusal> {
+        self.said(|| (self.timeline(), self.cleaning_row()))
+    }
+    fn put_cleaning(&mut self, _: TimelineId, _: &CleaningRow) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_cleaning(&mut self, _: TimelineId) -> Result<(), Refusal> {
+        self.done()
+    }
+}
+
+/// Takes 2 KiB.
+struct Buffer(usize);
+
+impl std::fmt::Write for Buffer {
+    fn write_str(&mut self, s: &str) -> std::fmt::Result {
+        self.write_bytes(s.as_bytes())
+    }
+}
+
+impl Sink for Buffer {
+    fn write_bytes(&mut self, bytes: &[u8]) -> std::fmt::Result {
+        self.0 += bytes.len();
+        assert!(self.0 <= 2048);
+        Ok(())
+    }
+}
+
+/// Asks for everything, one thing after the other.
+fn ask(m: &mut Liar) -> Result<(), Refusal> {
+    let size = ChunkSize::from_pages(1 << (m.number() % 9))?;
+    let mut row = m.origin_row();
+    let mut snap = m.snapshot_row();
+    let (start, max, tag, nr) = (m.chunk(), m.number() % 300, m.tag(), m.nr());
+    let end = start.plus(max);
+    let view = RollbackView::of(m, &row).unwrap_or(None);
+    if let Some(view) = &view {
+        let _ = rollback::next_pending(m, view, start, end);
+        let _ = rollback::is_done(m, view, start);
+        let _ = view.pending_at(m, start, max);
+    }
+    let _ = resolve_head(m, &row, view.as_ref(), start, max);
+    if let Ok(chain) = Chain::of_snapshot(m, &row, tag) {
+        let chain = chain.at_epoch(m.epoch());
+        if let Ok(run) = resolve(m, &chain, view.as_ref(), start, max) {
+            assert!(run.len <= max);
+        }
+        let _ = writable(m, nr, &snap, &chain, view.as_ref(), start, max);
+    }
+    let _ = newest_live(m, &row);
+    let _ = next_unpreserved(m, nr, m.epoch(), m.epoch(), start, end);
+    let (cow, epoch) = (m.cow(), m.epoch());
+    let _ = record_preserved(m, &mut row, epoch, start, cow, max);
+    let _ = record_written(m, nr, &mut snap, start, cow, max);
+    let _ = record_zero(m, nr, &mut snap, start, max);
+    let _ = rollback::mark_done(m, &mut row, start, max);
+    let _ = rollback::advance(m, &mut row, start);
+    let _ = rollback::finish(m, &mut row);
+    let _ = rollback::begin(m, &mut row, tag, true, size);
+    let _ = rollback::defer(m, &mut row, tag, true, size);
+    let (from, budget) = (m.timeline(), m.number() % 100);
+    if let Ok(step) = clean_step(m, from, budget) {
+        assert!(step.examined <= budget);
+    }
+    assert!(percent(&m.cleaning_row(), m.number(), size) <= 100);
+    let _ = versions::bind(m, b"id", row.size, size, 0);
+    let _ = versions::grow(m, &mut row, end.get(), size);
+    let _ = versions::take_origin_snapshot(m, &mut row, b"memo", 0);
+    let _ = versions::take_snapshot_snapshot(m, &mut row, &mut snap, b"memo", 0);
+    let _ = versions::delete_snapshot(m, &mut row, tag);
+    let _ = versions::invalidate(m, &mut row);
+    let _ = versions::unbind(m, nr);
+    let store = StoreLine {
+        uuid: [0; 16],
+        usage: Usage {
+            used_metadata: m.number(),
+            total_metadata: m.number(),
+            used_chunks: m.number(),
+            total_chunks: m.number(),
+            chunk_size: size,
+        },
+        state: State::Valid,
+        cleaning: None,
+    };
+    let (start, max) = (m.number() as u32, m.number() as u32);
+    let _ = list(m, &store, &row, start, max, 2048, &mut Buffer(0));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lies_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let mut liar = Liar::new(bytes);
+        while liar.bytes.borrow().len() > 0 {
+            let _ = ask(&mut liar);
+        }
+    }
+}
