@@ -25,7 +25,8 @@ impl Status {
     pub(crate) const IOERR: Self = Self(bindings::DM_RS_STS_IOERR);
     /// Device-mapper is to keep it and try again after the next resume. Only while a suspend
     /// without flush is going on (see `Instance::noflush_suspending`); at other times it becomes
-    /// [`Status::IOERR`].
+    /// [`Status::IOERR`]. Until the device is suspended it may as well come back at once, to be
+    /// requeued again.
     pub(crate) const DM_REQUEUE: Self = Self(bindings::DM_RS_STS_DM_REQUEUE);
     /// It was not to wait and would have had to.
     pub(crate) const AGAIN: Self = Self(bindings::DM_RS_STS_AGAIN);
