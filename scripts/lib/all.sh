@@ -8,3 +8,4 @@ LIB=${BASH_SOURCE[0]%/*}
 . "$LIB/debian.sh"
 . "$LIB/root.sh"
 . "$LIB/kernel.sh"
+. "$LIB/debug.sh"

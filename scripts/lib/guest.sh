@@ -91,6 +91,15 @@ guest_disk() {
 boot() {
 	resolve_kernel "${1:-}"
 	guest
+	case $KERNEL in
+	*+debug)
+		kernel_tree debug
+		cached "boot-$KERNEL-$(key "$KERNEL_KEY" "${GUEST##*/}" @make_debug_boot @guest_disk \
+			@image "$IMAGE")" "kernel $KERNEL: its disk" make_debug_boot "$KERNEL"
+		BOOT=$CACHED
+		return
+		;;
+	esac
 	cached "boot-$KERNEL-$(key "${GUEST##*/}" @make_boot @guest_disk @image "$IMAGE")" \
 		"kernel $KERNEL: its image and disk" make_boot "$KERNEL"
 	BOOT=$CACHED
