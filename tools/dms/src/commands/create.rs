@@ -3,7 +3,7 @@
 
 use super::tag;
 use crate::cli::Create;
-use crate::dm::{node, Dm};
+use crate::dm::{node, users, Dm};
 use crate::failure::{Failure, Kind, Result};
 use crate::names::{self, BlockDevice};
 use crate::{list, reply, target::Wanted};
@@ -157,12 +157,13 @@ fn bound_instead(failure: Failure, cow: &BlockDevice) -> Failure {
 fn busy(dm: &Dm, failure: Failure, wanted: &Wanted) -> Failure {
     for (role, number) in [("origin", &wanted.origin), ("COW", &wanted.cow)] {
         let Ok(devno) = number.parse() else { continue };
-        let users = crate::dm::users::of(devno, &dm.sysfs);
+        let users = users::of(devno, &dm.sysfs);
         if !users.is_empty() {
-            return failure.hint(format!(
-                "the {role} device: {}",
-                crate::dm::users::phrase(&users)
-            ));
+            let mut hint = format!("the {role} device: {}", users::phrase(&users));
+            if let Some(unmount) = users::unmount(&users) {
+                hint += &format!("\n{unmount}");
+            }
+            return failure.hint(hint);
         }
     }
     failure

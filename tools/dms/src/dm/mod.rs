@@ -285,16 +285,9 @@ impl Dm {
             Kind::Busy,
             format!("{name} is in use: {}", users::phrase(&users)),
         );
-        let unmount: Vec<_> = users
-            .iter()
-            .filter_map(|user| match user {
-                users::User::Mount(place) => Some(format!("umount {place}")),
-                _ => None,
-            })
-            .collect();
-        match unmount.is_empty() {
-            true => failure,
-            false => failure.hint(unmount.join("\n")),
+        match users::unmount(&users) {
+            Some(unmount) => failure.hint(unmount),
+            None => failure,
         }
     }
 

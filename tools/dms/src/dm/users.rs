@@ -66,6 +66,18 @@ pub fn phrase(users: &[User]) -> String {
     }
 }
 
+/// The commands that end what file systems are mounted among `users`, a line each.
+pub fn unmount(users: &[User]) -> Option<String> {
+    let commands: Vec<_> = users
+        .iter()
+        .filter_map(|user| match user {
+            User::Mount(place) => Some(format!("umount {place}")),
+            _ => None,
+        })
+        .collect();
+    (!commands.is_empty()).then(|| commands.join("\n"))
+}
+
 /// Where `dev` is mounted, according to the text of a mountinfo file.
 fn mounts(text: &str, dev: Devno) -> Vec<String> {
     text.lines()
