@@ -45,9 +45,9 @@ impl Liar {
         let mut next = || u64::from(bytes.next().unwrap_or(0));
         match next() {
             n @ 0..=199 => n % 16,
-            200..=229 => next() << 24 | next(),
+            200..=229 => (next() << 24) | next(),
             230..=239 => u64::MAX - next(),
-            _ => next() << 56 | next() << 40 | next() << 24 | next() << 8 | next(),
+            _ => (0..8).fold(0, |n, _| (n << 8) | next()),
         }
     }
 

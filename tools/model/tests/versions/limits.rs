@@ -275,9 +275,9 @@ fn runs_are_as_long_as_they_can_be() {
             base: Location::Zero
         }
     );
-    let gap = |start, end| {
+    let gap = |store: &Store, start, end| {
         let (start, end) = (chunk(start), chunk(end));
-        next_unpreserved(&store, row.number, live, Epoch::MAX, start, end).unwrap()
+        next_unpreserved(store, row.number, live, Epoch::MAX, start, end).unwrap()
     };
     let some = |start, len| {
         Some(Gap {
@@ -285,9 +285,25 @@ fn runs_are_as_long_as_they_can_be() {
             len,
         })
     };
-    assert_eq!(gap(50, 400), some(50, 50));
-    assert_eq!(gap(100, 400), some(356, 44));
-    assert_eq!(gap(100, 356), None);
+    assert_eq!(gap(&store, 50, 400), some(50, 50));
+    assert_eq!(gap(&store, 100, 400), some(356, 44));
+    assert_eq!(gap(&store, 100, 356), None);
+    // Only records from the first epoch to the last one, both included, count.
+    let upto = |live, upto| {
+        let (live, upto) = (Epoch::new(live).unwrap(), Epoch::new(upto).unwrap());
+        next_unpreserved(&store, row.number, live, upto, chunk(100), chunk(101)).unwrap()
+    };
+    assert_eq!([upto(1, 1), upto(1, 2)], [None, None]);
+    assert_eq!(upto(2, 3), some(100, 1));
+    let mut later = row;
+    let third = Epoch::new(3).unwrap();
+    record_preserved(&mut store, &mut later, third, chunk(50), cow(400), 1).unwrap();
+    let upto = |live, upto| {
+        let (live, upto) = (Epoch::new(live).unwrap(), Epoch::new(upto).unwrap());
+        next_unpreserved(&store, row.number, live, upto, chunk(50), chunk(51)).unwrap()
+    };
+    assert_eq!([upto(1, 2), upto(4, 9)], [some(50, 1), some(50, 1)]);
+    assert_eq!([upto(1, 3), upto(3, 3), upto(2, 9)], [None, None, None]);
     // At the very end of the longest device.
     let max = Chunk::MAX.get();
     assert_eq!(
@@ -297,7 +313,7 @@ fn runs_are_as_long_as_they_can_be() {
             len: 3
         }
     );
-    assert_eq!(gap(max - 3, max), some(max - 3, 3));
+    assert_eq!(gap(&store, max - 3, max), some(max - 3, 3));
 }
 
 /// A chunk with more records than a step may look at is cleaned all the same, from where the last

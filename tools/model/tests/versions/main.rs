@@ -51,12 +51,7 @@ fn random_operations() {
                     }
                     let (config, ops) = generate(seed, len as usize);
                     match shrink::attempt(&config, &ops) {
-                        Ok(stats) => {
-                            let mut total = total.lock().unwrap();
-                            total.ops += stats.ops;
-                            total.crashes += stats.crashes;
-                            total.refusals += stats.refusals;
-                        }
+                        Ok(stats) => total.lock().unwrap().add(stats),
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
                             let at = total.lock().unwrap().ops + failure.done as u64;

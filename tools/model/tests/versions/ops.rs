@@ -11,7 +11,7 @@ use dm_snap_mv_model::versions::{
 };
 
 use crate::check;
-use crate::oracle::{Origin, CHUNK_SECTORS};
+use crate::oracle::{Counts, Origin, CHUNK_SECTORS};
 use crate::random::Random;
 use crate::world::{chunk_size, Disk, Stop, World};
 
@@ -44,7 +44,7 @@ const KINDS: [(Kind, u64); 15] = [
     (Kind::Clean, 24),
     (Kind::Commit, 8),
     (Kind::RollBack, 6),
-    (Kind::ContinueRollback, 16),
+    (Kind::ContinueRollback, 30),
     (Kind::Defer, 2),
     (Kind::Grow, 1),
     (Kind::BindOrUnbind, 4),
@@ -134,6 +134,21 @@ pub struct Stats {
     pub ops: u64,
     pub crashes: u64,
     pub refusals: u64,
+    pub counts: Counts,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: Stats) {
+        self.ops += other.ops;
+        self.crashes += other.crashes;
+        self.refusals += other.refusals;
+        let (counts, others) = (&mut self.counts, other.counts);
+        counts.taken += others.taken;
+        counts.deleted += others.deleted;
+        counts.invalidated += others.invalidated;
+        counts.rollbacks += others.rollbacks;
+        counts.rolled_back += others.rolled_back;
+    }
 }
 
 /// Runs operations on a new world. Panics when something is wrong; `done` counts those that are
@@ -190,6 +205,7 @@ pub fn run(config: &Config, ops: &[Op], done: &mut usize) -> Stats {
     }
     finish(&mut w);
     stats.ops = ops.len() as u64;
+    stats.counts = w.oracle.counts;
     stats
 }
 

@@ -35,6 +35,17 @@ pub struct Oracle {
     pub unsure: BTreeMap<(usize, u32, usize), Vec<u64>>,
     /// Chunks of an origin (origin, chunk) that are being written: what was there, what will be.
     pub in_flight: BTreeMap<(usize, usize), [u64; 2]>,
+    pub counts: Counts,
+}
+
+/// How much there was of what takes many operations to come about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub taken: u64,
+    pub deleted: u64,
+    pub invalidated: u64,
+    pub rollbacks: u64,
+    pub rolled_back: u64,
 }
 
 impl Oracle {
@@ -55,6 +66,7 @@ impl Oracle {
     }
 
     pub fn take(&mut self, o: usize, of: Option<u32>) -> u32 {
+        self.counts.taken += 1;
         let origin = &mut self.origins[o];
         let snapshot = match of {
             Some(tag) => origin.snapshots[&tag].clone(),
@@ -70,6 +82,7 @@ impl Oracle {
     }
 
     pub fn delete(&mut self, o: usize, tag: u32) {
+        self.counts.deleted += 1;
         let origin = &mut self.origins[o];
         origin.snapshots.remove(&tag).expect("a snapshot");
         if origin.deferred.is_some_and(|(source, _)| source == tag) {
@@ -78,12 +91,14 @@ impl Oracle {
     }
 
     pub fn invalidate(&mut self, o: usize) {
+        self.counts.invalidated += 1;
         for snapshot in self.origins[o].snapshots.values_mut() {
             snapshot.valid = false;
         }
     }
 
     pub fn roll_back(&mut self, o: usize, tag: u32, delete: bool) {
+        self.counts.rollbacks += 1;
         let origin = &mut self.origins[o];
         let content = &origin.snapshots[&tag].content;
         origin.head[..content.len()].copy_from_slice(content);
@@ -92,6 +107,7 @@ impl Oracle {
     }
 
     pub fn rolled_back(&mut self, o: usize) {
+        self.counts.rolled_back += 1;
         if let Some((tag, true)) = self.origins[o].rollback.take() {
             if self.origins[o].snapshots.contains_key(&tag) {
                 self.delete(o, tag);
