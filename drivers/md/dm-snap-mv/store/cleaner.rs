@@ -66,6 +66,14 @@ impl Engine {
         true
     }
 
+    /// There may be something to clean: status says so from now on, and the worker's idle turns see
+    /// to it.
+    pub(super) fn begin_cleaning(&mut self) {
+        self.cleaning = true;
+        self.timelines_left = self.count_timelines().unwrap_or(1);
+        self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
+    }
+
     /// Timelines that are to be cleaned; beyond [`MOST_COUNTED`] it does not matter how many.
     fn count_timelines(&self) -> Result<u64> {
         let meta = self.meta_ref()?;

@@ -107,7 +107,8 @@ impl Store {
         engine.change(self, origin, |meta, row| {
             versions::delete_snapshot(meta, row, tag)
         })?;
-        engine.cleaning = true;
+        engine.begin_cleaning();
+        engine.publish(self);
         drop(engine);
         self.machinery.worker.kick();
         Ok(())

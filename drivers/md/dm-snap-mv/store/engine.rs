@@ -105,7 +105,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(super) fn new(meta: KBox<Meta>) -> Result<Self> {
-        Ok(Self {
+        let mut engine = Self {
             meta: Some(meta),
             alloc: Allocator::new()?,
             origins: KVec::new(),
@@ -116,7 +116,7 @@ impl Engine {
             retry: false,
             policy: FullPolicy::Invalidate,
             closing: false,
-            cleaning: true,
+            cleaning: false,
             cleaned: None,
             timelines_left: 0,
             clean_from: TimelineId::LOWEST,
@@ -124,7 +124,9 @@ impl Engine {
             fed: time::jiffies(),
             busy_turns: 0,
             wants_reservation: false,
-        })
+        };
+        engine.begin_cleaning();
+        Ok(engine)
     }
 
     /// The metadata of a store that works.

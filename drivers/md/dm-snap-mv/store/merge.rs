@@ -420,7 +420,7 @@ impl Engine {
         self.commit(cx)?;
         self.origin_state_mut(nr)?.merge = None;
         self.refresh(nr)?;
-        self.cleaning = true;
+        self.begin_cleaning();
         self.retry = true;
         pr_info!("rollback of origin {} is done\n", nr.get());
         origin.set_rollback(RollbackState::Idle);

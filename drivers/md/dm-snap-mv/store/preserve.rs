@@ -151,10 +151,8 @@ impl Engine {
                 if let Some(error) = self.merge_trouble(origin.number) {
                     return self.end_with_error(bio, error);
                 }
-                let job = bio.job();
-                self.retry |= job.phys.unlock();
                 self.urge_merge(origin.number, chunk);
-                self.wait(bio);
+                self.stand_back(cx, bio);
             }
             Ok(Next::Preserve(gap)) => self.copy_out(cx, &origin, bio, gap),
             Ok(Next::Ready) => {
@@ -233,7 +231,7 @@ impl Engine {
         let most = (MAX_COPY_SECTORS / cx.geometry.chunk_sectors()).max(1);
         let (cow, len) = match self.reserve(cx, gap.len.min(most)) {
             Ok(Reservation::Run { start, len }) => (start, len),
-            Ok(Reservation::Later) => return self.stand_back(bio),
+            Ok(Reservation::Later) => return self.stand_back(cx, bio),
             Ok(Reservation::Full) => return self.no_space(cx, origin, bio),
             Err(error) => return self.end_with_error(bio, error),
         };
@@ -250,8 +248,12 @@ impl Engine {
         cx.machinery.kcopyd.copy(&from, &to, bio);
     }
 
-    /// Puts a write aside that has to start over later.
-    fn stand_back(&mut self, mut bio: Bio) {
+    /// Puts a write aside that has to start over later. It lets its chunks go, so what it has
+    /// recorded is made durable first: who finds a record relies on that.
+    fn stand_back(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        if *bio.job().recorded && self.commit(cx).is_ok() {
+            *bio.job().recorded = false;
+        }
         let job = bio.job();
         self.retry |= job.phys.unlock();
         *job.stage = Stage::New;
@@ -267,9 +269,7 @@ impl Engine {
         match self.policy {
             FullPolicy::Invalidate => match self.invalidate(cx, origin.number) {
                 Ok(()) => {
-                    let job = bio.job();
-                    self.retry |= job.phys.unlock();
-                    *job.stage = Stage::New;
+                    *bio.job().stage = Stage::New;
                     self.origin_write(cx, bio);
                 }
                 Err(error) => self.end_with_error(bio, error),
@@ -289,6 +289,9 @@ impl Engine {
 
     /// Puts a bio aside until there is space. It lets its chunks go meanwhile.
     pub(super) fn starve(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        if *bio.job().recorded && self.commit(cx).is_ok() {
+            *bio.job().recorded = false;
+        }
         let job = bio.job();
         self.retry |= job.phys.unlock();
         self.retry |= job.own.unlock();
