@@ -15,6 +15,17 @@ pub fn run(args: &Merge) -> Result<()> {
         rollback::begin(&dm, &device, tag, &["-d", "-l"], &doing)?;
         return print("the merge begins when the origin's device is activated next\n");
     }
+    if let Some(origin) = dm.origin_of(&device)?.filter(|origin| dm.is_in_use(origin)) {
+        let failure = dm.in_use(&origin.name, origin.devno).context(doing);
+        let defer = format!(
+            "or let it begin when the device is activated next: dms merge {} {tag} --defer",
+            device.name
+        );
+        return Err(match failure.hint.clone() {
+            Some(hint) => failure.hint(format!("{hint}\n{defer}")),
+            None => failure.hint(defer),
+        });
+    }
     if let Some(shown) = dm.snapshot_of(&device, tag)? {
         let name = shown.name;
         return Err(Failure::new(
@@ -27,20 +38,7 @@ pub fn run(args: &Merge) -> Result<()> {
             format!("dms remove {name}")
         }));
     }
-    let later = |failure: Failure| {
-        if failure.kind != Kind::Busy {
-            return failure;
-        }
-        let defer = format!(
-            "or let it begin when the device is activated next: dms merge {} {tag} --defer",
-            device.name
-        );
-        match failure.hint.clone() {
-            Some(hint) => failure.hint(format!("{hint}\n{defer}")),
-            None => failure.hint(defer),
-        }
-    };
-    rollback::begin(&dm, &device, tag, &["-b", "-d"], &doing).map_err(later)?;
+    rollback::begin(&dm, &device, tag, &["-b", "-d"], &doing)?;
     if args.background {
         return Ok(());
     }
