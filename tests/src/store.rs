@@ -18,7 +18,7 @@ use crate::shadow::Shadow;
 pub const TARGET: &str = "dm-snap-mv";
 
 /// The longest that anything in the background may take here.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
 pub fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -215,6 +215,14 @@ impl Device {
     pub fn state(&self) -> Result<Status> {
         let text = self.status()?;
         Status::parse(&text).with_context(|| format!("status {text:?}"))
+    }
+
+    /// Waits until so many chunks of the store are used. Status is a little behind.
+    pub fn wait_chunks(&self, count: u64) -> Result<()> {
+        until(&format!("{count} used chunks"), || {
+            Ok(self.state()?.chunks.0 == count)
+        })
+        .with_context(|| self.status().unwrap_or_default())
     }
 
     /// Waits for the end of cleaning.

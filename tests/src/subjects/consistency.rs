@@ -3,9 +3,9 @@
 //! A snapshot is a moment: of writes made one after another it holds the first ones, up to
 //! some point, and nothing of those behind it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
@@ -14,7 +14,7 @@ use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
 use crate::io::Disk;
 use crate::report::Subject;
-use crate::shadow::{write_generation, Shadow};
+use crate::shadow::{write, write_generation, Shadow};
 use crate::store::Device;
 use crate::world::World;
 
@@ -58,6 +58,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     });
     subject.case("a snapshot of a snapshot that is being written", || {
         snapshot(disks)
+    });
+    subject.case("snapshots without a pause do not keep writes out", || {
+        no_starvation(disks)
     });
     subject.case("two origins of one store", || two_origins(disks));
 }
@@ -131,6 +134,8 @@ impl Stamps {
                 let at_least = done.load(Ordering::SeqCst);
                 let tag = take()?;
                 let at_most = begun.load(Ordering::SeqCst);
+                // Not more snapshots than can be looked at.
+                sleep(Duration::from_millis(moments.len() as u64 % 7 * 10));
                 moments.push(Moment {
                     tag,
                     at_least,
@@ -233,6 +238,34 @@ fn snapshot(disks: &Disks) -> Result<()> {
     stamps.check(&world, &before, &written, &moments)?;
     world.now.check(&co.open()?).context("origin")?;
     cs.remove()?;
+    co.remove()
+}
+
+fn no_starvation(disks: &Disks) -> Result<()> {
+    let (_world, co) = World::new(disks, 4 * MIB, 64, 1)?;
+    let disk = co.open()?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let taker = scope.spawn(|| -> Result<u32> {
+            let mut tag = 0;
+            while !over.load(Ordering::Relaxed) && tag < 3000 {
+                tag = co.take()?;
+            }
+            Ok(tag)
+        });
+        let begin = Instant::now();
+        let written = (0..30).try_for_each(|i| write(&disk, i * 8, 8).map(drop));
+        let took = begin.elapsed();
+        over.store(true, Ordering::Relaxed);
+        let tag = taker.join().expect("no panic")?;
+        written?;
+        ensure!(
+            tag < 3000,
+            "30 writes took more than {tag} snapshots, {took:?}"
+        );
+        Ok(())
+    })?;
+    drop(disk);
     co.remove()
 }
 

@@ -92,7 +92,7 @@ fn random_rounds(disks: &Disks, random: &mut Random, pages: u32) -> Result<()> {
 fn nothing_copied(disks: &Disks) -> Result<()> {
     let (mut world, co) = World::new(disks, 8 * MIB, 32, 1)?;
     world.now.write_all(&co.open()?)?;
-    ensure!(co.state()?.chunks.0 == 0, "{}", co.status()?);
+    co.wait_chunks(0)?;
     world.check(&co)?;
     co.remove()
 }
@@ -106,17 +106,17 @@ fn one_copy(disks: &Disks) -> Result<()> {
     for block in 0..100 {
         world.now.write(&disk, block * 24, 8)?;
     }
-    ensure!(co.state()?.chunks.0 == 100, "{}", co.status()?);
+    co.wait_chunks(100)?;
     // A second write of the same copies nothing.
     for block in 0..100 {
         world.now.write(&disk, block * 24 + 3, 2)?;
     }
-    ensure!(co.state()?.chunks.0 == 100, "{}", co.status()?);
+    co.wait_chunks(100)?;
     world.take(&co)?;
     for block in 0..50 {
         world.now.write(&disk, block * 24, 1)?;
     }
-    ensure!(co.state()?.chunks.0 == 150, "{}", co.status()?);
+    co.wait_chunks(150)?;
     drop(disk);
     world.check(&co)?;
     co.remove()
@@ -128,10 +128,10 @@ fn long_write(disks: &Disks) -> Result<()> {
     let disk = co.open()?;
     world.now.write(&disk, 0, 4 * MIB)?;
     // 4 MiB of chunks of 16 KiB
-    ensure!(co.state()?.chunks.0 == 256, "{}", co.status()?);
+    co.wait_chunks(256)?;
     // Chunks that it covers in part count whole.
     world.now.write(&disk, 8 * MIB + 1, MIB)?;
-    ensure!(co.state()?.chunks.0 == 256 + 65, "{}", co.status()?);
+    co.wait_chunks(256 + 65)?;
     drop(disk);
     world.check(&co)?;
     co.remove()
@@ -218,7 +218,7 @@ fn discard(disks: &Disks) -> Result<()> {
     let disk = co.open()?;
     // Without a snapshot, too.
     world.now.discard(&disk, 12 * MIB, MIB)?;
-    ensure!(co.state()?.chunks.0 == 0, "{}", co.status()?);
+    co.wait_chunks(0)?;
     world.take(&co)?;
     world.now.discard(&disk, 0, MIB)?;
     world.now.discard(&disk, 4 * MIB + 1, 777)?;

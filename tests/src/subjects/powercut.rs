@@ -32,9 +32,10 @@ pub fn run(subject: &mut Subject, _disks: &Disks) {
         let random = &mut random;
         subject.case(
             &format!("a cache of {cache} MiB, chunks of {pages} pages"),
-            || cuts(random, cache, pages, 6),
+            || cuts(random, cache, pages, 4),
         );
     }
+    subject.case("what is not flushed is lost", lost);
     subject.case("flush and FUA reach the disks", flushes);
     subject.case("in the middle of a rollback", || {
         rollback(&mut random.clone())
@@ -384,6 +385,27 @@ fn after(machine: &Machine, co: &Device, story: &mut Story) -> Result<()> {
         cs.remove()?;
     }
     Ok(())
+}
+
+/// Without that, all of the others would prove nothing.
+fn lost() -> Result<()> {
+    let machine = Machine::new(64)?;
+    let mut now = {
+        let disk = Disk::open(machine.origin.mapped.path())?;
+        let shadow = Shadow::filled(&disk)?;
+        disk.flush()?;
+        shadow
+    };
+    let before = now.clone();
+    let co = machine.co("-i o -b -F -c 1")?;
+    now.write(&co.open()?, 0, 800)?;
+    machine.dies()?;
+    machine.power_fails(vec![co])?;
+    let co = machine.co("-i o")?;
+    before
+        .check(&co.open()?)
+        .context("a write that was not flushed")?;
+    co.remove()
 }
 
 /// What one FUA write or one flush acknowledged is there, and each goes to the disk that needs it.

@@ -158,6 +158,14 @@ impl Drop for Slow {
     }
 }
 
+/// Waits until a slow read is on its way.
+fn under_way(child: &mut Child, device: &Device) -> Result<()> {
+    crate::store::until("the slow read", || Ok(device.open_count()? > 0))?;
+    sleep(Duration::from_millis(300));
+    ensure!(child.try_wait()?.is_none(), "the read is not slow");
+    Ok(())
+}
+
 /// What a slow read brought is compared with what it had to see.
 fn check_read(mut child: Child, file: &str, then: &Shadow) -> Result<()> {
     let status = child.wait()?;
@@ -172,8 +180,8 @@ fn check_read(mut child: Child, file: &str, then: &Shadow) -> Result<()> {
     then.check_bytes(&bytes, 0).context("the slow read")
 }
 
-/// 64 KiB at this rate take a second and more.
-const RATE: u64 = 48 << 10;
+/// 64 KiB at this rate take two seconds.
+const RATE: u64 = 32 << 10;
 
 fn held_up(disks: &Disks, change: impl FnOnce(&Disk, &mut Shadow) -> Result<()>) -> Result<()> {
     let (mut world, co) = World::new(disks, 4 * MIB, 48, 4)?;
@@ -182,9 +190,8 @@ fn held_up(disks: &Disks, change: impl FnOnce(&Disk, &mut Shadow) -> Result<()>)
     let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE)?;
     let disk = co.open()?;
     let file = "/tmp/slow";
-    let child = slow.read(&cs, 128, file)?;
-    sleep(Duration::from_millis(500));
-    ensure!(cs.open_count()? > 0, "the read was not slow");
+    let mut child = slow.read(&cs, 128, file)?;
+    under_way(&mut child, &cs)?;
     change(&disk, &mut world.now)?;
     check_read(child, file, &world.snapshots[&tag])?;
     drop((slow, disk));
@@ -201,9 +208,8 @@ fn rollback_held_up(disks: &Disks) -> Result<()> {
     let cs = world.cs(tag)?;
     let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE)?;
     let file = "/tmp/slow";
-    let child = slow.read(&cs, 128, file)?;
-    sleep(Duration::from_millis(500));
-    ensure!(cs.open_count()? > 0, "the read was not slow");
+    let mut child = slow.read(&cs, 128, file)?;
+    under_way(&mut child, &cs)?;
     co.send(&format!("rs {old} -b"))?;
     world.now = world.snapshots[&old].clone();
     world
@@ -225,7 +231,7 @@ fn others_go_on(disks: &Disks) -> Result<()> {
     let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE / 4)?;
     let file = "/tmp/slow";
     let mut child = slow.read(&cs, 128, file)?;
-    sleep(Duration::from_millis(500));
+    under_way(&mut child, &cs)?;
     let begin = Instant::now();
     let disk = co.open()?;
     world.now.write(&disk, MIB, 256)?;

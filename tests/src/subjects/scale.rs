@@ -73,11 +73,7 @@ fn thousand(disks: &Disks) -> Result<()> {
         co.delete(*tag)?;
     }
     co.wait_clean()?;
-    ensure!(
-        co.state()?.chunks.0 == 0,
-        "chunks are lost: {}",
-        co.status()?
-    );
+    co.wait_chunks(0)?;
     co.remove()
 }
 
@@ -237,11 +233,7 @@ fn nesting(disks: &Disks) -> Result<()> {
         "ghosts are left: {:?}",
         co.list()?.rows
     );
-    ensure!(
-        co.state()?.chunks.0 == 0,
-        "chunks are lost: {}",
-        co.status()?
-    );
+    co.wait_chunks(0)?;
     co.remove()
 }
 

@@ -242,9 +242,9 @@ fn discard_frees(disks: &Disks) -> Result<()> {
     let cs = world.cs(tag)?;
     let disk = cs.open()?;
     world.shadow(tag).write(&disk, 0, 2 * MIB)?;
-    ensure!(cs.state()?.chunks.0 == 512, "{}", cs.status()?);
+    cs.wait_chunks(512)?;
     world.shadow(tag).zero_out(&disk, 0, MIB)?;
-    crate::store::until("space to come back", || Ok(cs.state()?.chunks.0 == 256))?;
+    cs.wait_chunks(256)?;
     drop(disk);
     world.check(&co)?;
     cs.remove()?;
@@ -423,7 +423,7 @@ fn chunk_once(disks: &Disks) -> Result<()> {
         world.shadow(tag).write(&disk, 0, 320)?;
         world.shadow(tag).write(&disk, 640, 1)?;
     }
-    ensure!(cs.state()?.chunks.0 == 11, "{}", cs.status()?);
+    cs.wait_chunks(11)?;
     world.now.write(&co.open()?, 0, 320)?;
     drop(disk);
     cs.remove()?;
