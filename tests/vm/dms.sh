@@ -101,9 +101,9 @@ YYYY/MM/DD HH:MM:SS Tag R Chunks DM_Dev Memo
 20[0-9/]{8} [0-9:]{8}   0 \. +[0-9]+ orig   \"ORIGIN\"
 20[0-9/]{8} [0-9:]{8}   1 \. +[0-9]+ s1     \"say .{2}à propos.{2} .{2} - \"
 20[0-9/]{8} [0-9:]{8}   2 \. +[0-9]+ s2     \"nested\"\$"
-of_one=$(tail -n 3 <<<"$out" | cut -c 1-23,32-)
+of_one=$(tail -n 3 <<<"$out" | cut -c 1-25,33-)
 call dms l
-out=$(tail -n 3 <<<"$out" | cut -c 1-23,32-)
+out=$(tail -n 3 <<<"$out" | cut -c 1-25,33-)
 check 'all there is' prints "$of_one"
 call dms list --json s2
 check 'the listing for programs' matches '"versions": \[.*"tag": 2,.*"devices": \[[^]]*"s2"'

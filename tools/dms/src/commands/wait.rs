@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 /// where somebody watches, and else only in case an event is missed.
 const WATCHED: u16 = 200;
 const UNWATCHED: u16 = 1000;
-/// How long it takes at most until work that was just asked for is in the status.
-const SETTLE: u16 = 50;
 
 /// What is waited for.
 #[derive(Clone, Copy)]
@@ -60,7 +58,6 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let begin = Instant::now();
     let mut progress = Progress::new();
-    let mut quiet = !goal.cleaning;
     loop {
         dm.arm();
         let status = Status::parse(&dm.status(&device.name)?)?;
@@ -74,12 +71,6 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
         let rollback = status.rollback.filter(|_| goal.rollback);
         let cleaning = status.cleaning.filter(|_| goal.cleaning);
         let what = match (rollback, cleaning) {
-            // What was deleted a moment ago may not be in the status yet.
-            (None, None) if !quiet => {
-                quiet = true;
-                dm.wait_event(SETTLE);
-                continue;
-            }
             (None, None) => {
                 progress.done();
                 return Ok(());
@@ -87,7 +78,6 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
             (Some(_), _) => "rollback",
             (None, Some(_)) => "cleaning",
         };
-        quiet = false;
         progress.show(rollback, cleaning);
         if interrupt.came() {
             return Err(still_going(device, Kind::Interrupted, what));
