@@ -408,8 +408,7 @@ impl<T: Target> TargetBio<T> {
         let parent = self.into_raw();
         // SAFETY: The part is new, and ours.
         let raw = unsafe { part.as_mut() };
-        raw.bi_opf &=
-            !(bindings::DM_RS_PREFLUSH | bindings::DM_RS_NOWAIT | bindings::DM_RS_POLLED);
+        raw.bi_opf &= !(bindings::DM_RS_PREFLUSH | bindings::DM_RS_NOWAIT | bindings::DM_RS_POLLED);
         if fua {
             raw.bi_opf |= bindings::DM_RS_FUA;
         }

@@ -59,12 +59,8 @@ impl<T: Target> Callbacks<T> {
     ) -> R {
         let _noio = NoIo::enter();
         // SAFETY: By the function's requirements.
-        let (private, instance) = unsafe {
-            (
-                Self::private(ti),
-                Instance::new(NonNull::new_unchecked(ti)),
-            )
-        };
+        let (private, instance) =
+            unsafe { (Self::private(ti), Instance::new(NonNull::new_unchecked(ti))) };
         f(&private.target, &instance)
     }
 
@@ -119,7 +115,10 @@ impl<T: Target> Callbacks<T> {
     ///
     /// As for [`Callbacks::private`], until the bio has ended and until this returns; `bio` must be
     /// a clone that device-mapper has made for it.
-    pub(super) unsafe extern "C" fn map(ti: *mut bindings::dm_target, bio: *mut bindings::bio) -> c_int {
+    pub(super) unsafe extern "C" fn map(
+        ti: *mut bindings::dm_target,
+        bio: *mut bindings::bio,
+    ) -> c_int {
         // SAFETY: Neither is null.
         let (ti, raw) = unsafe { (NonNull::new_unchecked(ti), NonNull::new_unchecked(bio)) };
         // SAFETY: The instance is there until the call returns.

@@ -40,11 +40,7 @@ unsafe impl Backend for IrqSpinLockBackend {
     /// The interrupt flags as they were.
     type GuardState = c_ulong;
 
-    unsafe fn init(
-        ptr: *mut Self::State,
-        name: *const c_char,
-        key: *mut bindings::lock_class_key,
-    ) {
+    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
         // SAFETY: By this function's requirements `ptr` is valid for writes, and `name` and `key`
         // for reads indefinitely.
         unsafe { bindings::__spin_lock_init(ptr, name, key) }

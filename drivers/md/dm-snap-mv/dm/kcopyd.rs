@@ -125,8 +125,8 @@ impl Kcopyd {
         // What owns the context does not change its size: it is there as a pointer.
         let size = size_of::<Context<Arc<Nobody>>>();
         // SAFETY: It allocates.
-        let pool = NonNull::new(unsafe { bindings::dm_rs_mempool_create(RESERVE, size) })
-            .ok_or(ENOMEM)?;
+        let pool = unsafe { bindings::dm_rs_mempool_create(RESERVE, size) };
+        let pool = NonNull::new(pool).ok_or(ENOMEM)?;
         // SAFETY: A copy need not be throttled.
         let client = from_err_ptr(unsafe { bindings::dm_kcopyd_client_create(ptr::null_mut()) });
         match client.and_then(|client| NonNull::new(client).ok_or(ENOMEM)) {
@@ -141,11 +141,7 @@ impl Kcopyd {
     }
 
     /// Allocates what a copy has of ours. Sleeps, but does not fail.
-    fn context<D: Done>(
-        &self,
-        done: D,
-        devices: [Option<BlockDevice>; 2],
-    ) -> *mut Context<D> {
+    fn context<D: Done>(&self, done: D, devices: [Option<BlockDevice>; 2]) -> *mut Context<D> {
         const { assert!(size_of::<Context<D>>() == size_of::<Context<Arc<Nobody>>>()) };
         // SAFETY: By the type's invariants the pool is there. It does not fail, as it may sleep.
         let context = unsafe { bindings::dm_rs_mempool_alloc(self.pool.as_ptr()) };

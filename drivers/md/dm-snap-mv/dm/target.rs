@@ -226,10 +226,7 @@ impl<T: Target> Registration<T> {
     /// # Errors
     ///
     /// `EBUSY` when it is registered, `EEXIST` when another of this name is.
-    pub(crate) fn new(
-        target: &'static TargetType<T>,
-        module: &'static ThisModule,
-    ) -> Result<Self> {
+    pub(crate) fn new(target: &'static TargetType<T>, module: &'static ThisModule) -> Result<Self> {
         if target.registered.xchg(true, Acquire) {
             return Err(EBUSY);
         }

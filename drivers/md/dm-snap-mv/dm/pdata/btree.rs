@@ -114,13 +114,19 @@ fn found(code: c_int) -> Result<bool> {
 
 /// A number in the header of a node.
 fn le32(block: &[u8], at: usize) -> Result<u32> {
-    let bytes = block.get(at..).and_then(|b| b.first_chunk()).ok_or_else(corrupt)?;
+    let bytes = block
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .ok_or_else(corrupt)?;
     Ok(u32::from_le_bytes(*bytes))
 }
 
 /// As [`le32`], of twice the size.
 pub(super) fn le64(block: &[u8], at: usize) -> Result<u64> {
-    let bytes = block.get(at..).and_then(|b| b.first_chunk()).ok_or_else(corrupt)?;
+    let bytes = block
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .ok_or_else(corrupt)?;
     Ok(u64::from_le_bytes(*bytes))
 }
 
