@@ -40,7 +40,7 @@ pub(crate) struct SnapMv {
     /// The origin's id, as it must stand in a table line.
     id: KVec<u8>,
     tag: Option<Tag>,
-    policy: FullPolicy,
+    policy: Option<FullPolicy>,
     /// What the origin knows this table by.
     ticket: u64,
 }
@@ -77,7 +77,7 @@ impl SnapMv {
         }
         let mut id = KVec::new();
         id.extend_from_slice(table.origin_id(), GFP_KERNEL)?;
-        let mapped = ti.instance().md_id();
+        let mapped = ti.instance().mapped_device();
         let events = ti.event_handle()?;
 
         // Active devices of the store may need what is locked from here on to free memory.
@@ -89,22 +89,23 @@ impl SnapMv {
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
             Some(tag) => {
-                let snapshot = SnapshotHandle::attach(origin, tag, mapped)?;
+                let snapshot = SnapshotHandle::attach(origin, tag, mapped.id())?;
                 if ti.len() != snapshot.size {
                     return Err(Refusal::TableNotSnapshotSize.into());
                 }
                 Device::Snapshot(SnapshotDevice::new(snapshot))
             }
         };
-        let own = tag.is_none().then_some(mapped);
-        let ticket = device.origin().add_listener(&events, own)?;
+        let ticket = device
+            .origin()
+            .add_listener(&events, mapped, tag.is_none())?;
         Ok(Self {
             device,
             origin_dev,
             cow_dev,
             id,
             tag,
-            policy: table.policy.unwrap_or_default(),
+            policy: table.policy,
             ticket,
         })
     }
@@ -232,7 +233,10 @@ impl Target for SnapMv {
 
     fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
         let store = this.device.store();
-        store.set_policy(this.policy);
+        // A line that does not speak of the policy leaves it as it is.
+        if let Some(policy) = this.policy {
+            store.set_policy(policy);
+        }
         if this.tag.is_none() {
             store.begin_deferred(this.device.origin());
         }
@@ -326,7 +330,7 @@ impl Target for SnapMv {
                     origin_device: number(&this.origin_dev),
                     cow_device: number(&this.cow_dev),
                     id: &this.id,
-                    policy: this.policy,
+                    policy: this.policy.unwrap_or_default(),
                 };
                 let _ = line.write(out);
             }

@@ -55,6 +55,9 @@ impl OriginHandle {
     ) -> Result<Self> {
         let mut guard = store.engine.lock();
         let engine = &mut *guard;
+        if engine.shows(&dev) {
+            return Err(Refusal::OriginIsOurs.into());
+        }
         let size = dev.sectors();
         let nr = engine.find_or_bind(&store, id, size, bind)?;
         let row = engine.meta_ref()?.origin_row(nr)?;
@@ -155,6 +158,11 @@ impl OriginState {
 }
 
 impl Engine {
+    /// Whether a block device is one of the store's own mapped devices.
+    fn shows(&self, dev: &BlockDevice) -> bool {
+        self.origins.iter().any(|state| state.shared.is_shown_by(dev.dev()))
+    }
+
     fn find_or_bind(
         &mut self,
         cx: &Arc<Store>,

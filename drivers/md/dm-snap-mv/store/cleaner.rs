@@ -42,6 +42,7 @@ impl Engine {
         };
         self.clean_from = step.next;
         if step.timeline.is_some() {
+            self.has_cleaned = true;
             let enough = self
                 .meta_ref()
                 .is_ok_and(|meta| meta.changes() >= STEP as u32);
@@ -58,7 +59,8 @@ impl Engine {
         self.cleaning = false;
         let _ = self.commit(cx);
         self.feed();
-        if self.cleaned.take().is_some() {
+        self.cleaned = None;
+        if core::mem::take(&mut self.has_cleaned) {
             for state in self.origins.iter() {
                 state.shared.raise_event();
             }

@@ -26,7 +26,16 @@ struct Closed<'a> {
 
 impl<'a> Closed<'a> {
     /// Sleeps until the writes on their way are done. The caller holds `control`.
+    ///
+    /// What a gate kept waiting before has its turn first, or snapshots that follow close upon one
+    /// another would let no write through between them.
     fn new(store: &'a Store, gate: &Arc<Gate>) -> Self {
+        let mut engine = store.engine.lock();
+        while engine.turns < engine.wait_for_turn {
+            store.machinery.worker.kick();
+            store.rested.wait(&mut engine);
+        }
+        drop(engine);
         gate.close();
         gate.wait_empty();
         Self {
@@ -41,6 +50,12 @@ impl Drop for Closed<'_> {
         if self.gate.open().is_err() {
             pr_err!("gate does not open again\n");
         }
+        let mut engine = self.store.engine.lock();
+        if !engine.waiting.is_empty() {
+            // One turn may have looked into the inbox already.
+            engine.wait_for_turn = engine.turns + 2;
+        }
+        drop(engine);
         self.store.retry_waiting();
     }
 }

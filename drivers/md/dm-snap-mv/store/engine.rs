@@ -90,6 +90,16 @@ pub(crate) struct Engine {
     /// There may be something to clean.
     pub(super) cleaning: bool,
     pub(super) cleaned: Option<Cleaning>,
+    /// Turns so far.
+    pub(super) turns: u64,
+    /// The next gate is not closed before so many.
+    pub(super) wait_for_turn: u64,
+    /// A write found no space, and none has since.
+    pub(super) full: bool,
+    /// It has been told that space runs low.
+    pub(super) low_water: bool,
+    /// Something was cleaned, and nobody has been told of its end.
+    pub(super) has_cleaned: bool,
     /// How many timelines are to be cleaned, as counted when the last one was finished.
     pub(super) timelines_left: u64,
     /// The timeline to look at next.
@@ -118,6 +128,11 @@ impl Engine {
             closing: false,
             cleaning: false,
             cleaned: None,
+            turns: 0,
+            wait_for_turn: 0,
+            full: false,
+            low_water: false,
+            has_cleaned: false,
             timelines_left: 0,
             clean_from: TimelineId::LOWEST,
             dirty_since: None,
@@ -198,6 +213,7 @@ impl Engine {
         }
         self.arm_commit(cx);
         self.publish(cx);
+        self.turns += 1;
         cx.rested.notify_all();
         again
     }
@@ -443,6 +459,9 @@ impl Engine {
             }
         };
         self.wants_reservation |= matches!(found, Reservation::Later);
+        if matches!(found, Reservation::Run { .. }) {
+            self.full = false;
+        }
         if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
             return Ok(found);
         }

@@ -27,6 +27,10 @@ impl From<Refusal> for StoreError {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
+        // What persistent-data says of a block that does not check.
+        if error.to_errno() == -(kernel::bindings::EILSEQ as i32) {
+            return StoreError::Refused(Refusal::Corrupt);
+        }
         StoreError::Kernel(error)
     }
 }

@@ -2,8 +2,9 @@
 
 //! One active origin: what its devices and the store's worker share.
 
-use crate::dm::block_device::BlockDevice;
+use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::event::EventHandle;
+use crate::dm::table::MappedDevice;
 use crate::dm::gate::Gate;
 use crate::dm::range_lock::RangeLock;
 use crate::model::ids::OriginNr;
@@ -68,8 +69,10 @@ pub(crate) struct Origin {
 struct Listener {
     ticket: u64,
     events: EventHandle,
-    /// The mapped device (see `MappedDevice::id`), if it is the origin's own.
-    own: Option<usize>,
+    /// The mapped device that the table is of.
+    device: MappedDevice,
+    /// Whether that is the origin's own.
+    own: bool,
 }
 
 /// Who is to be told when something changes.
@@ -189,12 +192,12 @@ impl Origin {
         listeners
             .tables
             .iter()
-            .any(|listener| listener.own.is_some() && listener.events.is_open() == Some(true))
+            .any(|listener| listener.own && listener.events.is_open() == Some(true))
     }
 
-    /// Has a table told of events, until [`Origin::remove_listener`] gets the ticket. `own` is the
-    /// mapped device when it is the origin's own: only one can be, though a reload has two tables
-    /// of it for a moment. Process context.
+    /// Has a table told of events, until [`Origin::remove_listener`] gets the ticket. `own`: the
+    /// mapped device is the origin's own; only one can be, though a reload has two tables of it for
+    /// a moment. Process context.
     ///
     /// # Errors
     ///
@@ -202,24 +205,30 @@ impl Origin {
     pub(crate) fn add_listener(
         &self,
         events: &EventHandle,
-        own: Option<usize>,
+        device: MappedDevice,
+        own: bool,
     ) -> super::error::Result<u64> {
         let mut listeners = self.listeners.lock();
-        if let Some(device) = own {
-            let others = |listener: &Listener| listener.own.is_some_and(|own| own != device);
-            if listeners.tables.iter().any(others) {
-                return Err(Refusal::OriginActive.into());
-            }
+        let another = |listener: &Listener| listener.own && listener.device != device;
+        if own && listeners.tables.iter().any(another) {
+            return Err(Refusal::OriginActive.into());
         }
         let ticket = listeners.next_ticket;
         listeners.next_ticket += 1;
         let listener = Listener {
             ticket,
             events: events.clone(),
+            device,
             own,
         };
         listeners.tables.push(listener, GFP_KERNEL)?;
         Ok(ticket)
+    }
+
+    /// Whether a block device is one of those mapped devices. Process context.
+    pub(super) fn is_shown_by(&self, dev: Dev) -> bool {
+        let listeners = self.listeners.lock();
+        listeners.tables.iter().any(|listener| listener.device.dev() == dev)
     }
 
     /// Ends what [`Origin::add_listener`] began.

@@ -266,6 +266,7 @@ impl Engine {
         if self.space_is_coming() {
             return self.starve(cx, bio);
         }
+        self.full |= self.policy != FullPolicy::Invalidate;
         match self.policy {
             FullPolicy::Invalidate => match self.invalidate(cx, origin.number) {
                 Ok(()) => {

@@ -3,13 +3,33 @@
 //! What status lines say, kept where reading it never waits for I/O.
 
 use super::engine::Engine;
+use super::metadata::Meta;
 use super::origin::OriginStatus;
 use super::snapshot::SnapshotStatus;
 use super::store::Store;
+use crate::model::disk::origin_row::OriginRow;
+use crate::model::records::Metadata;
 use crate::model::report::{RollbackProgress, State, Usage};
+use kernel::prelude::*;
 use kernel::sync::Arc;
 
+/// From this many percent of its chunks in use on, a COW device counts as nearly full.
+const LOW_WATER: u64 = 90;
+
 impl Engine {
+    /// Tells of a COW device that is nearly full, once each time it becomes so.
+    fn watch_low_water(&mut self, usage: &Usage) {
+        let (used, total) = (usage.used_chunks, usage.total_chunks);
+        let low = total > 0 && used.saturating_mul(100) >= total.saturating_mul(LOW_WATER);
+        if low && !self.low_water {
+            pr_warn!("COW device nearly full: {} of {} chunks are in use\n", used, total);
+            for state in self.origins.iter() {
+                state.shared.raise_event();
+            }
+        }
+        self.low_water = low;
+    }
+
     /// Brings what status lines say up to date.
     pub(super) fn publish(&mut self, cx: &Arc<Store>) {
         let failed = self.is_failed();
@@ -27,28 +47,26 @@ impl Engine {
                 };
             }
         }
+        self.watch_low_water(&status.usage);
         cx.set_status(status);
         let Some(meta) = &self.meta else {
             return;
         };
         for state in self.origins.iter() {
-            let Some(row) = meta.peek_origin(state.shared.number) else {
-                continue;
+            let row = meta.peek_origin(state.shared.number).copied();
+            let of_row = |row: &OriginRow| match () {
+                () if has_invalid(meta, row) => State::Invalid,
+                () if self.full => State::Full,
+                () => State::Valid,
             };
-            let invalid = row.invalid_below > 1;
-            let rollback = RollbackProgress::of(row);
             state.shared.set_status(OriginStatus {
-                state: if failed {
-                    State::Error
-                } else if !state.bound {
-                    State::Unbound
-                } else if invalid && row.snapshots > 0 {
-                    State::Invalid
-                } else {
-                    State::Valid
+                state: match &row {
+                    _ if failed => State::Error,
+                    Some(row) if state.bound => of_row(row),
+                    _ => State::Unbound,
                 },
-                snapshots: row.snapshots,
-                rollback,
+                snapshots: row.as_ref().map_or(0, |row| row.snapshots),
+                rollback: row.as_ref().and_then(RollbackProgress::of),
             });
         }
         for state in self.snapshots.iter() {
@@ -71,4 +89,24 @@ impl Engine {
             });
         }
     }
+}
+
+/// Whether any snapshot of an origin is invalid: the oldest, if any.
+fn has_invalid(meta: &Meta, row: &OriginRow) -> bool {
+    if row.invalid_below <= 1 || row.snapshots == 0 {
+        return false;
+    }
+    let mut from = row.timeline().next();
+    while let Some(t) = from {
+        match meta.snapshot_from(t) {
+            Ok(Some((t, snapshot))) if t.origin() == row.number && snapshot.ghost => {
+                from = t.next();
+            }
+            Ok(Some((t, snapshot))) => {
+                return t.origin() == row.number && row.is_invalid(snapshot.tag);
+            }
+            _ => return false,
+        }
+    }
+    false
 }
