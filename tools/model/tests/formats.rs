@@ -201,9 +201,8 @@ proptest! {
         again in any::<bool>(),
         drop in any::<bool>(),
         freed in any::<u64>(),
-        newer in any::<u32>(),
     ) {
-        let row = CleaningRow { cursor, again, drop, freed, newer };
+        let row = CleaningRow { cursor, again, drop, freed };
         let mut bytes = [0xff; CleaningRow::SIZE];
         row.encode(&mut bytes);
         prop_assert_eq!(CleaningRow::decode(&bytes), Ok(row));

@@ -141,7 +141,6 @@ impl Liar {
             again: self.number() % 2 == 0,
             drop: self.number() % 2 == 0,
             freed: self.number(),
-            newer: self.number() as u32,
         }
     }
 }

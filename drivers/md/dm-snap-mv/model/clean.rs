@@ -85,9 +85,6 @@ struct Pass {
     row: CleaningRow,
     /// The epoch that a snapshot's head lives in.
     head: Option<Epoch>,
-    /// Of a snapshot's timeline: the chunk of the record before the cursor, and the nearest record
-    /// of that chunk that stays.
-    newer: Option<(Chunk, Epoch)>,
     /// COW chunks to be freed together: the first, and how many.
     run: Option<(CowChunk, u64)>,
     freed: u64,
@@ -102,14 +99,12 @@ impl Pass {
         if !row.drop && !t.is_origin() && snapshot.is_none() {
             return Err(Refusal::Corrupt.into());
         }
-        let chunk = RecordKey::chunk_of(row.cursor);
         Ok(Pass {
             t,
             row,
             head: snapshot
                 .filter(|snapshot| !snapshot.ghost)
                 .map(|snapshot| snapshot.current_epoch),
-            newer: Epoch::new(row.newer).map(|epoch| (chunk, epoch)),
             run: None,
             freed: 0,
         })
@@ -153,26 +148,25 @@ impl Pass {
     }
 
     /// In a snapshot's timeline, the live epochs that resolve to the record are those from its own
-    /// epoch up to the next record of the chunk, which the pass has just been at.
+    /// epoch up to the next record of the chunk. That is the one the pass has looked at last, just
+    /// below the cursor. If that one is gone, removed here or overwritten since, no live epoch lies
+    /// between it and the one that is now the next.
     fn is_alive_in_snapshot<M: Metadata>(
-        &mut self,
+        &self,
         m: &M,
         chunk: Chunk,
         epoch: Epoch,
     ) -> Result<bool, M::Error> {
-        let newer = self.newer.filter(|&(of, _)| of == chunk);
-        let last = match newer {
-            Some((_, newer)) => newer.previous().ok_or(Refusal::Corrupt)?,
-            None => Epoch::MAX,
-        };
+        let mut last = Epoch::MAX;
+        if let Some(before) = self.row.cursor.checked_sub(1) {
+            let (of, next) = RecordKey::decode(self.t, before)?;
+            if of == chunk {
+                last = next.previous().ok_or(Refusal::Corrupt)?;
+            }
+        }
         let child = newest_child(m, self.t, last)?;
-        let alive = child.is_some_and(|(live, _)| live >= epoch)
-            || self.head.is_some_and(|head| epoch <= head && head <= last);
-        self.newer = match alive {
-            true => Some((chunk, epoch)),
-            false => newer,
-        };
-        Ok(alive)
+        Ok(child.is_some_and(|(live, _)| live >= epoch)
+            || self.head.is_some_and(|head| epoch <= head && head <= last))
     }
 
     /// Frees a COW chunk, together with those before it if they are neighbours.
@@ -197,9 +191,6 @@ impl Pass {
         }
         self.count(m)?;
         self.row.freed = self.row.freed.saturating_add(self.freed);
-        let at = RecordKey::chunk_of(self.row.cursor);
-        let newer = self.newer.filter(|&(of, _)| of == at);
-        self.row.newer = newer.map_or(0, |(_, epoch)| epoch.get());
         if !ended {
             m.put_cleaning(self.t, &self.row)?;
         } else if self.row.again && !self.row.drop {

@@ -8,7 +8,7 @@ use super::bytes::{Reader, Writer};
 /// Row of the cleaning tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleaningRow {
-    /// The key of the first record that this pass has not looked at. 0: the pass has not begun.
+    /// One more than the key of the record that this pass has looked at last. 0: it has not begun.
     pub cursor: u64,
     /// A deletion arrived after the pass began: another one is needed.
     pub again: bool,
@@ -16,9 +16,6 @@ pub struct CleaningRow {
     pub drop: bool,
     /// COW chunks freed so far, over all passes.
     pub freed: u64,
-    /// For a snapshot's timeline, when the cursor stands between two records of one chunk: the
-    /// epoch of the nearest record before the cursor that stays; 0 when there is none.
-    pub newer: u32,
 }
 
 impl CleaningRow {
@@ -40,7 +37,7 @@ impl CleaningRow {
         let mut w = Writer::new(buffer);
         w.u64(self.cursor);
         w.u32(flags);
-        w.u32(self.newer);
+        w.u32(0);
         w.u64(self.freed);
         w.end();
     }
@@ -50,7 +47,7 @@ impl CleaningRow {
         let mut r = Reader::new(buffer);
         let cursor = r.u64()?;
         let flags = r.u32()?;
-        let newer = r.u32()?;
+        r.zeroes(4)?;
         let freed = r.u64()?;
         r.end()?;
         if flags & !(Self::AGAIN | Self::DROP) != 0 {
@@ -61,7 +58,6 @@ impl CleaningRow {
             again: flags & Self::AGAIN != 0,
             drop: flags & Self::DROP != 0,
             freed,
-            newer,
         })
     }
 }
