@@ -110,6 +110,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn snapshot_run(&self, snapshot: &Snapshot, first: Chunk, last: Chunk) -> Result<Run> {
         self.check_valid(snapshot)?;
         let meta = self.meta_ref()?;
@@ -203,6 +204,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn find_writable(&self, snapshot: &Snapshot, first: Chunk, max: u64) -> Result<Writable> {
         self.check_valid(snapshot)?;
         let meta = self.meta_ref()?;
@@ -221,6 +223,7 @@ impl Engine {
     }
 
     /// Gives `whole` chunks that the bio covers entirely, or else the one it begins in, new places.
+    #[inline(never)]
     fn write_new(
         &mut self,
         cx: &Arc<Store>,
@@ -359,6 +362,7 @@ impl Engine {
         recorded
     }
 
+    #[inline(never)]
     fn record(&mut self, snapshot: &Snapshot, run: CopyRun) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
@@ -441,6 +445,7 @@ impl Engine {
         cx.submit(bio);
     }
 
+    #[inline(never)]
     fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64) -> Result<()> {
         self.check_valid(snapshot)?;
         self.alter(|meta| {

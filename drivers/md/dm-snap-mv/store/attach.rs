@@ -160,7 +160,9 @@ impl OriginState {
 impl Engine {
     /// Whether a block device is one of the store's own mapped devices.
     fn shows(&self, dev: &BlockDevice) -> bool {
-        self.origins.iter().any(|state| state.shared.is_shown_by(dev.dev()))
+        self.origins
+            .iter()
+            .any(|state| state.shared.is_shown_by(dev.dev()))
     }
 
     fn find_or_bind(

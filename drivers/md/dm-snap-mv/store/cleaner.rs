@@ -22,6 +22,7 @@ const MOST_COUNTED: u64 = 1000;
 
 impl Engine {
     /// One step. Returns whether there is more to do.
+    #[inline(never)]
     pub(super) fn clean(&mut self, cx: &Arc<Store>) -> bool {
         if !self.cleaning {
             return false;

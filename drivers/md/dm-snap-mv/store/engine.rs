@@ -219,6 +219,7 @@ impl Engine {
     }
 
     /// Continues one bio.
+    #[inline(never)]
     pub(super) fn step(&mut self, cx: &Arc<Store>, bio: Bio) {
         match bio.target().device() {
             Device::Origin(_) => match bio.op() {
@@ -272,6 +273,7 @@ impl Engine {
 
     /// Makes all changes durable. After an error the store has failed: it keeps the last commit,
     /// and whatever needs the metadata ends in an error.
+    #[inline(never)]
     pub(super) fn commit(&mut self, _cx: &Arc<Store>) -> Result<()> {
         let meta = self.meta()?;
         if !meta.is_dirty() {
@@ -337,6 +339,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn release_committed(&mut self, cx: &Arc<Store>) {
         if self.committing.is_empty() {
             return;
@@ -418,6 +421,7 @@ impl Engine {
     }
 
     /// Reads again from the metadata what writes of an origin go by, after a message changed it.
+    #[inline(never)]
     pub(super) fn refresh(&mut self, nr: OriginNr) -> Result<()> {
         let row = self.meta_ref()?.origin_row(nr)?;
         let meta = self.meta_ref()?;
@@ -439,6 +443,7 @@ impl Engine {
     /// Reserves COW chunks, and finds out what to do when there are none.
     ///
     /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
+    #[inline(never)]
     pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
         let starving = self.meta_ref()?.metadata_free()? < RESERVED_METADATA;
         if starving && self.meta_ref()?.is_dirty() {
@@ -495,6 +500,7 @@ impl Engine {
     }
 
     /// Gives up the snapshots of an origin because there is no space to preserve what they need.
+    #[inline(never)]
     pub(super) fn invalidate(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;

@@ -172,6 +172,7 @@ impl Engine {
     }
 
     /// One step of a merge. `Ok(true)`: call again; `Ok(false)`: something must come back first.
+    #[inline(never)]
     fn merge_step(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>) -> Result<bool> {
         let nr = origin.number;
         let Some(merge) = &self.origin_state(nr)?.merge else {
@@ -220,6 +221,7 @@ impl Engine {
     }
 
     /// Looks for the next run that differs, takes its chunks, and begins with it.
+    #[inline(never)]
     fn merge_find(
         &mut self,
         cx: &Arc<Store>,
@@ -276,6 +278,7 @@ impl Engine {
     }
 
     /// Preserves the next part of a run that an older snapshot needs, or copies the run.
+    #[inline(never)]
     fn merge_run(
         &mut self,
         cx: &Arc<Store>,
@@ -310,6 +313,7 @@ impl Engine {
         Ok(false)
     }
 
+    #[inline(never)]
     fn merge_preserve(
         &mut self,
         cx: &Arc<Store>,
@@ -361,6 +365,7 @@ impl Engine {
     }
 
     /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.
+    #[inline(never)]
     fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Epoch) -> Result<()> {
         let boundary = self.view(nr)?.boundary;
         self.alter(|meta| {
@@ -374,6 +379,7 @@ impl Engine {
     }
 
     /// A run holds the source's content: it is done, durably.
+    #[inline(never)]
     fn merge_done(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, run: MergeRun) -> Result<()> {
         let nr = origin.number;
         let cursor = self.view(nr)?.cursor;
@@ -393,6 +399,7 @@ impl Engine {
         self.commit(cx)
     }
 
+    #[inline(never)]
     fn move_cursor(&mut self, nr: OriginNr, cursor: Chunk) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
@@ -406,6 +413,7 @@ impl Engine {
     }
 
     /// Everything is merged: the rollback is over as soon as nobody reads from its source.
+    #[inline(never)]
     fn merge_finish(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>) -> Result<bool> {
         let nr = origin.number;
         if !origin.nothing_redirected() {

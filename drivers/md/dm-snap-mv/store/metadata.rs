@@ -11,7 +11,7 @@
 
 use super::error::{Result, StoreError};
 use super::rows::RowCache;
-use crate::dm::pdata::{BTree, Bytes, DiskSpaceMap, Transaction};
+use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
@@ -24,12 +24,12 @@ use kernel::prelude::*;
 /// The roots of all trees, as one unit that is read from and written to the superblock.
 pub(super) struct Trees {
     pub(super) records: BTree<2, u64>,
-    pub(super) origins: BTree<1, Bytes<{ OriginRow::SIZE }>>,
+    pub(super) origins: BTree<1, OriginRow>,
     pub(super) origin_ids: BTree<1, u64>,
-    pub(super) snapshots: BTree<1, Bytes<{ SnapshotRow::SIZE }>>,
+    pub(super) snapshots: BTree<1, SnapshotRow>,
     pub(super) children: BTree<2, u64>,
     pub(super) done: BTree<2, u64>,
-    pub(super) cleaning: BTree<1, Bytes<{ CleaningRow::SIZE }>>,
+    pub(super) cleaning: BTree<1, CleaningRow>,
 }
 
 /// The metadata of one open store.
@@ -160,6 +160,7 @@ impl Meta {
     }
 
     /// Lets go of rows that nothing uses any more; changed ones are written first.
+    #[inline(never)]
     pub(super) fn uncache_origin(&mut self, nr: OriginNr) -> Result<()> {
         self.write_rows()?;
         self.origins.remove(u64::from(nr.get()));
@@ -231,18 +232,18 @@ impl Meta {
         self.txn.abort();
     }
 
+    /// Writes the rows that have changed in core into their trees.
+    #[inline(never)]
     fn write_rows(&mut self) -> Result<()> {
-        while let Some((key, row)) = self.origins.take_changed() {
-            let mut bytes = Bytes([0; OriginRow::SIZE]);
-            row.encode(&mut bytes.0);
-            let put = self.trees.origins.insert(&mut self.txn, &[key], &bytes);
+        while let Some((key, row)) = self.origins.changed() {
+            let put = self.trees.origins.insert(&mut self.txn, &[key], row);
             self.changed(put)?;
+            self.origins.set_written(key);
         }
-        while let Some((key, row)) = self.snapshots.take_changed() {
-            let mut bytes = Bytes([0; SnapshotRow::SIZE]);
-            row.encode(&mut bytes.0);
-            let put = self.trees.snapshots.insert(&mut self.txn, &[key], &bytes);
+        while let Some((key, row)) = self.snapshots.changed() {
+            let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);
             self.changed(put)?;
+            self.snapshots.set_written(key);
         }
         Ok(())
     }

@@ -4,9 +4,9 @@
 
 use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::event::EventHandle;
-use crate::dm::table::MappedDevice;
 use crate::dm::gate::Gate;
 use crate::dm::range_lock::RangeLock;
+use crate::dm::table::MappedDevice;
 use crate::model::ids::OriginNr;
 use crate::model::refusal::Refusal;
 use crate::model::report::{RollbackProgress, State};
@@ -228,7 +228,10 @@ impl Origin {
     /// Whether a block device is one of those mapped devices. Process context.
     pub(super) fn is_shown_by(&self, dev: Dev) -> bool {
         let listeners = self.listeners.lock();
-        listeners.tables.iter().any(|listener| listener.device.dev() == dev)
+        listeners
+            .tables
+            .iter()
+            .any(|listener| listener.device.dev() == dev)
     }
 
     /// Ends what [`Origin::add_listener`] began.

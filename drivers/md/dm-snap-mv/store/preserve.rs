@@ -58,6 +58,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn read_head(
         &mut self,
         cx: &Arc<Store>,
@@ -180,6 +181,7 @@ impl Engine {
     }
 
     /// Finds out what a write of these chunks needs.
+    #[inline(never)]
     fn next_for(
         &mut self,
         origin: &Arc<Origin>,
@@ -221,6 +223,7 @@ impl Engine {
     }
 
     /// Starts the copy of a run that must be preserved.
+    #[inline(never)]
     fn copy_out(
         &mut self,
         cx: &Arc<Store>,
@@ -262,6 +265,7 @@ impl Engine {
     }
 
     /// Nothing is left to preserve with: the policy says what becomes of the write.
+    #[inline(never)]
     fn no_space(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, mut bio: Bio) {
         if self.space_is_coming() {
             return self.starve(cx, bio);
@@ -303,6 +307,7 @@ impl Engine {
     }
 
     /// A run has been copied out, or not: records it. `Ok(false)` when the copy failed.
+    #[inline(never)]
     fn preserved(&mut self, _cx: &Arc<Store>, origin: &Arc<Origin>, bio: &mut Bio) -> Result<bool> {
         let job = bio.job();
         *job.stage = Stage::New;
@@ -339,6 +344,7 @@ impl Engine {
 
     /// During a rollback a chunk that is written is done, whether it was preserved or not. Returns
     /// whether anything awaits a commit.
+    #[inline(never)]
     fn mark_written(
         &mut self,
         origin: &Arc<Origin>,
@@ -373,6 +379,7 @@ impl Engine {
     }
 
     /// Sends a write on to the origin device, unless a snapshot is being taken just now.
+    #[inline(never)]
     pub(super) fn issue(&mut self, cx: &Arc<Store>, mut bio: Bio) {
         let Device::Origin(device) = bio.target().device() else {
             return bio.end(Status::IOERR);

@@ -22,7 +22,11 @@ impl Engine {
         let (used, total) = (usage.used_chunks, usage.total_chunks);
         let low = total > 0 && used.saturating_mul(100) >= total.saturating_mul(LOW_WATER);
         if low && !self.low_water {
-            pr_warn!("COW device nearly full: {} of {} chunks are in use\n", used, total);
+            pr_warn!(
+                "COW device nearly full: {} of {} chunks are in use\n",
+                used,
+                total
+            );
             for state in self.origins.iter() {
                 state.shared.raise_event();
             }
@@ -31,6 +35,7 @@ impl Engine {
     }
 
     /// Brings what status lines say up to date.
+    #[inline(never)]
     pub(super) fn publish(&mut self, cx: &Arc<Store>) {
         let failed = self.is_failed();
         let mut status = cx.status();

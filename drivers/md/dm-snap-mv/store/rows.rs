@@ -84,10 +84,18 @@ impl<R: Copy + PartialEq> RowCache<R> {
         }
     }
 
-    /// The next row that differs from its tree; it counts as written from then on.
-    pub(super) fn take_changed(&mut self) -> Option<(u64, R)> {
-        let entry = self.entries.iter_mut().find(|entry| entry.changed)?;
-        entry.changed = false;
-        Some((entry.key, entry.row))
+    /// A row that differs from its tree.
+    pub(super) fn changed(&self) -> Option<(u64, &R)> {
+        let entry = self.entries.iter().find(|entry| entry.changed)?;
+        Some((entry.key, &entry.row))
+    }
+
+    /// A row has been written to its tree.
+    pub(super) fn set_written(&mut self, key: u64) {
+        if let Ok(index) = self.position(key) {
+            if let Some(entry) = self.entries.get_mut(index) {
+                entry.changed = false;
+            }
+        }
     }
 }

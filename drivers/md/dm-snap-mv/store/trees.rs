@@ -7,7 +7,8 @@
 use super::error::Result;
 use super::error::StoreError;
 use super::metadata::Meta;
-use crate::dm::pdata::{checksum, Bytes};
+use crate::dm::pdata::checksum;
+use crate::dm::pdata::Value;
 use crate::model::disk::cleaning_row::CleaningRow;
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
@@ -17,7 +18,29 @@ use crate::model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use crate::model::record_key::{child_epoch, child_key, RecordValue};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use kernel::bindings::EILSEQ;
 use kernel::prelude::*;
+
+/// Rows stand in their trees as they encode themselves.
+macro_rules! row_is_value {
+    ($($row:ty),*) => { $(
+        impl Value for $row {
+            const SIZE: usize = <$row>::SIZE;
+
+            fn read(bytes: &[u8]) -> kernel::error::Result<Self> {
+                let bytes = bytes.first_chunk().ok_or(EINVAL)?;
+                <$row>::decode(bytes).map_err(|_| Error::from_errno(-(EILSEQ as i32)))
+            }
+
+            fn write(&self, bytes: &mut [u8]) {
+                if let Some(bytes) = bytes.first_chunk_mut() {
+                    self.encode(bytes);
+                }
+            }
+        }
+    )* };
+}
+row_is_value!(OriginRow, SnapshotRow, CleaningRow);
 
 impl Meta {
     /// Finds the tree key of an id, and the first key free for it.
@@ -139,10 +162,7 @@ impl Metadata for Meta {
         if let Some(row) = self.origins.get(key) {
             return Ok(Some(*row));
         }
-        match self.trees.origins.lookup(&self.txn, &[key])? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(OriginRow::decode(&bytes.0)?)),
-        }
+        Ok(self.trees.origins.lookup(&self.txn, &[key])?)
     }
 
     fn put_origin(&mut self, row: &OriginRow) -> Result<()> {
@@ -151,9 +171,7 @@ impl Metadata for Meta {
             self.dirty = true;
             return Ok(());
         }
-        let mut bytes = Bytes([0; OriginRow::SIZE]);
-        row.encode(&mut bytes.0);
-        let put = self.trees.origins.insert(&mut self.txn, &[key], &bytes);
+        let put = self.trees.origins.insert(&mut self.txn, &[key], row);
         self.changed(put)?;
         Ok(())
     }
@@ -201,20 +219,14 @@ impl Metadata for Meta {
         if let Some(row) = self.snapshots.get(t.get()) {
             return Ok(Some(*row));
         }
-        match self.trees.snapshots.lookup(&self.txn, &[t.get()])? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(SnapshotRow::decode(&bytes.0)?)),
-        }
+        Ok(self.trees.snapshots.lookup(&self.txn, &[t.get()])?)
     }
 
     fn snapshot_from(&self, t: TimelineId) -> Result<Option<(TimelineId, SnapshotRow)>> {
         match self.trees.snapshots.lookup_next(&self.txn, &[t.get()])? {
             None => Ok(None),
-            Some((key, bytes)) => {
-                let row = match self.snapshots.get(key) {
-                    Some(row) => *row,
-                    None => SnapshotRow::decode(&bytes.0)?,
-                };
+            Some((key, row)) => {
+                let row = self.snapshots.get(key).copied().unwrap_or(row);
                 Ok(Some((TimelineId::new(key).ok_or(Refusal::Corrupt)?, row)))
             }
         }
@@ -226,9 +238,7 @@ impl Metadata for Meta {
             self.dirty = true;
             return Ok(());
         }
-        let mut bytes = Bytes([0; SnapshotRow::SIZE]);
-        row.encode(&mut bytes.0);
-        let put = self.trees.snapshots.insert(&mut self.txn, &[key], &bytes);
+        let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);
         self.changed(put)?;
         Ok(())
     }
@@ -275,29 +285,21 @@ impl Metadata for Meta {
     }
 
     fn cleaning(&self, t: TimelineId) -> Result<Option<CleaningRow>> {
-        match self.trees.cleaning.lookup(&self.txn, &[t.get()])? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(CleaningRow::decode(&bytes.0)?)),
-        }
+        Ok(self.trees.cleaning.lookup(&self.txn, &[t.get()])?)
     }
 
     fn cleaning_from(&self, t: TimelineId) -> Result<Option<(TimelineId, CleaningRow)>> {
         match self.trees.cleaning.lookup_next(&self.txn, &[t.get()])? {
             None => Ok(None),
-            Some((key, bytes)) => {
+            Some((key, row)) => {
                 let t = TimelineId::new(key).ok_or(Refusal::Corrupt)?;
-                Ok(Some((t, CleaningRow::decode(&bytes.0)?)))
+                Ok(Some((t, row)))
             }
         }
     }
 
     fn put_cleaning(&mut self, t: TimelineId, row: &CleaningRow) -> Result<()> {
-        let mut bytes = Bytes([0; CleaningRow::SIZE]);
-        row.encode(&mut bytes.0);
-        let put = self
-            .trees
-            .cleaning
-            .insert(&mut self.txn, &[t.get()], &bytes);
+        let put = self.trees.cleaning.insert(&mut self.txn, &[t.get()], row);
         self.changed(put)?;
         Ok(())
     }

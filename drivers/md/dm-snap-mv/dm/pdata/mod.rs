@@ -25,7 +25,7 @@ pub(crate) mod space_map;
 pub(crate) mod superblock;
 pub(crate) mod transaction;
 
-pub(crate) use btree::{BTree, Bytes};
+pub(crate) use btree::{BTree, Value};
 pub(crate) use space_map::DiskSpaceMap;
 pub(crate) use superblock::checksum;
 pub(crate) use transaction::Transaction;
