@@ -4,41 +4,33 @@
 
 use crate::failure::{Failure, Kind, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::SigId;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// While this lives, the signals are noted.
+static CAME: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Signals are noted, from the first time somebody watches for them to the program's end.
+#[derive(Clone)]
 pub struct Interrupt {
-    flag: Arc<AtomicBool>,
-    ids: Vec<SigId>,
+    came: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Begins to note.
     pub fn watch() -> Result<Self> {
-        let mut watch = Self {
-            flag: Arc::default(),
-            ids: Vec::new(),
-        };
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
-            let id = signal_hook::flag::register(signal, Arc::clone(&watch.flag))
-                .map_err(|e| Failure::new(Kind::Refused, format!("cannot catch signals: {e}")))?;
-            watch.ids.push(id);
+        if let Some(came) = CAME.get() {
+            return Ok(Self { came: came.clone() });
         }
-        Ok(watch)
+        let came = CAME.get_or_init(Arc::default).clone();
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, came.clone())
+                .map_err(|e| Failure::new(Kind::Refused, format!("cannot catch signals: {e}")))?;
+        }
+        Ok(Self { came })
     }
 
     /// Whether one has come.
     pub fn came(&self) -> bool {
-        self.flag.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Interrupt {
-    fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            signal_hook::low_level::unregister(id);
-        }
+        self.came.load(Ordering::Relaxed)
     }
 }

@@ -121,18 +121,12 @@ impl Dm {
         })
     }
 
-    /// The device of our target that is called `name`. Its number will do too.
+    /// The device of our target that is called `arg`, or has that number.
     pub fn find(&self, arg: &str) -> Result<Mapped> {
-        let given = arg
-            .strip_prefix("/dev/dm-")
-            .or_else(|| arg.strip_prefix("dm-"))
-            .and_then(|minor| minor.parse::<u32>().ok());
-        if let Some(minor) = given {
-            if let Some(found) = self.devices()?.into_iter().find(|d| d.devno.minor == minor) {
-                return Ok(found);
-            }
-        }
-        let name = crate::names::dm_name(arg)?;
+        let name = match arg.strip_prefix("/dev/dm-") {
+            Some(_) => arg.trim_start_matches("/dev/"),
+            None => crate::names::dm_name(arg)?,
+        };
         match self.mapped(name) {
             Ok(Some(mapped)) => Ok(mapped),
             Ok(None) => Err(Failure::new(
@@ -140,13 +134,21 @@ impl Dm {
                 format!("{name} is no dm-snap-mv device"),
             )
             .hint(format!("dmsetup table {name} shows what it is"))),
-            Err(Errno::ENXIO) => Err(Failure::new(
-                Kind::NotFound,
-                format!("there is no device {name}"),
-            )
-            .hint(self.offer())),
+            Err(Errno::ENXIO) => self.find_number(name),
             Err(e) => Err(refused(&format!("look at {name}"), e)),
         }
+    }
+
+    /// The device with the kernel's name `name`, as `dm-3`.
+    fn find_number(&self, name: &str) -> Result<Mapped> {
+        let minor = name.strip_prefix("dm-").and_then(|m| m.parse().ok());
+        self.devices()?
+            .into_iter()
+            .find(|device| Some(device.devno.minor) == minor)
+            .ok_or_else(|| {
+                Failure::new(Kind::NotFound, format!("there is no device {name}"))
+                    .hint(self.offer())
+            })
     }
 
     /// Which devices there are to choose from.
