@@ -25,7 +25,7 @@ before() {
 		cp /usr/bin/bash "$1/program" && sync -f "$1"
 }
 after() {
-	echo second >"$1/file" && rm "$1/program" && shuf -i 1-50000 -o "$1/folder/numbers" &&
+	echo second >"$1/file" && rm "$1/program" && seq 50000 -1 1 >"$1/folder/numbers" &&
 		cp /usr/bin/ls "$1/other" && sync -f "$1"
 }
 content() { (cd "$1" && find . -path ./lost+found -prune -o -type f -print0 | sort -z | xargs -0 md5sum); }
