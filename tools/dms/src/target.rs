@@ -39,21 +39,21 @@ pub struct Line {
     pub cow: Devno,
     /// How the store knows the origin.
     pub id: Vec<u8>,
-    /// What happens to origin writes when the COW device is full.
-    pub policy: String,
+    /// What happens to origin writes when the COW device is full, if the line says so.
+    pub policy: Option<String>,
 }
 
 impl Line {
     /// Takes a line apart that the target wrote: options have their argument in the next word.
     pub fn parse(params: &[u8]) -> Option<Self> {
         let mut id = None;
-        let mut policy = "invalidate".to_owned();
+        let mut policy = None;
         let mut places = Vec::new();
         let mut all = words::split(params).into_iter();
         while let Some(word) = all.next() {
             match word.as_slice() {
                 b"-i" => id = all.next(),
-                b"-e" => policy = String::from_utf8(all.next()?).ok()?,
+                b"-e" => policy = Some(String::from_utf8(all.next()?).ok()?),
                 _ => places.push(String::from_utf8(word).ok()?),
             }
         }
@@ -205,12 +205,9 @@ mod tests {
         assert_eq!(line.origin.to_string(), "8:17");
         assert_eq!(line.cow.to_string(), "8:33");
         assert_eq!(line.id, b"/dev/my disk");
-        assert_eq!(line.policy, "queue");
+        assert_eq!(line.policy.as_deref(), Some("queue"));
         let line = Line::parse(b"cs 8:17 8:33 7 -i x").unwrap();
-        assert_eq!(
-            (line.role, line.policy.as_str()),
-            (Role::Snapshot(7), "invalidate")
-        );
+        assert_eq!((line.role, line.policy), (Role::Snapshot(7), None));
         for wrong in [
             "",
             "co",

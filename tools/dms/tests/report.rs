@@ -131,7 +131,8 @@ fn table_lines() {
                 assert_eq!(line.origin.to_string(), "8:17");
                 assert_eq!(line.cow.to_string(), "8:33");
                 assert_eq!(line.id, id.as_bytes());
-                assert_eq!(line.policy, policy.name());
+                let said = line.policy.unwrap_or("invalidate".to_owned());
+                assert_eq!(said, policy.name());
             }
         }
     }

@@ -47,12 +47,8 @@ pub fn run(args: &Create) -> Result<()> {
     };
     dm.need_target()?;
     if wanted.policy.is_none() {
-        // It is the store's, and who does not mention it does not mean to change it.
-        wanted.policy = dm
-            .devices()?
-            .into_iter()
-            .find(|device| device.line.cow == cow.devno)
-            .map(|device| device.line.policy);
+        // The kernel leaves it as it is then; the line may as well say what it is.
+        wanted.policy = dm.policy(cow.devno)?;
     }
     let line = wanted.line()?;
     let sectors = match snapshot {

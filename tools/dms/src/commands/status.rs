@@ -40,7 +40,12 @@ fn device(dm: &Dm, mapped: Mapped) -> Result<Device> {
         origin_device: Shown::origin(mapped.line.origin, &mapped.line.id, &dm.sysfs),
         id: String::from_utf8_lossy(&mapped.line.id).into_owned(),
         cow_device: Shown::new(mapped.line.cow, &dm.sysfs),
-        policy: mapped.line.policy,
+        policy: match mapped.line.policy {
+            Some(policy) => policy,
+            None => dm
+                .policy(mapped.line.cow)?
+                .unwrap_or_else(|| "invalidate".to_owned()),
+        },
         status,
         name: mapped.name,
     })

@@ -179,6 +179,12 @@ impl Dm {
             .find(|d| d.same_origin(of) && d.line.role == role))
     }
 
+    /// The policy of the store on the COW device `cow`, if a table line says anything of it.
+    pub fn policy(&self, cow: Devno) -> Result<Option<String>> {
+        let mut devices = self.devices()?.into_iter();
+        Ok(devices.find_map(|device| device.line.policy.filter(|_| device.line.cow == cow)))
+    }
+
     /// How a device is used.
     pub fn info(&self, name: &str) -> Result<Info> {
         raw::info(&self.control, name).map_err(|e| refused(&format!("look at {name}"), e))
