@@ -31,7 +31,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn random_operations() {
-    let wanted = number("TEST_OPS", 1_000_000);
+    let wanted = number("TEST_OPS", 4_000_000);
     let seed = number("TEST_SEED", 1);
     let begin = Instant::now();
     let (started, runs) = (AtomicU64::new(0), AtomicU64::new(0));
