@@ -73,21 +73,21 @@ pub(crate) struct BTree<const LEVELS: usize, V: Value> {
 
 /// A buffer for a value, aligned as the library likes it.
 #[repr(C, align(8))]
-struct Buffer([MaybeUninit<u8>; MAX_VALUE]);
+pub(super) struct Buffer([MaybeUninit<u8>; MAX_VALUE]);
 
 impl Buffer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self([MaybeUninit::uninit(); MAX_VALUE])
     }
 
-    fn as_mut_ptr(&mut self) -> *mut c_void {
+    pub(super) fn as_mut_ptr(&mut self) -> *mut c_void {
         self.0.as_mut_ptr().cast()
     }
 
     /// # Safety
     ///
     /// The first `V::SIZE` bytes must have been written.
-    unsafe fn read<V: Value>(&self) -> Result<V> {
+    pub(super) unsafe fn read<V: Value>(&self) -> Result<V> {
         const { assert!(V::SIZE > 0 && V::SIZE <= MAX_VALUE) };
         // SAFETY: By the function's requirements.
         V::read(unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), V::SIZE) })
@@ -105,7 +105,7 @@ impl Buffer {
 }
 
 /// What says that a key is not there (`-ENODATA`).
-fn found(code: c_int) -> Result<bool> {
+pub(super) fn found(code: c_int) -> Result<bool> {
     if code == -(bindings::ENODATA as c_int) {
         return Ok(false);
     }
@@ -131,7 +131,7 @@ pub(super) fn le64(block: &[u8], at: usize) -> Result<u64> {
 }
 
 impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
-    fn info(tx: &Transaction) -> bindings::dm_btree_info {
+    pub(super) fn info(tx: &Transaction) -> bindings::dm_btree_info {
         const {
             assert!(LEVELS > 0 && LEVELS <= 4);
             assert!(V::SIZE > 0 && V::SIZE <= MAX_VALUE);

@@ -21,11 +21,13 @@ use crate::bindings;
 use kernel::prelude::*;
 
 pub(crate) mod btree;
+pub(crate) mod cursor;
 pub(crate) mod space_map;
 pub(crate) mod superblock;
 pub(crate) mod transaction;
 
 pub(crate) use btree::{BTree, Value};
+pub(crate) use cursor::Cursor;
 pub(crate) use space_map::DiskSpaceMap;
 pub(crate) use superblock::checksum;
 pub(crate) use transaction::Transaction;
