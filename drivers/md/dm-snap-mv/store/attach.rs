@@ -131,6 +131,11 @@ impl SnapshotHandle {
             .snapshot(timeline)?
             .filter(|row| !row.ghost)
             .ok_or(Refusal::UnknownTag)?;
+        let rollback = engine.meta_ref()?.origin_row(origin.number)?.rollback;
+        if rollback.is_some_and(|rollback| rollback.source == tag && rollback.delete_source) {
+            // It will be deleted at the end, and its device would show what is not there.
+            return Err(Refusal::DuringRollback.into());
+        }
         let snapshot = match engine.snapshot_index(timeline) {
             Ok(index) => engine.join_snapshot(index, device)?,
             Err(_) => engine.add_snapshot(&origin, tag, row.size, device)?,
@@ -324,6 +329,26 @@ impl Engine {
 }
 
 impl Store {
+    /// Takes what a COW device has become larger by into use. `cow` is that device.
+    pub(super) fn grow(self: &Arc<Self>, cow: &BlockDevice) -> Result<()> {
+        let mut engine = self.engine.lock();
+        let Ok(meta) = engine.meta() else {
+            // A store that has failed can still be joined, to reach its origins.
+            return Ok(());
+        };
+        let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) else {
+            return Ok(());
+        };
+        engine.alter(|meta| meta.grow_data(chunks))?;
+        engine.commit(self)?;
+        engine.feed();
+        engine.publish(self);
+        drop(engine);
+        pr_info!("COW device has grown: {} chunks\n", chunks);
+        self.machinery.worker.kick();
+        Ok(())
+    }
+
     /// Closes the store. No device uses it any more, so no bio is on its way and no rollback runs.
     pub(super) fn shut_down(self: &Arc<Self>) {
         self.engine.lock().closing = true;

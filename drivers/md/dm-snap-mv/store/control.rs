@@ -161,6 +161,9 @@ impl Store {
         if origin.is_open() {
             return Err(Refusal::OriginInUse.into());
         }
+        if delete_source && self.engine.lock().snapshot_state(timeline).is_ok() {
+            return Err(Refusal::SnapshotInUse.into());
+        }
         let merge = Merge::new(self)?;
         let mut engine = self.engine.lock();
         let chunk_size = self.geometry.chunk_size;
@@ -205,7 +208,7 @@ impl Store {
             return;
         };
         match self.roll_back(origin, deferred.source, deferred.delete_source) {
-            Ok(()) | Err(StoreError::Refused(Refusal::OriginInUse)) => {}
+            Ok(()) | Err(StoreError::Refused(Refusal::OriginInUse | Refusal::SnapshotInUse)) => {}
             Err(error) => {
                 pr_warn!("deferred rollback does not begin: {}\n", error.as_str());
                 let _control = self.control.lock();

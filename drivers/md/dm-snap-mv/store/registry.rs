@@ -51,6 +51,7 @@ impl StoreHandle {
             if format.is_some() {
                 return Err(Refusal::StoreInUse.into());
             }
+            entry.store.grow(&cow)?;
             entry.users += 1;
             return Ok(Self::new(entry.store.clone()));
         }

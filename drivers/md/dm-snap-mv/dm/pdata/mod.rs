@@ -27,7 +27,6 @@ pub(crate) mod superblock;
 pub(crate) mod transaction;
 
 pub(crate) use btree::{BTree, Value};
-pub(crate) use cursor::Cursor;
 pub(crate) use space_map::DiskSpaceMap;
 pub(crate) use superblock::checksum;
 pub(crate) use transaction::Transaction;
