@@ -6,6 +6,8 @@
 //! rooms can cause undefined behaviour, whatever the caller does. Misuse ends in an error, in an
 //! I/O error, or in a wait that does not end.
 //!
+//! They are what a target can want rather than what this one wants: not all of it is used here.
+//!
 //! * [`target`], [`callbacks`]: what a target does, and its registration; how C calls it;
 //! * [`table`]: what a constructor sets up and what a callback may ask its instance;
 //! * [`event`]: a handle to a table that outlives it, for events;
