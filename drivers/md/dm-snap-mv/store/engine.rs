@@ -37,7 +37,7 @@ use kernel::sync::Arc;
 const MAX_CHANGES: u32 = 1024;
 
 /// Metadata blocks that stay free, so that a transaction under way never meets the end.
-const RESERVED_METADATA: u64 = 256;
+pub(super) const RESERVED_METADATA: u64 = 256;
 
 /// While there is foreground work, the cleaner has one turn in so many.
 const BUSY_TURNS: u32 = 8;

@@ -2,7 +2,7 @@
 
 //! What status lines say, kept where reading it never waits for I/O.
 
-use super::engine::Engine;
+use super::engine::{Engine, RESERVED_METADATA};
 use super::metadata::Meta;
 use super::origin::OriginStatus;
 use super::snapshot::SnapshotStatus;
@@ -17,6 +17,12 @@ use kernel::sync::Arc;
 const LOW_WATER: u64 = 90;
 
 impl Engine {
+    /// Whether there is room for data, but none to record it.
+    fn starves(&self) -> bool {
+        let free = self.meta_ref().and_then(|meta| meta.metadata_free());
+        free.is_ok_and(|free| free < RESERVED_METADATA)
+    }
+
     /// Tells of a COW device that is nearly full, once each time it becomes so.
     fn watch_low_water(&mut self, usage: &Usage) {
         let (used, total) = (usage.used_chunks, usage.total_chunks);
@@ -53,6 +59,8 @@ impl Engine {
             }
         }
         self.watch_low_water(&status.usage);
+        // Space has come back, whether anybody has asked for it since or not.
+        self.full &= status.usage.used_chunks >= status.usage.total_chunks || self.starves();
         cx.set_status(status);
         let Some(meta) = &self.meta else {
             return;
