@@ -297,7 +297,7 @@ impl Place {
             .output()?;
         ensure!(!output.status.success(), "it was accepted");
         let lines = log.lines()?;
-        let why = "target does not begin at sector 0 of its device";
+        let why = "singleton target type must appear alone in table";
         ensure!(lines.iter().any(|line| line.contains(why)), "{lines:?}");
         Ok(())
     }

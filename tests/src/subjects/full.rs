@@ -47,6 +47,10 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         rollback(disks)
     });
     subject.case("that snapshots become invalid is an event", || event(disks));
+    subject.case(
+        "low water and full are told, by an event and in the status",
+        || low_water(disks),
+    );
     subject.case("many snapshots until the metadata are full", || {
         metadata(disks)
     });
@@ -408,6 +412,34 @@ fn event(disks: &Disks) -> Result<()> {
         .context("no event came")?;
     ensure!(co.state()?.state == "invalid", "{}", co.status()?);
     reads_as_error(&world, tag)?;
+    co.remove()
+}
+
+fn low_water(disks: &Disks) -> Result<()> {
+    let (mut world, co) = small_store(disks, "error")?;
+    let tag = world.take(&co)?;
+    let (used, total) = co.state()?.chunks;
+    ensure!(used == 0, "{}", co.status()?);
+    let disk = co.open()?;
+    // Four fifths are not low yet.
+    world.now.write(&disk, 0, total * 8 * 8 / 10)?;
+    let before = co.event()?;
+    let waiter = event_waiter(&co)?;
+    world
+        .now
+        .write(&disk, total * 8 * 8 / 10, total * 8 * 15 / 100)?;
+    waiter
+        .recv_timeout(Duration::from_secs(10))
+        .context("no event came")?;
+    ensure!(co.event()? == before + 1, "{} events", co.event()? - before);
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    fill_up(&mut world, &disk)?;
+    drop(disk);
+    ensure!(co.state()?.state == "full", "{}", co.status()?);
+    world.check(&co)?;
+    world.delete(&co, tag)?;
+    co.wait_clean()?;
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
     co.remove()
 }
 

@@ -50,6 +50,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         interrupted(disks)
     });
     subject.case("merge deletes the snapshot", || merge(disks));
+    subject.case("deferred to the next activation", || deferred(disks));
     subject.case("merge leaves a snapshot's snapshots", || {
         merge_parent(disks)
     });
@@ -503,6 +504,43 @@ fn merge(disks: &Disks) -> Result<()> {
     }
     co.wait_clean()?;
     co.wait_chunks(0)?;
+    co.remove()
+}
+
+fn deferred(disks: &Disks) -> Result<()> {
+    let (mut world, mut co) = with_history(disks)?;
+    for (tag, message) in [(2, "rs 2 -l -d"), (1, "rs 1 -l")] {
+        let open = co.open()?;
+        co.send(message)?;
+        // Nothing has changed, and nothing but the next activation changes it.
+        world.check(&co)?;
+        world.now.write(&open, 300, 700)?;
+        drop(open);
+        let cs = world.cs(3)?;
+        cs.remove()?;
+        world.check(&co)?;
+        co.remove()?;
+        if tag == 1 {
+            crate::kernel::reload()?;
+        }
+        co = world.co()?;
+        world.now = world.snapshots[&tag].clone();
+        if message.ends_with("-d") {
+            world.snapshots.remove(&tag);
+        }
+        world.check(&co)?;
+        co.wait_rollback()?;
+        world.check(&co)?;
+        world.check_below()?;
+    }
+    // Another one in its place is the one that counts.
+    co.send("rs 1 -l")?;
+    co.send("rs 3 -l")?;
+    co.remove()?;
+    co = world.co()?;
+    world.now = world.snapshots[&3].clone();
+    co.wait_rollback()?;
+    world.check(&co)?;
     co.remove()
 }
 

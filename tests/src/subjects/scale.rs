@@ -37,9 +37,7 @@ fn thousand(disks: &Disks) -> Result<()> {
         if tag % 50 == 0 || tag == 1 || tag == 999 {
             world.snapshots.insert(tag, world.now.clone());
         }
-        for _ in 0..2 {
-            world.now.write(&disk, random.pick(0..8 * MIB - 8), 8)?;
-        }
+        world.now.write(&disk, random.pick(0..8 * MIB - 8), 8)?;
     }
     drop(disk);
     world.check(&co).context("after 1,000")?;
@@ -251,7 +249,13 @@ fn ten_thousand(disks: &Disks) -> Result<()> {
         } else {
             String::new()
         };
-        let taken = co.tag(&format!("so{memo}"))?;
+        // A snapshot of a snapshot that is not active has no writes to wait for.
+        let of = if tag % 10 == 1 || world.snapshots.contains_key(&tag) {
+            "so"
+        } else {
+            "ss 1"
+        };
+        let taken = co.tag(&format!("{of}{memo}"))?;
         ensure!(taken == tag, "tag {taken}, not {tag}");
     }
     world.now.write(&co.open()?, 0, 2 * MIB)?;
