@@ -196,11 +196,10 @@ impl Target for SnapMv {
         ti.set_num_flush_bios(1);
         ti.set_flush_supported(true);
         ti.set_num_discard_bios(1);
+        ti.set_num_write_zeroes_bios(1);
         if built.tag.is_some() {
             // A discard of a snapshot needs no device that can discard.
             ti.set_discards_supported(true);
-        } else {
-            ti.set_num_write_zeroes_bios(1);
         }
         Ok(Arc::new(built, GFP_KERNEL)?)
     }
@@ -350,6 +349,9 @@ impl Target for SnapMv {
         if this.tag.is_some() {
             limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
             limits.set_discard_granularity(chunk as u32);
+            if limits.max_write_zeroes_sectors() > 0 {
+                limits.set_max_write_zeroes_sectors(MAX_DISCARD_SECTORS);
+            }
         } else if limits.max_discard_sectors() > MAX_DISCARD_SECTORS {
             limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
         }

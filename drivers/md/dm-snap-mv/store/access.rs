@@ -14,25 +14,24 @@ use super::job::{CopyRun, HasJob, Redirected, Stage};
 use super::preserve::{chunks_of, run_sectors};
 use super::snapshot::Snapshot;
 use super::store::Store;
+use super::zeroing::zero_part;
 use crate::device::Device;
+use crate::dm::bio::Op;
 use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve, Location, Run};
-use crate::model::write::{record_written, record_zero, writable, Writable};
+use crate::model::write::{record_written, writable, Writable};
 use crate::target::Bio;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-/// Chunks that a discard handles before others have their turn.
-const DISCARD_STEP: u64 = 512;
-
 /// A bio that cannot go on, and why.
-type Stopped = (Bio, StoreError);
+pub(super) type Stopped = (Bio, StoreError);
 
-fn snapshot_of(bio: &Bio) -> Option<Arc<Snapshot>> {
+pub(super) fn snapshot_of(bio: &Bio) -> Option<Arc<Snapshot>> {
     match bio.target().device() {
         Device::Snapshot(device) => Some(device.snapshot().clone()),
         Device::Origin(_) => None,
@@ -130,7 +129,7 @@ impl Engine {
     }
 
     /// Refuses a snapshot that a full COW device has cost its content.
-    fn check_valid(&self, snapshot: &Snapshot) -> Result<()> {
+    pub(super) fn check_valid(&self, snapshot: &Snapshot) -> Result<()> {
         let meta = self.meta_ref()?;
         let invalid_below = match meta.peek_origin(snapshot.origin_nr()) {
             Some(row) => row.invalid_below,
@@ -205,7 +204,12 @@ impl Engine {
     }
 
     #[inline(never)]
-    fn find_writable(&self, snapshot: &Snapshot, first: Chunk, max: u64) -> Result<Writable> {
+    pub(super) fn find_writable(
+        &self,
+        snapshot: &Snapshot,
+        first: Chunk,
+        max: u64,
+    ) -> Result<Writable> {
         self.check_valid(snapshot)?;
         let meta = self.meta_ref()?;
         let view = self.origin_state(snapshot.origin_nr())?.view.as_deref();
@@ -224,7 +228,7 @@ impl Engine {
 
     /// Gives `whole` chunks that the bio covers entirely, or else the one it begins in, new places.
     #[inline(never)]
-    fn write_new(
+    pub(super) fn write_new(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
@@ -315,7 +319,7 @@ impl Engine {
     }
 
     /// The rest of a chunk has been copied: now the write itself.
-    fn filled(
+    pub(super) fn filled(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
@@ -341,11 +345,14 @@ impl Engine {
         *bio.job().stage = Stage::WritingNew;
         let sectors = run_sectors(cx, &bio, run.len);
         let sector = cx.geometry.cow_sector(run.cow) + cx.geometry.offset_of(bio.sector());
+        if bio.op() == Op::WriteZeroes {
+            return zero_part(cx, bio, sectors, sector);
+        }
         bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
     }
 
     /// The data is in its new place: records it.
-    fn written(&mut self, snapshot: &Arc<Snapshot>, bio: &mut Bio) -> Result<()> {
+    pub(super) fn written(&mut self, snapshot: &Arc<Snapshot>, bio: &mut Bio) -> Result<()> {
         let job = bio.job();
         let status = *job.status;
         *job.status = Status::OK;
@@ -373,7 +380,7 @@ impl Engine {
     }
 
     /// All parts are written. Only a write that asked for it waits until it is durable.
-    fn finish_write(&mut self, mut bio: Bio) -> core::result::Result<(), Stopped> {
+    pub(super) fn finish_write(&mut self, mut bio: Bio) -> core::result::Result<(), Stopped> {
         let dirty = match self.meta_ref() {
             Ok(meta) => meta.is_dirty(),
             Err(error) => return Err((bio, error)),
@@ -405,59 +412,8 @@ impl Engine {
         }
     }
 
-    /// A discard of a snapshot: the chunks it covers whole read as zeroes from then on, and the
-    /// space of those that were the snapshot's own comes back.
-    pub(super) fn snapshot_discard(&mut self, cx: &Arc<Store>, mut bio: Bio) {
-        let Some(snapshot) = snapshot_of(&bio) else {
-            return bio.end(Status::IOERR);
-        };
-        if bio.sectors() == 0 {
-            return self.end(bio, Status::OK);
-        }
-        if !self.enter(&snapshot, &mut bio) {
-            return self.wait(bio);
-        }
-        let whole = whole_chunks(cx, &snapshot, &bio);
-        if whole == 0 {
-            // A discard is a hint: the part of a chunk stays as it is.
-            let sectors = run_sectors(cx, &bio, 1);
-            bio.skip_front(sectors);
-            return cx.submit(bio);
-        }
-        let (first, _) = chunks_of(cx, &bio);
-        let len = whole.min(DISCARD_STEP);
-        let job = bio.job();
-        let end = first.get() + len - 1;
-        if !job
-            .own
-            .try_lock(&snapshot.chunks, first.get(), end, Mode::Exclusive)
-        {
-            return self.wait(bio);
-        }
-        let zeroed = self.zero(&snapshot, first, len);
-        let job = bio.job();
-        self.retry |= job.own.unlock();
-        if let Err(error) = zeroed {
-            return self.end_with_error(bio, error);
-        }
-        let sectors = run_sectors(cx, &bio, len);
-        bio.skip_front(sectors);
-        cx.submit(bio);
-    }
-
-    #[inline(never)]
-    fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64) -> Result<()> {
-        self.check_valid(snapshot)?;
-        self.alter(|meta| {
-            let mut row = meta.snapshot_row(snapshot.timeline())?;
-            let origin = snapshot.origin_nr();
-            record_zero(meta, origin, &mut row, first, len)?;
-            meta.put_snapshot(origin, &row)
-        })
-    }
-
     /// Lets a write in, unless a snapshot is being taken just now.
-    fn enter(&mut self, snapshot: &Snapshot, bio: &mut Bio) -> bool {
+    pub(super) fn enter(&mut self, snapshot: &Snapshot, bio: &mut Bio) -> bool {
         let job = bio.job();
         if job.pass.is_none() {
             *job.pass = snapshot.gate.try_enter();
@@ -468,7 +424,7 @@ impl Engine {
 
 /// Chunks from the start of a bio that it covers whole; the last chunk of a device counts as whole
 /// when the bio reaches the device's end.
-fn whole_chunks(cx: &Store, snapshot: &Snapshot, bio: &Bio) -> u64 {
+pub(super) fn whole_chunks(cx: &Store, snapshot: &Snapshot, bio: &Bio) -> u64 {
     if cx.geometry.offset_of(bio.sector()) != 0 {
         return 0;
     }

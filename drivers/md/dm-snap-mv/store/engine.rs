@@ -230,6 +230,7 @@ impl Engine {
                 Op::Read => self.snapshot_read(cx, bio),
                 Op::Write => self.snapshot_write(cx, bio),
                 Op::Discard => self.snapshot_discard(cx, bio),
+                Op::WriteZeroes => self.snapshot_zeroes(cx, bio),
                 Op::Flush => self.snapshot_flush(cx, bio),
                 _ => bio.end(Status::NOTSUPP),
             },
@@ -440,18 +441,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether there is room to record more; [`Refusal::NoMetadataSpace`] if not.
+    pub(super) fn has_metadata_space(&mut self, cx: &Arc<Store>) -> Result<()> {
+        if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
+            return Ok(());
+        }
+        if self.meta_ref()?.is_dirty() {
+            // Blocks that this transaction has replaced come free with its commit.
+            self.commit(cx)?;
+        }
+        if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
+            return Ok(());
+        }
+        Err(Refusal::NoMetadataSpace.into())
+    }
+
     /// Reserves COW chunks, and finds out what to do when there are none.
     ///
     /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
     #[inline(never)]
     pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
-        let starving = self.meta_ref()?.metadata_free()? < RESERVED_METADATA;
-        if starving && self.meta_ref()?.is_dirty() {
-            // Blocks that this transaction has replaced come free with its commit.
-            self.commit(cx)?;
-        }
-        if self.meta_ref()?.metadata_free()? < RESERVED_METADATA {
-            return Ok(Reservation::Full);
+        match self.has_metadata_space(cx) {
+            Ok(()) => {}
+            Err(StoreError::Refused(Refusal::NoMetadataSpace)) => return Ok(Reservation::Full),
+            Err(error) => return Err(error),
         }
         let (meta, alloc) = self.parts()?;
         let found = match alloc.reserve(meta, want) {

@@ -80,7 +80,7 @@ impl StoreError {
     /// How a bio ends that met this error.
     pub(crate) fn to_status(self) -> Status {
         match self {
-            StoreError::Refused(Refusal::NoSpace) => Status::NOSPC,
+            StoreError::Refused(Refusal::NoSpace | Refusal::NoMetadataSpace) => Status::NOSPC,
             StoreError::Kernel(e) if e == ENOSPC => Status::NOSPC,
             _ => Status::IOERR,
         }

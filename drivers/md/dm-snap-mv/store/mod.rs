@@ -5,7 +5,7 @@
 //! * [`store`]: what its devices share; [`registry`]: which stores are open;
 //! * [`open`]: opening and formatting; [`attach`]: devices come and go;
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
-//! * [`preserve`]: writes of an origin; [`access`]: reads and writes of a snapshot;
+//! * [`preserve`]: writes of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
 //! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
 //! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
@@ -32,6 +32,7 @@ mod snapshot;
 #[allow(clippy::module_inception)]
 mod store;
 mod trees;
+mod zeroing;
 
 pub(crate) use attach::{OriginHandle, SnapshotHandle};
 pub(crate) use origin::Origin;

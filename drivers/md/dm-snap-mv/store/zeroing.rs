@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Zeroes in a snapshot: discards and write-zeroes.
+//!
+//! A chunk that is all zeroes takes a record and no space. What a write-zeroes covers of a chunk in
+//! part is written like other data; of a discard it stays as it is.
+
+use super::access::{snapshot_of, whole_chunks, Stopped};
+use super::engine::Engine;
+use super::error::{Result, StoreError};
+use super::job::{HasJob, Stage};
+use super::preserve::{chunks_of, run_sectors};
+use super::snapshot::Snapshot;
+use super::store::Store;
+use crate::dm::kcopyd::Region;
+use crate::dm::range_lock::Mode;
+use crate::dm::status::Status;
+use crate::model::ids::Chunk;
+use crate::model::records::Metadata;
+use crate::model::resolve::Location;
+use crate::model::write::{record_zero, Writable};
+use crate::target::Bio;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Chunks that are handled before others have their turn.
+const STEP: u64 = 512;
+
+impl Engine {
+    /// A discard of a snapshot: the chunks it covers whole read as zeroes from then on, and the
+    /// space of those that were the snapshot's own comes back.
+    pub(super) fn snapshot_discard(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Some(snapshot) = snapshot_of(&bio) else {
+            return bio.end(Status::IOERR);
+        };
+        if bio.sectors() == 0 {
+            return self.end(bio, Status::OK);
+        }
+        if !self.enter(&snapshot, &mut bio) {
+            return self.wait(bio);
+        }
+        let whole = whole_chunks(cx, &snapshot, &bio);
+        if whole == 0 {
+            // A discard is a hint: the part of a chunk stays as it is.
+            let sectors = run_sectors(cx, &bio, 1);
+            bio.skip_front(sectors);
+            return cx.submit(bio);
+        }
+        if let Err((bio, error)) = self.zero_whole(cx, &snapshot, bio, whole) {
+            self.end_with_error(bio, error);
+        }
+    }
+
+    /// A write-zeroes of a snapshot, at whatever stage it has reached.
+    pub(super) fn snapshot_zeroes(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        let Some(snapshot) = snapshot_of(&bio) else {
+            return bio.end(Status::IOERR);
+        };
+        let result = match *bio.job().stage {
+            Stage::Filling => self.filled(cx, &snapshot, bio),
+            Stage::WritingNew => match self.written(&snapshot, &mut bio) {
+                Ok(()) => self.zero_on(cx, &snapshot, bio),
+                Err(error) => Err((bio, error)),
+            },
+            Stage::WritingInPlace => {
+                let job = bio.job();
+                self.retry |= job.own.unlock();
+                if job.status.is_ok() {
+                    self.zero_on(cx, &snapshot, bio)
+                } else {
+                    Err((bio, StoreError::Kernel(EIO)))
+                }
+            }
+            _ => self.zero_on(cx, &snapshot, bio),
+        };
+        if let Err((bio, error)) = result {
+            self.end_with_error(bio, error);
+        }
+    }
+
+    fn zero_on(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+    ) -> core::result::Result<(), Stopped> {
+        *bio.job().stage = Stage::New;
+        if bio.sectors() == 0 {
+            return self.finish_write(bio);
+        }
+        if !self.enter(snapshot, &mut bio) {
+            self.wait(bio);
+            return Ok(());
+        }
+        let whole = whole_chunks(cx, snapshot, &bio);
+        if whole > 0 {
+            return self.zero_whole(cx, snapshot, bio, whole);
+        }
+        let (first, _) = chunks_of(cx, &bio);
+        let found = match self.find_writable(snapshot, first, 1) {
+            Ok(found) => found,
+            Err(error) => return Err((bio, error)),
+        };
+        let sectors = run_sectors(cx, &bio, 1);
+        match found {
+            Writable::InPlace { cow, .. } => {
+                let job = bio.job();
+                let chunk = first.get();
+                if !job
+                    .own
+                    .try_lock(&snapshot.chunks, chunk, chunk, Mode::Shared)
+                {
+                    self.wait(bio);
+                    return Ok(());
+                }
+                *job.stage = Stage::WritingInPlace;
+                let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
+                zero_part(cx, bio, sectors, sector);
+                Ok(())
+            }
+            Writable::New {
+                base: Location::Zero,
+                ..
+            } => {
+                bio.skip_front(sectors);
+                cx.submit(bio);
+                Ok(())
+            }
+            Writable::New { base, .. } => self.write_new(cx, snapshot, bio, 0, base),
+        }
+    }
+
+    /// Records zeroes for the first of the chunks that a bio covers whole, and looks at the rest
+    /// when others have had their turn.
+    fn zero_whole(
+        &mut self,
+        cx: &Arc<Store>,
+        snapshot: &Arc<Snapshot>,
+        mut bio: Bio,
+        whole: u64,
+    ) -> core::result::Result<(), Stopped> {
+        let (first, _) = chunks_of(cx, &bio);
+        let len = whole.min(STEP);
+        let job = bio.job();
+        let end = first.get() + len - 1;
+        if !job
+            .own
+            .try_lock(&snapshot.chunks, first.get(), end, Mode::Exclusive)
+        {
+            self.wait(bio);
+            return Ok(());
+        }
+        let zeroed = match self.has_metadata_space(cx) {
+            Ok(()) => self.zero(snapshot, first, len),
+            Err(error) => Err(error),
+        };
+        let job = bio.job();
+        self.retry |= job.own.unlock();
+        if let Err(error) = zeroed {
+            return Err((bio, error));
+        }
+        let sectors = run_sectors(cx, &bio, len);
+        bio.skip_front(sectors);
+        cx.submit(bio);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64) -> Result<()> {
+        self.check_valid(snapshot)?;
+        self.alter(|meta| {
+            let mut row = meta.snapshot_row(snapshot.timeline())?;
+            let origin = snapshot.origin_nr();
+            record_zero(meta, origin, &mut row, first, len)?;
+            meta.put_snapshot(origin, &row)
+        })
+    }
+}
+
+/// Writes zeroes to a place on the COW device for the first sectors of a bio, and moves it past
+/// them.
+pub(super) fn zero_part(cx: &Arc<Store>, mut bio: Bio, sectors: u32, sector: u64) {
+    bio.skip_front(sectors);
+    let to = Region {
+        dev: &cx.cow,
+        sector,
+        count: u64::from(sectors),
+    };
+    cx.machinery.kcopyd.zero(&to, bio);
+}
