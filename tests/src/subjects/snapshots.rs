@@ -246,8 +246,8 @@ fn discard_frees(disks: &Disks) -> Result<()> {
     world.shadow(tag).zero_out(&disk, 0, MIB)?;
     cs.wait_chunks(256)?;
     drop(disk);
-    world.check(&co)?;
     cs.remove()?;
+    world.check(&co)?;
     co.remove()
 }
 
