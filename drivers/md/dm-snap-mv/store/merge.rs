@@ -207,6 +207,8 @@ impl Engine {
                 cx.machinery.io.flush(&origin.dev)?;
                 self.merge_done(cx, origin, run)?;
                 self.unlock(&job.node);
+                // Writes wait for chunks to be done, not only for them to be let go.
+                self.retry = true;
                 self.set_phase(nr, Phase::Find)?;
                 Ok(true)
             }
