@@ -77,7 +77,7 @@ fn with_history(disks: &Disks) -> Result<(World, Device)> {
 
 /// Makes merging take as long as the case needs it to.
 fn slowly(world: &World) -> Result<()> {
-    world.store.cow.slow_reads(1500)
+    world.store.cow.slow_reads(150)
 }
 
 fn full_speed(world: &World) -> Result<()> {
