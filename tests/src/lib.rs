@@ -14,7 +14,7 @@ pub mod disks;
 pub mod dm;
 pub mod io;
 pub mod kernel;
-pub mod nullblk;
+pub mod puppet;
 pub mod random;
 pub mod report;
 pub mod shadow;

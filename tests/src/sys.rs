@@ -53,6 +53,19 @@ fn range(disk: &File, request: libc::c_ulong, start: u64, length: u64) -> io::Re
     result(rc)
 }
 
+/// A request of the network block device's driver that takes a number.
+pub fn nbd(device: &File, request: u8, argument: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: None of the driver's requests takes its argument for an address.
+    let rc = unsafe {
+        libc::ioctl(
+            device.as_raw_fd(),
+            0xab00 | libc::c_ulong::from(request),
+            argument,
+        )
+    };
+    result(rc)
+}
+
 fn result(rc: libc::c_int) -> io::Result<()> {
     if rc < 0 {
         Err(io::Error::last_os_error())

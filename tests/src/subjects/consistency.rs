@@ -3,6 +3,7 @@
 //! A snapshot is a moment: of writes made one after another it holds the first ones, up to
 //! some point, and nothing of those behind it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, sleep};
@@ -12,10 +13,12 @@ use anyhow::{ensure, Context, Result};
 
 use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
+use crate::dm::{Mapped, Table};
 use crate::io::Disk;
+use crate::puppet::{Op, Puppet};
 use crate::report::Subject;
 use crate::shadow::{write, write_generation, Shadow};
-use crate::store::Device;
+use crate::store::{co_line, cs_line, Device, Store, TARGET};
 use crate::world::World;
 
 /// Runs the cases.
@@ -62,6 +65,8 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("snapshots without a pause do not keep writes out", || {
         no_starvation(disks)
     });
+    subject.case("a write under way is waited for", || write_held(disks));
+    subject.case("no write passes while a snapshot is taken", commit_held);
     subject.case("two origins of one store", || two_origins(disks));
 }
 
@@ -239,6 +244,92 @@ fn snapshot(disks: &Disks) -> Result<()> {
     world.now.check(&co.open()?).context("origin")?;
     cs.remove()?;
     co.remove()
+}
+
+/// Takes a snapshot with a write of block 0 under way. Whatever the snapshot holds of it when
+/// its tag is known, it holds for ever.
+fn write_held(disks: &Disks) -> Result<()> {
+    let disk = Puppet::new(4)?;
+    let store = Store::new(disks, 32 * MIB)?;
+    let before = Shadow::filled(&Disk::open(disk.path())?)?;
+    let line = co_line(&disk.path(), &store.cow.path(), "-i o -b -F -c 1");
+    let co = Device(Mapped::create("co", &Table::new(4 * MIB, TARGET, line))?);
+    // With no snapshot yet, and with one: the write goes another way.
+    for round in 0..2 {
+        let target = co.open()?;
+        disk.hold_some(&[Op::Write], 1);
+        let (tag, seen) = thread::scope(|scope| -> Result<_> {
+            let writer = scope.spawn(|| write(&target, 0, 8));
+            disk.wait_held(1)?;
+            let taker = scope.spawn(|| co.take());
+            sleep(Duration::from_millis(400));
+            let mut seen = None;
+            if taker.is_finished() {
+                // It did not wait: then the write must be no part of it.
+                let cs = snapshot_of(&disk, &store.cow.path(), round + 1)?;
+                let mut now = before.clone();
+                now.learn(&cs.open()?, |_, _| true)?;
+                seen = Some(now);
+                cs.remove()?;
+            }
+            disk.release();
+            let tag = taker.join().expect("no panic")?;
+            writer.join().expect("no panic")?;
+            Ok((tag, seen))
+        })?;
+        let cs = snapshot_of(&disk, &store.cow.path(), tag)?;
+        let mut now = before.clone();
+        now.learn(&cs.open()?, |_, _| true)?;
+        cs.remove()?;
+        if let Some(seen) = seen {
+            ensure!(seen.difference(&now) == 0, "the snapshot has changed");
+        }
+    }
+    co.remove()
+}
+
+/// The COW device takes its time to make a snapshot durable: a write that is sent meanwhile must
+/// not reach the origin unless it is kept out of the snapshot, or is a part of it for ever.
+fn commit_held() -> Result<()> {
+    let (disk, cow) = (Puppet::new(4)?, Puppet::new(32)?);
+    let before = Shadow::filled(&Disk::open(disk.path())?)?;
+    let line = co_line(&disk.path(), &cow.path(), "-i o -b -F -c 1");
+    let co = Device(Mapped::create("co", &Table::new(4 * MIB, TARGET, line))?);
+    for _ in 0..2 {
+        let target = co.open()?;
+        cow.hold(&[Op::Write, Op::Flush]);
+        disk.hold(&[Op::Write]);
+        let (tag, seen) = thread::scope(|scope| -> Result<_> {
+            let taker = scope.spawn(|| co.take());
+            cow.wait_held(1)?;
+            let writer = scope.spawn(|| write(&target, 8, 8));
+            sleep(Duration::from_millis(300));
+            // The snapshot is made durable; the write is still under way, wherever it is.
+            cow.release();
+            let tag = taker.join().expect("no panic")?;
+            let cs = snapshot_of(&disk, &cow.path(), tag)?;
+            let mut seen = before.clone();
+            seen.learn(&cs.open()?, |_, _| true)?;
+            cs.remove()?;
+            disk.release();
+            writer.join().expect("no panic")?;
+            Ok((tag, seen))
+        })?;
+        let cs = snapshot_of(&disk, &cow.path(), tag)?;
+        let mut now = before.clone();
+        now.learn(&cs.open()?, |_, _| true)?;
+        cs.remove()?;
+        ensure!(seen.difference(&now) == 0, "the snapshot has changed");
+    }
+    co.remove()
+}
+
+fn snapshot_of(disk: &Puppet, cow: &Path, tag: u32) -> Result<Device> {
+    let line = cs_line(&disk.path(), cow, tag, "-i o");
+    Ok(Device(Mapped::create(
+        "cs",
+        &Table::new(4 * MIB, TARGET, line),
+    )?))
 }
 
 fn no_starvation(disks: &Disks) -> Result<()> {

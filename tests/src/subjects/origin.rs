@@ -13,6 +13,7 @@ use crate::disks::{linear, Disks, MIB};
 use crate::dm::{Mapped, Suspend};
 use crate::io::{Buffer, Disk};
 use crate::kernel;
+use crate::puppet::Puppet;
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::{write, write_generation, Shadow};
@@ -282,13 +283,12 @@ fn buffered(disks: &Disks) -> Result<()> {
     co.remove()
 }
 
-/// A null block device whose sectors are larger than a page's part.
 fn large_sectors(disks: &Disks) -> Result<()> {
-    let null = crate::nullblk::NullBlock::new("large", 16, &[("blocksize", "4096")])?;
+    let large = Puppet::with_blocks(16, 4096)?;
     let store = Store::new(disks, 32 * MIB)?;
-    let mut now = Shadow::filled(&Disk::open(null.path())?)?;
+    let mut now = Shadow::filled(&Disk::open(large.path())?)?;
     let line = |options: &str| {
-        let line = co_line(&null.path(), &store.cow.path(), options);
+        let line = co_line(&large.path(), &store.cow.path(), options);
         crate::dm::Table::new(16 * MIB, TARGET, line)
     };
     let co = Device(Mapped::create("co", &line("-i large -b -F"))?);
@@ -308,7 +308,7 @@ fn large_sectors(disks: &Disks) -> Result<()> {
     drop(disk);
     let line = format!(
         "cs {} {} {tag} -i large",
-        null.path().display(),
+        large.path().display(),
         store.cow.path().display()
     );
     let cs = Device(Mapped::create(

@@ -3,24 +3,23 @@
 //! A read of a snapshot that falls through to the origin, and an origin that changes under
 //! it: the read must never see the change.
 //!
-//! Under load the moment is found now and then. Held up by the kernel's own I/O throttle,
-//! which knows whose read it is, the read is on its way for as long as a test likes.
+//! Under load the moment is found now and then. On a disk that holds the read back for as long as
+//! the test likes it is found each time.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
 use crate::disks::{Disks, MIB};
-use crate::io::Disk;
+use crate::dm::{Mapped, Table};
+use crate::io::{Buffer, Disk};
+use crate::puppet::{Op, Puppet};
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::Shadow;
-use crate::store::Device;
+use crate::store::{co_line, cs_line, Device, Store, TARGET};
 use crate::world::World;
 
 /// Runs the cases.
@@ -106,143 +105,122 @@ fn under_load(disks: &Disks, pages: u32) -> Result<()> {
     co.remove()
 }
 
-/// A control group whose reads of one device are slow.
-struct Slow {
-    group: PathBuf,
+/// An origin on a disk that holds requests back, with one snapshot.
+struct Held {
+    origin: Puppet,
+    store: Store,
+    co: Device,
+    cs: Device,
+    now: Shadow,
+    then: Shadow,
 }
 
-const CGROUP: &str = "/sys/fs/cgroup";
-
-impl Slow {
-    /// At most `rate` bytes a second are read of a disk.
-    fn new(kernel_name: &str, rate: u64) -> Result<Self> {
-        let control = format!("{CGROUP}/cgroup.subtree_control");
-        if !PathBuf::from(&control).exists() {
-            crate::kernel::run("mount", &["-t", "cgroup2", "none", CGROUP])?;
-        }
-        fs::write(&control, "+io").context("control groups for I/O")?;
-        let group = PathBuf::from(format!("{CGROUP}/slow"));
-        fs::create_dir_all(&group)?;
-        let slow = Self { group };
-        let number = fs::read_to_string(format!("/sys/block/{kernel_name}/dev"))?;
-        let limit = format!("{} rbps={rate}", number.trim());
-        fs::write(slow.group.join("io.max"), limit).context("limit a group's reads")?;
-        Ok(slow)
+impl Held {
+    fn new(disks: &Disks) -> Result<Self> {
+        let origin = Puppet::new(4)?;
+        let store = Store::new(disks, 48 * MIB)?;
+        let now = Shadow::filled(&Disk::open(origin.path())?)?;
+        let line = co_line(&origin.path(), &store.cow.path(), "-i o -b -F -c 4");
+        let co = Device(Mapped::create("co", &Table::new(4 * MIB, TARGET, line))?);
+        let tag = co.take()?;
+        let line = cs_line(&origin.path(), &store.cow.path(), tag, "-i o");
+        let cs = Device(Mapped::create("cs", &Table::new(4 * MIB, TARGET, line))?);
+        let then = now.clone();
+        Ok(Self {
+            origin,
+            store,
+            co,
+            cs,
+            now,
+            then,
+        })
     }
 
-    /// A process of the group reads `sectors` from the start of `device` into `file`.
-    fn read(&self, device: &Device, sectors: u64, file: &str) -> Result<Child> {
-        let script = format!(
-            "echo $$ >{}/cgroup.procs && exec dd if={} of={file} iflag=direct bs={} count=1",
-            self.group.display(),
-            device.path().display(),
-            sectors * 512
-        );
-        let child = Command::new("sh")
-            .args(["-c", &script])
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(child)
+    /// Reads the snapshot's first 128 sectors while `change` goes on, which must not come to an
+    /// end before the read does.
+    fn read_during(
+        &mut self,
+        change: impl FnOnce(&Device, &mut Shadow) -> Result<()> + Send,
+    ) -> Result<()> {
+        let (origin, co, cs) = (&self.origin, &self.co, &self.cs);
+        let (now, then) = (&mut self.now, &self.then);
+        origin.hold_some(&[Op::Read], 1);
+        thread::scope(|scope| -> Result<()> {
+            let reader = scope.spawn(|| -> Result<Buffer> { Ok(cs.open()?.read(0, 128)?) });
+            origin.wait_held(1)?;
+            let changer = scope.spawn(|| change(co, now));
+            sleep(Duration::from_millis(400));
+            let early = changer.is_finished();
+            origin.release();
+            let bytes = reader.join().expect("no panic")?;
+            changer.join().expect("no panic")?;
+            then.check_bytes(&bytes, 0).context("the slow read")?;
+            ensure!(!early, "it did not wait for the read");
+            Ok(())
+        })
+    }
+
+    fn end(self) -> Result<()> {
+        self.then.check(&self.cs.open()?).context("snapshot")?;
+        self.now.check(&self.co.open()?).context("origin")?;
+        self.cs.remove()?;
+        self.co.remove()?;
+        drop(self.store);
+        Ok(())
     }
 }
 
-impl Drop for Slow {
-    fn drop(&mut self) {
-        // A group can go once its last process is gone.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.group).is_ok() {
-                return;
-            }
-            sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-/// Waits until a slow read is on its way.
-fn under_way(child: &mut Child, device: &Device) -> Result<()> {
-    crate::store::until("the slow read", || Ok(device.open_count()? > 0))?;
-    sleep(Duration::from_millis(300));
-    ensure!(child.try_wait()?.is_none(), "the read is not slow");
-    Ok(())
-}
-
-/// What a slow read brought is compared with what it had to see.
-fn check_read(mut child: Child, file: &str, then: &Shadow) -> Result<()> {
-    let status = child.wait()?;
-    ensure!(status.success(), "the slow read: {status}");
-    let bytes = fs::read(file)?;
-    fs::remove_file(file)?;
-    ensure!(
-        bytes.len() == 128 * 512,
-        "the slow read: {} bytes",
-        bytes.len()
-    );
-    then.check_bytes(&bytes, 0).context("the slow read")
-}
-
-/// 64 KiB at this rate take two seconds.
-const RATE: u64 = 32 << 10;
-
-fn held_up(disks: &Disks, change: impl FnOnce(&Disk, &mut Shadow) -> Result<()>) -> Result<()> {
-    let (mut world, co) = World::new(disks, 4 * MIB, 48, 4)?;
-    let tag = world.take(&co)?;
-    let cs = world.cs(tag)?;
-    let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE)?;
-    let disk = co.open()?;
-    let file = "/tmp/slow";
-    let mut child = slow.read(&cs, 128, file)?;
-    under_way(&mut child, &cs)?;
-    change(&disk, &mut world.now)?;
-    check_read(child, file, &world.snapshots[&tag])?;
-    drop((slow, disk));
-    cs.remove()?;
-    world.check(&co)?;
-    co.remove()
+fn held_up(
+    disks: &Disks,
+    change: impl FnOnce(&Disk, &mut Shadow) -> Result<()> + Send,
+) -> Result<()> {
+    let mut held = Held::new(disks)?;
+    held.read_during(|co, now| change(&co.open()?, now))?;
+    held.end()
 }
 
 fn rollback_held_up(disks: &Disks) -> Result<()> {
-    let (mut world, co) = World::new(disks, 4 * MIB, 48, 4)?;
-    let old = world.take(&co)?;
-    world.now.write(&co.open()?, 0, 512)?;
-    let tag = world.take(&co)?;
-    let cs = world.cs(tag)?;
-    let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE)?;
-    let file = "/tmp/slow";
-    let mut child = slow.read(&cs, 128, file)?;
-    under_way(&mut child, &cs)?;
-    co.send(&format!("rs {old} -b"))?;
-    world.now = world.snapshots[&old].clone();
-    world
-        .now
-        .check(&co.open()?)
-        .context("the origin rolled back")?;
-    check_read(child, file, &world.snapshots[&tag])?;
-    co.wait_rollback()?;
-    drop(slow);
-    cs.remove()?;
-    world.check(&co)?;
-    co.remove()
+    let mut held = Held::new(disks)?;
+    // The later snapshot's chunks are the origin's; the earlier one's are in the store.
+    held.now.write(&held.co.open()?, 0, 512)?;
+    let tag = held.co.take()?;
+    let later = held.now.clone();
+    let line = cs_line(&held.origin.path(), &held.store.cow.path(), tag, "-i o");
+    let cs = Device(Mapped::create("cs", &Table::new(4 * MIB, TARGET, line))?);
+    let earlier = std::mem::replace(&mut held.cs, cs);
+    let oldest = std::mem::replace(&mut held.then, later);
+    let to = oldest.clone();
+    held.read_during(|co, now| {
+        co.send("rs 1")?;
+        *now = to;
+        Ok(())
+    })?;
+    oldest.check(&earlier.open()?).context("the source")?;
+    earlier.remove()?;
+    held.end()
 }
 
 fn others_go_on(disks: &Disks) -> Result<()> {
-    let (mut world, co) = World::new(disks, 4 * MIB, 48, 4)?;
-    let tag = world.take(&co)?;
-    let cs = world.cs(tag)?;
-    let slow = Slow::new(&world.origin.piece.mapped().kernel_name(), RATE / 4)?;
-    let file = "/tmp/slow";
-    let mut child = slow.read(&cs, 128, file)?;
-    under_way(&mut child, &cs)?;
-    let begin = Instant::now();
-    let disk = co.open()?;
-    world.now.write(&disk, MIB, 256)?;
-    world.snapshots[&tag].check_range(&cs.open()?, MIB, 256)?;
-    let tag_meanwhile = world.take(&co)?;
-    world.now.write(&disk, MIB, 256)?;
-    ensure!(child.try_wait()?.is_none(), "it took {:?}", begin.elapsed());
-    check_read(child, file, &world.snapshots[&tag])?;
-    ensure!(tag_meanwhile == tag + 1, "tag {tag_meanwhile}");
-    drop((slow, disk));
-    cs.remove()?;
-    world.check(&co)?;
-    co.remove()
+    let mut held = Held::new(disks)?;
+    let (origin, co, cs) = (&held.origin, &held.co, &held.cs);
+    let (now, then) = (&mut held.now, &held.then);
+    origin.hold_some(&[Op::Read], 1);
+    thread::scope(|scope| -> Result<()> {
+        let reader = scope.spawn(|| -> Result<Buffer> { Ok(cs.open()?.read(0, 128)?) });
+        origin.wait_held(1)?;
+        let others = (|| {
+            let disk = co.open()?;
+            now.write(&disk, MIB, 256)?;
+            then.check_range(&cs.open()?, MIB, 256)?;
+            co.take()?;
+            now.write(&disk, MIB, 256)
+        })();
+        let waits = !reader.is_finished();
+        origin.release();
+        let bytes = reader.join().expect("no panic")?;
+        others?;
+        ensure!(waits, "the read was not held back");
+        then.check_bytes(&bytes, 0).context("the slow read")
+    })?;
+    held.end()
 }
