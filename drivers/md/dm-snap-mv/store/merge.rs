@@ -433,8 +433,9 @@ impl Engine {
         self.begin_cleaning();
         self.retry = true;
         pr_info!("rollback of origin {} is done\n", nr.get());
-        origin.set_rollback(RollbackState::Idle);
+        // Who is woken finds the status as it is now.
         self.publish(cx);
+        origin.set_rollback(RollbackState::Idle);
         origin.raise_event();
         Ok(false)
     }
