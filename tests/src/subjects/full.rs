@@ -13,7 +13,7 @@ use crate::disks::{Disks, MIB};
 use crate::io::Disk;
 use crate::report::Subject;
 use crate::shadow::{write, write_generation};
-use crate::store::Device;
+use crate::store::{until, Device};
 use crate::subjects::messages::event_waiter;
 use crate::world::World;
 
@@ -405,12 +405,11 @@ fn rollback(disks: &Disks) -> Result<()> {
 fn event(disks: &Disks) -> Result<()> {
     let (mut world, co) = small_store(disks, "")?;
     let tag = world.take(&co)?;
-    let waiter = event_waiter(&co)?;
+    let before = co.event()?;
     world.now.write(&co.open()?, 0, 16 * MIB)?;
-    waiter
-        .recv_timeout(Duration::from_secs(10))
-        .context("no event came")?;
-    ensure!(co.state()?.state == "invalid", "{}", co.status()?);
+    until("the state", || Ok(co.state()?.state == "invalid"))?;
+    // Space ran low before.
+    ensure!(co.event()? == before + 2, "{} events", co.event()? - before);
     reads_as_error(&world, tag)?;
     co.remove()
 }

@@ -27,7 +27,7 @@ pub fn run(subject: &mut Subject, _disks: &Disks) {
     for pages in [1, 4, 16] {
         let random = &mut random;
         subject.case(&format!("chunks of {pages} pages"), || {
-            cuts(random, pages, 5)
+            cuts(random, pages, 4)
         });
     }
     subject.case("what is not flushed is lost", || lost(&mut random));
@@ -438,8 +438,8 @@ fn rollback(random: &mut Random) -> Result<()> {
     for _ in 0..3 {
         snapshots.insert(co.take()?, now.clone());
         let disk = co.open()?;
-        for block in 0..250 {
-            now.write(&disk, block * 64 + random.pick(0..56), 8)?;
+        for block in 0..60 {
+            now.write(&disk, block * 270 + random.pick(0..250), 8)?;
         }
         disk.flush()?;
     }
