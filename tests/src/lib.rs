@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod checked;
 pub mod content;
 pub mod disks;
 pub mod dm;

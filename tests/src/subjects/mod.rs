@@ -3,6 +3,7 @@
 //! The subjects.
 
 mod badinput;
+mod check;
 mod consistency;
 mod crash;
 mod full;
@@ -33,6 +34,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("full", full::run),
     ("scale", scale::run),
     ("powercut", powercut::run),
+    ("check", check::run),
     ("crash-before", crash::before),
     ("crash-after", crash::after),
     ("stress", stress::run),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line. Help, the manual and the completions are all made from this.
 
-use crate::failure::EXIT_CODES;
+use crate::failure::{fsck, EXIT_CODES};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -35,6 +35,15 @@ pub fn exit_codes() -> String {
     for (code, meaning) in EXIT_CODES {
         text += &format!("  {code:>3}  {meaning}\n");
     }
+    text + "\ndms check has those of fsck(8). See dms(8) for more."
+}
+
+/// The same, for the commands that have those of fsck.
+pub fn fsck_exit_codes() -> String {
+    let mut text = String::from("Exit codes, which are those of fsck(8):\n");
+    for (code, meaning) in fsck::EXIT_CODES {
+        text += &format!("  {code:>3}  {meaning}\n");
+    }
     text + "\nSee dms(8) for more."
 }
 
@@ -56,6 +65,7 @@ pub enum Command {
     Status(Status),
     Wait(Wait),
     Merge(Merge),
+    Check(Check),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]
@@ -231,6 +241,30 @@ pub struct Merge {
     pub defer: bool,
 }
 
+/// Check the store on a COW device
+///
+/// Looks whether everything in the store can be read and nothing in it contradicts itself, and
+/// prints what is wrong. Nothing is written. No device of the store may be active.
+#[derive(Args, Debug)]
+#[command(after_long_help = fsck_exit_codes())]
+pub struct Check {
+    /// The COW device, or a file that holds an image of one
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub device: OsString,
+    /// Look at the superblock only
+    #[arg(long)]
+    pub super_only: bool,
+    /// Leave out the records of chunks, and so the space maps
+    #[arg(long, conflicts_with = "super_only")]
+    pub skip_records: bool,
+    /// Print nothing; the exit code says enough
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Print completions for a shell
 #[derive(Args, Debug)]
 pub struct Completions {
@@ -326,6 +360,10 @@ mod tests {
             "list x y",
             "wait",
             "wait x --timeout soon",
+            "check",
+            "check x y",
+            "check x --super-only --skip-records",
+            "check x -q --json",
             "completions powershells",
             "frobnicate",
         ] {
@@ -346,7 +384,7 @@ mod tests {
             "list ",
         ]
         .into_iter()
-        .chain(["status ", "wait ", "merge ", "completions "])
+        .chain(["status ", "wait ", "merge ", "check ", "completions "])
         {
             for option in ["-h", "--help", "-V", "--version"] {
                 let error = parse(&format!("{line}{option}")).unwrap_err();

@@ -47,6 +47,44 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     ),
 ];
 
+/// The exit codes of `dms check` and `dms repair`: those of fsck(8), for who calls all checkers
+/// alike.
+pub mod fsck {
+    use std::ffi::OsString;
+
+    /// Nothing is wrong.
+    pub const CLEAN: u8 = 0;
+    /// What was wrong has been repaired.
+    pub const REPAIRED: u8 = 1;
+    /// Something is wrong.
+    pub const ERRORS: u8 = 4;
+    /// It could not be looked at.
+    pub const FAILED: u8 = 8;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 16;
+
+    /// What each of them means, for the help and the manual.
+    pub const EXIT_CODES: &[(u8, &str)] = &[
+        (CLEAN, "nothing is wrong with the store"),
+        (REPAIRED, "something was wrong, and has been repaired"),
+        (ERRORS, "something is wrong, and was left as it is"),
+        (
+            FAILED,
+            "there is no store that could be looked at, it is in use, or I/O has failed",
+        ),
+        (USAGE, "the command line is wrong"),
+    ];
+
+    /// Whether a command line is one of these commands.
+    pub fn is_meant(words: impl IntoIterator<Item = OsString>) -> bool {
+        let command = words.into_iter().skip(1).find(|word| {
+            let bytes = word.as_encoded_bytes();
+            !bytes.starts_with(b"-")
+        });
+        command.is_some_and(|word| word == "check" || word == "repair")
+    }
+}
+
 impl Kind {
     /// The kind that an error number of the kernel amounts to, by its name.
     pub fn of_errno(name: &str) -> Self {
@@ -70,6 +108,8 @@ pub struct Failure {
     pub what: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The exit code is one of [`fsck`].
+    pub as_fsck: bool,
 }
 
 impl Failure {
@@ -79,6 +119,7 @@ impl Failure {
             kind,
             what: what.into(),
             hint: None,
+            as_fsck: false,
         }
     }
 
@@ -99,9 +140,19 @@ impl Failure {
         self
     }
 
+    /// Has it end with an exit code of [`fsck`].
+    pub fn as_fsck(mut self) -> Self {
+        self.as_fsck = true;
+        self
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
-        self.kind as u8
+        match (self.as_fsck, self.kind) {
+            (false, kind) => kind as u8,
+            (true, Kind::Usage) => fsck::USAGE,
+            (true, _) => fsck::FAILED,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A bar that shows how far a rollback or cleaning is, where somebody can see it.
+//! A bar that shows how far something is, where somebody can see it.
 
 use crate::fields::{Cleaning, Rollback};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -65,6 +65,20 @@ impl Progress {
             },
             (None, None) => return,
         };
+        self.draw(show);
+    }
+
+    /// Shows how far the program itself is with something.
+    pub fn part(&mut self, doing: &str, position: u64, length: u64) {
+        self.draw(Shown {
+            prefix: doing.to_owned(),
+            position,
+            length,
+            message: String::new(),
+        });
+    }
+
+    fn draw(&mut self, show: Shown) {
         if self.shown.as_ref() == Some(&show) {
             // Only the time goes on.
             self.bar.tick();
@@ -86,6 +100,11 @@ impl Progress {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.shown = Some(show);
+    }
+
+    /// Prints something without disturbing the bar.
+    pub fn aside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Takes the bar away.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Metadata blocks and where they come from.
 
+use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -39,15 +40,33 @@ impl Device {
     /// were cached earlier may be stale for as long as anybody has the device open. Hence
     /// direct I/O, except where a file system does not offer it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let direct = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits())
-            .open(path);
-        let file = match direct {
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => File::open(path)?,
+        Self::open_with(path, OFlag::empty())
+    }
+
+    /// As [`Device::open`], of a device that nobody else has claimed: neither a mounted file
+    /// system nor a mapped device. Until it is dropped, nobody else can. A file is not claimed
+    /// by anybody.
+    pub fn open_exclusive(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, OFlag::O_EXCL)
+    }
+
+    fn open_with(path: &Path, flags: OFlag) -> io::Result<Self> {
+        let open = |flags: OFlag| {
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(flags.bits())
+                .open(path)
+        };
+        let file = match open(flags | OFlag::O_DIRECT) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => open(flags)?,
             other => other?,
         };
         Ok(Self { file })
+    }
+
+    /// Its size in sectors of 512 bytes.
+    pub fn sectors(&self) -> io::Result<u64> {
+        Ok((&self.file).seek(SeekFrom::End(0))? / 512)
     }
 }
 

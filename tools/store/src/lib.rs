@@ -12,6 +12,7 @@ pub mod btree;
 pub mod checksum;
 pub mod error;
 pub mod node;
+pub mod space;
 pub mod store;
 
 pub use block::{Block, Blocks, Device, BLOCK_SIZE};

@@ -41,10 +41,11 @@ pub struct Node {
 impl Node {
     /// Checks that `block`, read from block `nr`, is a node.
     pub fn new(block: Box<Block>, nr: u64) -> Result<Self> {
-        Self::checked(block, nr).map_err(|what| Error::Damaged { block: nr, what })
+        Self::check(block, nr).map_err(|what| Error::Damaged { block: nr, what })
     }
 
-    fn checked(block: Box<Block>, nr: u64) -> std::result::Result<Self, &'static str> {
+    /// As [`Node::new`], and says what is wrong in words.
+    pub fn check(block: Box<Block>, nr: u64) -> std::result::Result<Self, &'static str> {
         const SHORT: &str = "it is too short";
         let bytes = &block.0;
         let field = |at| u32_at(bytes, at).ok_or(SHORT);
@@ -66,7 +67,7 @@ impl Node {
             .checked_add(8)
             .and_then(|one| one.checked_mul(room))
             .and_then(|all| all.checked_add(HEADER));
-        if size.is_none_or(|size| size > BLOCK_SIZE) || room == 0 {
+        if size.is_none_or(|size| size > BLOCK_SIZE) || room == 0 || room % 3 != 0 {
             return Err("it claims more entries than fit");
         }
         if entries > room {
@@ -103,6 +104,11 @@ impl Node {
     /// Whether there are none. Only the root of an empty tree is like that.
     pub fn is_empty(&self) -> bool {
         self.entries == 0
+    }
+
+    /// The number of entries that there is room for.
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     /// Bytes of a value.

@@ -74,6 +74,26 @@ pub fn clean_step<M: Metadata>(
     })
 }
 
+/// Whether any version finds a record of an origin. `live` is the newest epoch, not above the
+/// record's, that something is based on, and `before` the epoch of a record of the same chunk that
+/// stands before this one: the last one, or any from `live` on.
+pub fn origin_finds(live: Option<Epoch>, before: Option<Epoch>) -> bool {
+    live.is_some_and(|live| before.is_none_or(|before| before < live))
+}
+
+/// Whether any version finds a record of a snapshot at `epoch`, which is followed by another one of
+/// the same chunk behind epoch `last`. `child` is the newest epoch, not above `last`, that something
+/// is based on, and `head` the one in which a snapshot that was not deleted is now.
+pub fn snapshot_finds(
+    epoch: Epoch,
+    last: Epoch,
+    child: Option<Epoch>,
+    head: Option<Epoch>,
+) -> bool {
+    child.is_some_and(|live| live >= epoch)
+        || head.is_some_and(|head| epoch <= head && head <= last)
+}
+
 /// How far a pass is, in percent, on a device of `size` sectors.
 pub fn percent(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
     let end = chunk_size.end_of(size).unwrap_or(Chunk::MAX).get().max(1);
@@ -142,9 +162,13 @@ impl Pass {
         let Some((live, _)) = newest_child(m, self.t, epoch)? else {
             return Ok(false);
         };
-        let own = RecordKey::new(self.t, chunk, epoch);
+        let own = RecordKey::new(self.t, chunk, epoch).get();
         let first = m.record_from(self.t, RecordKey::new(self.t, chunk, live).get())?;
-        Ok(first.is_some_and(|(key, _)| key == own.get()))
+        let before = match first {
+            Some((key, _)) if key < own => Some(RecordKey::decode(self.t, key)?.1),
+            _ => None,
+        };
+        Ok(origin_finds(Some(live), before))
     }
 
     /// In a snapshot's timeline, the live epochs that resolve to the record are those from its own
@@ -164,9 +188,8 @@ impl Pass {
                 last = next.previous().ok_or(Refusal::Corrupt)?;
             }
         }
-        let child = newest_child(m, self.t, last)?;
-        Ok(child.is_some_and(|(live, _)| live >= epoch)
-            || self.head.is_some_and(|head| epoch <= head && head <= last))
+        let child = newest_child(m, self.t, last)?.map(|(live, _)| live);
+        Ok(snapshot_finds(epoch, last, child, self.head))
     }
 
     /// Frees a COW chunk, together with those before it if they are neighbours.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The commands, a file each.
 
+mod check;
 mod completions;
 mod create;
 mod delete;
@@ -19,9 +20,19 @@ use crate::hints;
 use dm_snap_mv_model::table;
 use std::io::{self, Write};
 
-/// Does what the command line says.
-pub fn run(command: Command) -> Result<()> {
+/// Does what the command line says. Returns the exit code.
+pub fn run(command: Command) -> Result<u8> {
     match command {
+        Command::Check(args) => check::run(&args),
+        other => act(other).map(|()| 0),
+    }
+}
+
+/// The commands that either succeed or fail.
+fn act(command: Command) -> Result<()> {
+    match command {
+        // It is not one of these.
+        Command::Check(_) => Ok(()),
         Command::Create(args) => create::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What is printed, for people and for programs.
 
+pub mod checked;
 pub mod json;
 pub mod listing;
 pub mod status;

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The epochs that snapshots and rollbacks are based on.
+
+use crate::context::Context;
+use crate::facts::{name, Based, Facts};
+use crate::report::Kind;
+use crate::walk::{walk, Tree};
+use dm_snap_mv_model::ids::{Epoch, Tag, TimelineId};
+use dm_snap_mv_model::record_key::child_epoch;
+
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+    let root = cx.superblock.roots.children;
+    let tree = Tree::new("children", root, 8);
+    let mut below = true;
+    let whole = walk(cx, tree, &mut |cx, key, value| {
+        let Some((t, root)) = subtree(key, value) else {
+            below = false;
+            let what = format!("children of timeline {key:#x}: there can be no such timeline");
+            cx.found(Kind::Child, None, what);
+            return;
+        };
+        below &= check_timeline(cx, facts, t, Tree { root, ..tree }.of(t));
+    });
+    facts.whole.children = whole && below;
+    // Timelines came in order, but the latest epoch of each first.
+    facts.based.sort_unstable();
+}
+
+/// What leads to a tree in a tree by timeline.
+pub(crate) fn subtree(key: u64, value: &[u8]) -> Option<(TimelineId, u64)> {
+    let root = u64::from_le_bytes(value.try_into().ok()?);
+    Some((TimelineId::new(key)?, root))
+}
+
+fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, t: TimelineId, tree: Tree) -> bool {
+    let current = facts.current(t);
+    let dead = facts.is_dead(t);
+    if current.is_none() && !dead && facts.is_rowless(t) && facts.whole.cleaning {
+        let what = format!("children of {}: there is no such thing", name(t));
+        cx.found(Kind::Child, None, what);
+    }
+    let mut newest = Tag::new(u32::MAX);
+    let mut readable = true;
+    let whole = walk(cx, tree, &mut |cx, key, value| {
+        let number = value.try_into().map(u64::from_le_bytes);
+        let tag = number.ok().and_then(|number| u32::try_from(number).ok());
+        let (Ok(epoch), Some(tag)) = (child_epoch(key), tag) else {
+            readable = false;
+            let what = format!("children of {}: entry {key:#x} is damaged", name(t));
+            cx.found(Kind::Child, Some(t), what);
+            return;
+        };
+        facts.based.push(Based { t, epoch });
+        let mut wrong = |what: &str| {
+            let what = format!("children of {}: epoch {}: {what}", name(t), epoch.get());
+            cx.found(Kind::Child, Some(t), what);
+        };
+        if current.is_some_and(|current| epoch >= current) {
+            wrong("it has not ended");
+        }
+        if let Some(parent) = facts.snapshot_mut(t) {
+            parent.found_children = parent.found_children.saturating_add(1);
+        }
+        match Tag::new(tag) {
+            None => {
+                if !pin(facts, t, epoch) {
+                    wrong("it is pinned for a rollback that there is not");
+                }
+            }
+            Some(tag) => {
+                if newest.is_some_and(|newest| tag >= newest) {
+                    wrong("its snapshot is younger than that of a later epoch");
+                }
+                newest = Some(tag);
+                if !link(facts, t, epoch, tag) {
+                    wrong(&format!("snapshot {tag} is not based on it"));
+                }
+            }
+        }
+    });
+    whole && readable
+}
+
+/// Notes the pin of a rollback; false if there is no such rollback.
+fn pin(facts: &mut Facts, t: TimelineId, epoch: Epoch) -> bool {
+    let unknown = !facts.whole.origins;
+    let Some(origin) = facts.origin_mut(t.origin()) else {
+        return unknown;
+    };
+    let rollback = origin.row.rollback.as_ref();
+    let mine = rollback.is_some_and(|rollback| {
+        Some(rollback.source) == t.snapshot() && rollback.source_epoch == epoch
+    });
+    origin.pinned |= mine;
+    mine
+}
+
+/// Notes that a snapshot's parent knows of it; false if there is no such snapshot.
+fn link(facts: &mut Facts, t: TimelineId, epoch: Epoch, tag: Tag) -> bool {
+    let unknown = !facts.whole.snapshots;
+    let child = TimelineId::of_snapshot(t.origin(), tag);
+    let Some(child) = facts.snapshot_mut(child) else {
+        return unknown;
+    };
+    let mine = child.base_timeline() == t && child.base == epoch;
+    child.linked |= mine;
+    mine
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The rows of timelines that are being cleaned.
+
+use crate::context::Context;
+use crate::facts::{name, Facts};
+use crate::report::Kind;
+use crate::walk::{walk, Tree};
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::ids::TimelineId;
+use dm_snap_mv_model::record_key::RecordKey;
+
+fn decode(key: u64, value: &[u8]) -> Option<(TimelineId, CleaningRow)> {
+    let t = TimelineId::new(key)?;
+    let row = CleaningRow::decode(value.try_into().ok()?).ok()?;
+    Some((t, row))
+}
+
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+    let root = cx.superblock.roots.cleaning;
+    let tree = Tree::new("cleanings", root, CleaningRow::SIZE);
+    let mut readable = true;
+    let whole = walk(cx, tree, &mut |cx, key, value| {
+        let Some((t, row)) = decode(key, value) else {
+            readable = false;
+            let what = format!("cleaning of timeline {key:#x}: its row is damaged");
+            cx.found(Kind::Cleaning, None, what);
+            return;
+        };
+        if let Some(what) = fault(facts, t, &row) {
+            cx.found(
+                Kind::Cleaning,
+                None,
+                format!("cleaning of {}: {what}", name(t)),
+            );
+        }
+        facts.cleaning.push((t, row));
+    });
+    facts.whole.cleaning = whole && readable;
+}
+
+fn fault(facts: &Facts, t: TimelineId, row: &CleaningRow) -> Option<&'static str> {
+    if facts.whole.origins && facts.origin(t.origin()).is_none() {
+        return Some("there is no such origin");
+    }
+    let origin = facts.origin(t.origin());
+    if t.snapshot() >= origin.map(|origin| origin.row.next_tag)
+        && origin.is_some()
+        && !t.is_origin()
+    {
+        return Some("there has never been such a snapshot");
+    }
+    if row.drop && (t.is_origin() || facts.snapshot(t).is_some()) {
+        return Some("it says that the timeline is dead, and it is not");
+    }
+    if !row.drop && facts.is_rowless(t) {
+        return Some("the timeline is dead, and it does not say so");
+    }
+    let before = row.cursor.checked_sub(1);
+    if before.is_some_and(|key| RecordKey::decode(t, key).is_err()) {
+        return Some("it is at a record that there cannot be");
+    }
+    None
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What is remembered of rows, to be compared with all that refers to them.
+
+use crate::context::Context;
+use crate::report::Kind;
+use crate::used::Used;
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag, TimelineId};
+
+/// An origin, and what was found of it.
+pub(crate) struct OriginFacts {
+    pub(crate) row: OriginRow,
+    pub(crate) snapshots: u32,
+    pub(crate) ghosts: u32,
+    pub(crate) chunks: u64,
+    /// The pin of its rollback is there.
+    pub(crate) pinned: bool,
+    /// Its identity leads to it.
+    pub(crate) identified: bool,
+}
+
+/// A snapshot, and what was found of it.
+pub(crate) struct SnapshotFacts {
+    pub(crate) t: TimelineId,
+    pub(crate) ghost: bool,
+    pub(crate) parent: Option<Tag>,
+    pub(crate) base: Epoch,
+    pub(crate) current: Epoch,
+    pub(crate) size: u64,
+    /// As its row says.
+    pub(crate) children: u32,
+    pub(crate) chunks: u64,
+    /// As found.
+    pub(crate) found_children: u32,
+    pub(crate) found_chunks: u64,
+    /// What it was taken of knows of it.
+    pub(crate) linked: bool,
+    /// How many snapshots it is nested in, itself included.
+    pub(crate) depth: usize,
+}
+
+impl SnapshotFacts {
+    /// The timeline that it is based on.
+    pub(crate) fn base_timeline(&self) -> TimelineId {
+        TimelineId::of(self.t.origin(), self.parent)
+    }
+}
+
+/// An epoch that something is based on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Based {
+    pub(crate) t: TimelineId,
+    pub(crate) epoch: Epoch,
+}
+
+/// Trees of rows that could be read from end to end: only then something can be missing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Whole {
+    pub(crate) origins: bool,
+    pub(crate) snapshots: bool,
+    pub(crate) cleaning: bool,
+    pub(crate) children: bool,
+    pub(crate) identities: bool,
+    pub(crate) records: bool,
+}
+
+/// All of it; each list in ascending order.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) origins: Vec<OriginFacts>,
+    pub(crate) snapshots: Vec<SnapshotFacts>,
+    pub(crate) cleaning: Vec<(TimelineId, CleaningRow)>,
+    pub(crate) based: Vec<Based>,
+    pub(crate) whole: Whole,
+    /// COW chunks that belong to records.
+    pub(crate) chunks: Used,
+}
+
+/// What a timeline is called.
+pub(crate) fn name(t: TimelineId) -> String {
+    match t.snapshot() {
+        Some(tag) => format!("snapshot {tag} of origin {}", t.origin()),
+        None => format!("origin {}", t.origin()),
+    }
+}
+
+impl Facts {
+    pub(crate) fn origin(&self, nr: OriginNr) -> Option<&OriginFacts> {
+        let found = self.origins.binary_search_by_key(&nr, |o| o.row.number);
+        self.origins.get(found.ok()?)
+    }
+
+    pub(crate) fn origin_mut(&mut self, nr: OriginNr) -> Option<&mut OriginFacts> {
+        let found = self.origins.binary_search_by_key(&nr, |o| o.row.number);
+        self.origins.get_mut(found.ok()?)
+    }
+
+    pub(crate) fn snapshot(&self, t: TimelineId) -> Option<&SnapshotFacts> {
+        let found = self.snapshots.binary_search_by_key(&t, |s| s.t);
+        self.snapshots.get(found.ok()?)
+    }
+
+    pub(crate) fn snapshot_mut(&mut self, t: TimelineId) -> Option<&mut SnapshotFacts> {
+        let found = self.snapshots.binary_search_by_key(&t, |s| s.t);
+        self.snapshots.get_mut(found.ok()?)
+    }
+
+    pub(crate) fn cleaning(&self, t: TimelineId) -> Option<&CleaningRow> {
+        let found = self.cleaning.binary_search_by_key(&t, |&(t, _)| t);
+        self.cleaning.get(found.ok()?).map(|(_, row)| row)
+    }
+
+    /// The current epoch of a timeline that has a row.
+    pub(crate) fn current(&self, t: TimelineId) -> Option<Epoch> {
+        match t.is_origin() {
+            true => self.origin(t.origin()).map(|o| o.row.current_epoch),
+            false => self.snapshot(t).map(|s| s.current),
+        }
+    }
+
+    /// Whether a timeline has lost its row, and is being removed as a whole.
+    pub(crate) fn is_dead(&self, t: TimelineId) -> bool {
+        self.cleaning(t).is_some_and(|row| row.drop)
+    }
+
+    /// Whether it is known that a timeline has no row, rather than that the row cannot be read.
+    pub(crate) fn is_rowless(&self, t: TimelineId) -> bool {
+        match t.is_origin() {
+            true => self.whole.origins && self.origin(t.origin()).is_none(),
+            false => self.whole.snapshots && self.snapshot(t).is_none(),
+        }
+    }
+
+    /// The epochs of a timeline that something is based on, ascending.
+    pub(crate) fn based(&self, t: TimelineId) -> &[Based] {
+        let first = self.based.partition_point(|based| based.t < t);
+        let end = self.based.partition_point(|based| based.t <= t);
+        self.based.get(first..end).unwrap_or(&[])
+    }
+
+    /// Compares what rows say with what was found.
+    pub(crate) fn compare(&self, cx: &mut Context<'_>, records: bool) {
+        for origin in &self.origins {
+            self.compare_origin(cx, origin, records);
+        }
+        for snapshot in &self.snapshots {
+            self.compare_snapshot(cx, snapshot, records);
+        }
+        let found = self.origins.len() as u64;
+        let said = u64::from(cx.superblock.nr_origins);
+        if self.whole.origins && found != said {
+            let what = format!("superblock: it counts {said} origins, there are {found}");
+            cx.found(Kind::Count, None, what);
+        }
+        let statistics = &mut cx.report.statistics;
+        statistics.origins = found;
+        statistics.ghosts = self.snapshots.iter().filter(|s| s.ghost).count() as u64;
+        statistics.snapshots = self.snapshots.len() as u64 - statistics.ghosts;
+        statistics.cleaning = self.cleaning.len() as u64;
+        let rollbacks = self.origins.iter().filter(|o| o.row.rollback.is_some());
+        statistics.rollbacks = rollbacks.count() as u64;
+    }
+
+    fn compare_origin(&self, cx: &mut Context<'_>, origin: &OriginFacts, records: bool) {
+        let row = &origin.row;
+        let t = row.timeline();
+        let nr = row.number;
+        if self.whole.snapshots {
+            count(cx, t, "snapshots", row.snapshots, origin.snapshots);
+            count(cx, t, "ghosts", row.ghosts, origin.ghosts);
+        }
+        if records && self.whole.records {
+            count(cx, t, "COW chunks", row.chunks, origin.chunks);
+        }
+        if self.whole.identities && !origin.identified {
+            let what = format!("identities: none leads to origin {nr}");
+            cx.found(Kind::Identity, None, what);
+        }
+        if row.rollback.is_some() && self.whole.children && !origin.pinned {
+            let what = format!("origin {nr}: its rollback has no pin");
+            cx.found(Kind::Rollback, Some(t), what);
+        }
+    }
+
+    fn compare_snapshot(&self, cx: &mut Context<'_>, snapshot: &SnapshotFacts, records: bool) {
+        let t = snapshot.t;
+        if self.whole.children {
+            count(
+                cx,
+                t,
+                "children",
+                snapshot.children,
+                snapshot.found_children,
+            );
+            if !snapshot.linked {
+                let what = format!(
+                    "{}: {} has no entry for it at epoch {}",
+                    name(t),
+                    name(snapshot.base_timeline()),
+                    snapshot.base.get()
+                );
+                cx.found(Kind::Child, Some(t), what);
+            }
+            if snapshot.ghost && snapshot.found_children == 0 {
+                let what = format!("{}: it was deleted, and stays for nothing", name(t));
+                cx.found(Kind::Snapshot, None, what);
+            }
+        }
+        if records && self.whole.records {
+            count(cx, t, "COW chunks", snapshot.chunks, snapshot.found_chunks);
+        }
+    }
+}
+
+fn count(
+    cx: &mut Context<'_>,
+    t: TimelineId,
+    of: &str,
+    said: impl Into<u64>,
+    found: impl Into<u64>,
+) {
+    let (said, found) = (said.into(), found.into());
+    if said != found {
+        let what = format!("{}: it counts {said} {of}, there are {found}", name(t));
+        cx.found(Kind::Count, None, what);
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The chunks that a rollback has done ahead of its cursor.
+
+use crate::context::Context;
+use crate::facts::Facts;
+use crate::report::Kind;
+use crate::walk::{walk, Tree};
+use dm_snap_mv_model::ids::OriginNr;
+
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+    let root = cx.superblock.roots.done;
+    let tree = Tree::new("marks", root, 8);
+    walk(cx, tree, &mut |cx, key, value| {
+        let nr = u32::try_from(key).ok().and_then(OriginNr::new);
+        let root = value.try_into().map(u64::from_le_bytes);
+        let (Some(nr), Ok(root)) = (nr, root) else {
+            let what = format!("marks of origin {key}: there can be no such origin");
+            cx.found(Kind::Rollback, None, what);
+            return;
+        };
+        let tree = Tree { root, ..tree };
+        check_origin(cx, facts, nr, tree);
+    });
+}
+
+fn check_origin(cx: &mut Context<'_>, facts: &Facts, nr: OriginNr, tree: Tree) {
+    let origin = facts.origin(nr);
+    let rollback = origin.and_then(|origin| origin.row.rollback);
+    let known = origin.is_some() || facts.whole.origins;
+    if rollback.is_none() && known {
+        let what = format!("marks of origin {nr}: it is not being rolled back");
+        cx.found(Kind::Rollback, None, what);
+    }
+    let tree = tree.of(dm_snap_mv_model::ids::TimelineId::of_origin(nr));
+    walk(cx, tree, &mut |cx, chunk, value| {
+        let Some(rollback) = &rollback else { return };
+        let what = if chunk < rollback.cursor.get() {
+            "it is below the cursor"
+        } else if chunk >= rollback.limit.get() {
+            "it takes no part in the rollback"
+        } else if value.iter().any(|&byte| byte != 0) {
+            "its value is not 0"
+        } else {
+            return;
+        };
+        let what = format!("marks of origin {nr}: chunk {chunk}: {what}");
+        cx.found(Kind::Rollback, tree.concerns, what);
+    });
+}

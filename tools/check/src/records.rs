@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Every record against its timeline.
+
+use crate::children::subtree;
+use crate::context::Context;
+use crate::facts::{name, Based, Facts};
+use crate::report::Kind;
+use crate::walk::{walk, Tree};
+use dm_snap_mv_model::clean;
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::ids::{Chunk, Epoch, TimelineId};
+use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
+
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+    let root = cx.superblock.roots.records;
+    let tree = Tree::new("records", root, 8);
+    let mut below = true;
+    let whole = walk(cx, tree, &mut |cx, key, value| {
+        let Some((t, root)) = subtree(key, value) else {
+            below = false;
+            let what = format!("records of timeline {key:#x}: there can be no such timeline");
+            cx.found(Kind::Record, None, what);
+            return;
+        };
+        below &= check_timeline(cx, facts, Tree { root, ..tree }.of(t), t);
+    });
+    facts.whole.records = whole && below;
+}
+
+/// What is known of the timeline whose records are looked at.
+struct Timeline {
+    t: TimelineId,
+    /// The end of its chunks; none: not known.
+    end: Option<Chunk>,
+    /// Its current epoch; none if it has no row.
+    current: Option<Epoch>,
+    /// Where its own head reads: of snapshots that were not deleted.
+    head: Option<Epoch>,
+    /// The epochs that something is based on, ascending.
+    based: Vec<Based>,
+    /// What is found and what is not is known.
+    judged: bool,
+    cleaning: Option<CleaningRow>,
+    /// The record before the one that is looked at.
+    before: Option<(Chunk, Epoch)>,
+    /// COW chunks found.
+    chunks: u64,
+    /// Garbage that nothing is going to remove: how much, and where it begins.
+    lost: Option<(u64, Chunk)>,
+    readable: bool,
+}
+
+fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: TimelineId) -> bool {
+    let dead = facts.is_dead(t);
+    if !dead && facts.is_rowless(t) && facts.whole.cleaning {
+        let what = format!("records of {}: there is no such thing", name(t));
+        cx.found(Kind::Record, None, what);
+    }
+    let origin = facts.origin(t.origin());
+    let size = match facts.snapshot(t) {
+        Some(snapshot) => Some(snapshot.size),
+        // Of a dead one it is known no more.
+        None => origin.map(|origin| origin.row.size),
+    };
+    let whole = &facts.whole;
+    let mut timeline = Timeline {
+        t,
+        end: size.and_then(|size| cx.superblock.layout.chunk_size.end_of(size).ok()),
+        current: facts.current(t),
+        head: facts.snapshot(t).filter(|s| !s.ghost).map(|s| s.current),
+        based: facts.based(t).to_vec(),
+        judged: whole.snapshots && whole.children && whole.cleaning,
+        cleaning: facts.cleaning(t).copied(),
+        before: None,
+        chunks: 0,
+        lost: None,
+        readable: true,
+    };
+    let whole = walk(cx, tree, &mut |cx, key, value| {
+        timeline.record(cx, facts, key, value);
+    });
+    if let Some((count, first)) = timeline.lost {
+        let what = format!(
+            "records of {}: {count} from chunk {} on are needed by nothing, and nothing is going \
+             to remove them",
+            name(t),
+            first.get()
+        );
+        cx.found(Kind::Garbage, None, what);
+    }
+    if let Some(snapshot) = facts.snapshot_mut(t) {
+        snapshot.found_chunks = timeline.chunks;
+    } else if t.is_origin() {
+        if let Some(origin) = facts.origin_mut(t.origin()) {
+            origin.chunks = timeline.chunks;
+        }
+    }
+    whole && timeline.readable
+}
+
+impl Timeline {
+    fn record(&mut self, cx: &mut Context<'_>, facts: &mut Facts, key: u64, value: &[u8]) {
+        let t = self.t;
+        let Ok((chunk, epoch)) = RecordKey::decode(t, key) else {
+            let what = format!("records of {}: there can be no record {key:#x}", name(t));
+            cx.found(Kind::Record, Some(t), what);
+            return;
+        };
+        cx.report.statistics.records += 1;
+        let mut wrong = |kind, what: &str| {
+            let (chunk, epoch) = (chunk.get(), epoch.get());
+            let what = format!(
+                "records of {}: chunk {chunk}, epoch {epoch}: {what}",
+                name(t)
+            );
+            cx.found(kind, Some(t), what);
+        };
+        if self.end.is_some_and(|end| chunk >= end) {
+            wrong(Kind::Record, "it lies behind the end");
+        }
+        // The head of an origin is its device, so that an epoch has records when it has ended.
+        let begun = self.current.is_none_or(|current| match t.is_origin() {
+            true => epoch < current,
+            false => epoch <= current,
+        });
+        if !begun {
+            wrong(Kind::Record, "it is of a later epoch than there has been");
+        }
+        let number = value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
+        match RecordValue::decode(number, cx.superblock.layout.data_chunks) {
+            Err(_) => {
+                self.readable = false;
+                let what = format!(
+                    "records of {}: chunk {}, epoch {}: there is no COW chunk {number:#x}",
+                    name(t),
+                    chunk.get(),
+                    epoch.get()
+                );
+                cx.found(Kind::Record, Some(t), what);
+            }
+            Ok(RecordValue::Zero) => {}
+            Ok(RecordValue::Cow(cow)) => {
+                self.chunks += 1;
+                cx.report.statistics.chunks += 1;
+                if !facts.chunks.insert(cow.get()) {
+                    let what = format!(
+                        "records of {}: chunk {}, epoch {}: COW chunk {} belongs to another \
+                         record as well",
+                        name(t),
+                        chunk.get(),
+                        epoch.get(),
+                        cow.get()
+                    );
+                    cx.found(Kind::SharedChunk, Some(t), what);
+                }
+            }
+        }
+        if !self.is_found(chunk, epoch) {
+            self.garbage(cx, key, chunk);
+        }
+        self.before = Some((chunk, epoch));
+    }
+
+    /// The newest epoch, not above `e`, that something is based on.
+    fn newest_based(&self, e: Epoch) -> Option<Epoch> {
+        let count = self.based.partition_point(|based| based.epoch <= e);
+        let newest = count.checked_sub(1).and_then(|i| self.based.get(i));
+        newest.map(|based| based.epoch)
+    }
+
+    /// Whether any version finds the record.
+    fn is_found(&self, chunk: Chunk, epoch: Epoch) -> bool {
+        let before = self.before.filter(|&(c, _)| c == chunk).map(|(_, e)| e);
+        if self.cleaning.is_some_and(|row| row.drop) {
+            false
+        } else if self.t.is_origin() {
+            let live = self.newest_based(epoch);
+            clean::origin_finds(live, before)
+        } else {
+            let last = match before {
+                Some(next) => next.previous(),
+                None => Some(Epoch::MAX),
+            };
+            last.is_some_and(|last| {
+                clean::snapshot_finds(epoch, last, self.newest_based(last), self.head)
+            })
+        }
+    }
+
+    /// Cleaning must come past a record that nothing finds.
+    fn garbage(&mut self, cx: &mut Context<'_>, key: u64, chunk: Chunk) {
+        let comes = self
+            .cleaning
+            .is_some_and(|row| row.drop || row.again || key >= row.cursor);
+        if comes {
+            cx.report.statistics.garbage += 1;
+        } else if self.judged && self.current.is_some() {
+            let lost = self.lost.get_or_insert((0, chunk));
+            lost.0 += 1;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms check`
+
+use super::print;
+use crate::cli::Check;
+use crate::failure::{fsck, Failure, Kind, Result};
+use crate::hints;
+use crate::names::{normalise, BlockDevice};
+use crate::progress::Progress;
+use crate::show::checked::{self, Checked};
+use crate::sysfs::Sysfs;
+use dm_snap_mv_check::{check, Finding, Options, Outcome, Report, Watch};
+use dm_snap_mv_store::Device;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub fn run(args: &Check) -> Result<u8> {
+    checked(args).map_err(Failure::as_fsck)
+}
+
+fn checked(args: &Check) -> Result<u8> {
+    let path = find(&args.device)?;
+    let device = Device::open_exclusive(&path).map_err(|e| unopened(&path, &e))?;
+    let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
+    let options = Options {
+        super_only: args.super_only,
+        skip_records: args.skip_records,
+    };
+    let mut told = Told::new(!args.quiet && !args.json);
+    let report = check(&device, sectors, options, &mut told);
+    told.progress.done();
+    examined(&path, &report)?;
+    let shown = Checked {
+        device: &path,
+        report: &report,
+        findings: &told.findings,
+    };
+    if args.json {
+        print(&checked::json(&shown)?)?;
+    } else if !args.quiet {
+        print(&checked::summary(&shown))?;
+    }
+    Ok(match report.is_clean() {
+        true => fsck::CLEAN,
+        false => fsck::ERRORS,
+    })
+}
+
+/// Prints findings as they come, and keeps them.
+pub(super) struct Told {
+    pub(super) progress: Progress,
+    pub(super) findings: Vec<Finding>,
+    print: bool,
+}
+
+impl Told {
+    pub(super) fn new(print: bool) -> Self {
+        Self {
+            progress: Progress::new(),
+            findings: Vec::new(),
+            print,
+        }
+    }
+}
+
+impl Watch for Told {
+    fn finding(&mut self, finding: &Finding) {
+        self.findings.push(finding.clone());
+        if self.print {
+            // What is printed at the end fails if this does.
+            self.progress.aside(|| drop(print(&format!("{finding}\n"))));
+        }
+    }
+
+    fn progress(&mut self, done: u64, all: u64) {
+        if self.print {
+            self.progress.part("checking", done, all);
+        }
+    }
+}
+
+/// A device or a file, by the names that other commands take, too.
+pub(super) fn find(arg: &OsStr) -> Result<PathBuf> {
+    let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let device = normalise(arg, &cwd);
+    let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    if is_file(&device) {
+        return Ok(device);
+    }
+    match BlockDevice::find(arg, "COW device", &Sysfs::default()) {
+        Ok(found) => Ok(found.node),
+        Err(_) if !device.exists() && is_file(Path::new(arg)) => Ok(PathBuf::from(arg)),
+        Err(failure) => Err(failure),
+    }
+}
+
+pub(super) fn unopened(path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            Failure::new(Kind::Busy, format!("{} is in use", path.display()))
+                .hint("remove the dm-snap-mv devices on it first; dms list shows them")
+        }
+        io::ErrorKind::PermissionDenied => {
+            let what = format!("cannot open {}: {error}", path.display());
+            Failure::new(Kind::Unable, what).hint("run dms as root")
+        }
+        _ => Failure::new(
+            Kind::Refused,
+            format!("cannot open {}: {error}", path.display()),
+        ),
+    }
+}
+
+/// Whether there was something to be looked at.
+pub(super) fn examined(path: &Path, report: &Report) -> Result<()> {
+    match &report.outcome {
+        Outcome::Checked => Ok(()),
+        Outcome::Refused(refusal) => Err(hints::failure(*refusal).context(path.display())),
+        Outcome::Unreadable(why) => Err(Failure::new(
+            Kind::Damaged,
+            format!("{}: cannot read the superblock: {why}", path.display()),
+        )),
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What came of looking at a store.
+
+use super::json;
+use crate::failure::Result;
+use dm_snap_mv_check::{Finding, Report};
+use dm_snap_mv_model::ids::{Tag, TimelineId};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// A report, and the findings that were told of.
+pub struct Checked<'a> {
+    /// The device.
+    pub device: &'a Path,
+    /// What was found.
+    pub report: &'a Report,
+    /// The same in words, but not very many of one kind.
+    pub findings: &'a [Finding],
+}
+
+impl Checked<'_> {
+    /// The versions whose content is concerned.
+    fn concerned(&self) -> BTreeSet<TimelineId> {
+        let all = self.findings.iter();
+        all.filter_map(|finding| finding.concerns).collect()
+    }
+
+    /// Findings that were only counted.
+    fn left_out(&self) -> u64 {
+        let told = self.findings.len() as u64;
+        self.report.errors().saturating_sub(told)
+    }
+}
+
+fn plural(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
+/// What a version is called.
+fn name(t: TimelineId) -> String {
+    match t.snapshot() {
+        Some(tag) => format!("snapshot {tag} of origin {}", t.origin()),
+        None => format!("origin {} with all of its snapshots", t.origin()),
+    }
+}
+
+/// The last lines of what is printed.
+pub fn summary(checked: &Checked<'_>) -> String {
+    let device = checked.device.display();
+    let report = checked.report;
+    let statistics = &report.statistics;
+    let mut text = String::new();
+    if checked.left_out() > 0 {
+        text += &format!("and {} more\n", checked.left_out());
+    }
+    if report.is_clean() {
+        let layout = report.superblock.as_ref().map(|s| s.layout);
+        text += &format!(
+            "{device}: clean, {}, {}, {}/{} chunks, {}/{} metadata blocks\n",
+            plural(statistics.origins, "origin", "origins"),
+            plural(statistics.snapshots, "snapshot", "snapshots"),
+            statistics.chunks,
+            layout.map_or(0, |layout| layout.data_chunks),
+            statistics.metadata_blocks,
+            layout.map_or(0, |layout| layout.metadata_blocks),
+        );
+        return text;
+    }
+    let errors = plural(report.errors(), "error", "errors");
+    if report.is_repairable() {
+        text += &format!("{device}: {errors}, no content is concerned\n");
+        return text;
+    }
+    text += &format!("{device}: {errors}\n");
+    for t in checked.concerned() {
+        text += &format!("{device}: concerned: {}\n", name(t));
+    }
+    text
+}
+
+#[derive(Serialize)]
+struct Version {
+    origin: u32,
+    tag: Option<u32>,
+}
+
+impl From<TimelineId> for Version {
+    fn from(t: TimelineId) -> Self {
+        Self {
+            origin: t.origin().get(),
+            tag: t.snapshot().map(Tag::get),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    kind: &'a str,
+    what: &'a str,
+    repairable: bool,
+    concerns: Option<Version>,
+}
+
+#[derive(Serialize)]
+struct Part {
+    used: u64,
+    total: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Store {
+    uuid: Option<String>,
+    transaction: Option<u64>,
+    closed_in_order: Option<bool>,
+    needs_check: Option<bool>,
+    origins: u64,
+    snapshots: u64,
+    ghosts: u64,
+    records: u64,
+    garbage: u64,
+    cleaning: u64,
+    rollbacks: u64,
+    chunks: Part,
+    metadata_blocks: Part,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    device: String,
+    clean: bool,
+    repairable: bool,
+    errors: u64,
+    counts: BTreeMap<&'a str, u64>,
+    concerned: Vec<Version>,
+    store: Store,
+    findings: Vec<Found<'a>>,
+    left_out: u64,
+}
+
+fn uuid(bytes: &[u8; 16]) -> String {
+    let mut text = String::new();
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text += &format!("{byte:02x}");
+    }
+    text
+}
+
+/// The whole of it for programs.
+pub fn json(checked: &Checked<'_>) -> Result<String> {
+    let report = checked.report;
+    let superblock = report.superblock.as_ref();
+    let statistics = &report.statistics;
+    let counts = report.counts.iter();
+    json::text(&Whole {
+        device: checked.device.display().to_string(),
+        clean: report.is_clean(),
+        repairable: report.is_repairable(),
+        errors: report.errors(),
+        counts: counts.map(|(kind, &count)| (kind.name(), count)).collect(),
+        concerned: checked.concerned().into_iter().map(Version::from).collect(),
+        store: Store {
+            uuid: superblock.map(|s| uuid(&s.uuid)),
+            transaction: superblock.map(|s| s.transaction),
+            closed_in_order: superblock.map(|s| s.clean),
+            needs_check: superblock.map(|s| s.needs_check),
+            origins: statistics.origins,
+            snapshots: statistics.snapshots,
+            ghosts: statistics.ghosts,
+            records: statistics.records,
+            garbage: statistics.garbage,
+            cleaning: statistics.cleaning,
+            rollbacks: statistics.rollbacks,
+            chunks: Part {
+                used: statistics.chunks,
+                total: superblock.map(|s| s.layout.data_chunks),
+            },
+            metadata_blocks: Part {
+                used: statistics.metadata_blocks,
+                total: superblock.map(|s| s.layout.metadata_blocks),
+            },
+        },
+        findings: checked
+            .findings
+            .iter()
+            .map(|finding| Found {
+                kind: finding.kind.name(),
+                what: &finding.what,
+                repairable: finding.kind.is_repairable(),
+                concerns: finding.concerns.map(Version::from),
+            })
+            .collect(),
+        left_out: checked.left_out(),
+    })
+}
