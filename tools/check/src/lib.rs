@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 mod children;
 mod cleaning;
 mod context;

@@ -29,6 +29,36 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(field.try_into().ok()?))
 }
 
+/// How many entries with values of `value_size` bytes there is room for.
+pub fn room(value_size: usize) -> usize {
+    (BLOCK_SIZE - HEADER) / value_size.saturating_add(8) / 3 * 3
+}
+
+/// Makes a node to be written to block `nr`, of ascending entries that there is room for.
+pub fn make(leaf: bool, value_size: usize, entries: &[(u64, Vec<u8>)], nr: u64) -> Box<Block> {
+    let mut block = Block::zeroed();
+    let room = room(value_size);
+    let mut put = |at: usize, field: &[u8]| {
+        if let Some(place) = block.0.get_mut(at..at + field.len()) {
+            place.copy_from_slice(field);
+        }
+    };
+    put(4, &if leaf { LEAF } else { INTERNAL }.to_le_bytes());
+    put(8, &nr.to_le_bytes());
+    put(16, &(entries.len() as u32).to_le_bytes());
+    put(20, &(room as u32).to_le_bytes());
+    put(24, &(value_size as u32).to_le_bytes());
+    for (i, (key, value)) in entries.iter().enumerate() {
+        put(HEADER + 8 * i, &key.to_le_bytes());
+        put(HEADER + 8 * room + value_size * i, value);
+    }
+    let sum = checksum::of_block(&block, XOR).to_le_bytes();
+    if let Some(place) = block.0.first_chunk_mut() {
+        *place = sum;
+    }
+    block
+}
+
 /// A node that has been checked: every entry can be read, and keys ascend.
 pub struct Node {
     block: Box<Block>,

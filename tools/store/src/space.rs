@@ -182,17 +182,17 @@ impl Bitmap {
     /// Entry `i`: 0 to 2, or [`MANY`].
     pub fn get(&self, i: u64) -> u32 {
         let (byte, shift) = Self::place(i);
-        let bits = self.0 .0.get(byte).map_or(0, |byte| byte >> shift & 3);
+        let bits = self.0 .0.get(byte).map_or(0, |byte| (byte >> shift) & 3);
         // The first of the two is the high one.
-        u32::from(bits & 1) << 1 | u32::from(bits >> 1)
+        (u32::from(bits & 1) << 1) | u32::from(bits >> 1)
     }
 
     /// Sets entry `i`.
     pub fn set(&mut self, i: u64, value: u32) {
         let (byte, shift) = Self::place(i);
-        let bits = (value >> 1 & 1 | (value & 1) << 1) as u8;
+        let bits = (((value >> 1) & 1) | ((value & 1) << 1)) as u8;
         if let Some(byte) = self.0 .0.get_mut(byte) {
-            *byte = *byte & !(3 << shift) | bits << shift;
+            *byte = (*byte & !(3 << shift)) | (bits << shift);
         }
     }
 

@@ -267,7 +267,9 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
     let bound = w.disks[o].nr.is_some();
     match op.kind {
         Kind::WriteOrigin => {
-            let (start, len) = range(op, w.disks[o].content.len());
+            // Behind the size that the store knows, its device does not lead to the disk.
+            let chunks = w.oracle.origins[o].size.div_ceil(CHUNK_SECTORS) as usize;
+            let (start, len) = range(op, chunks);
             let values: Vec<u64> = (0..len).map(|_| w.fresh()).collect();
             return w.write_origin(o, start, &values);
         }

@@ -53,6 +53,11 @@ impl Store {
         &self.used
     }
 
+    /// The number of the next origin.
+    pub fn next_origin(&self) -> u32 {
+        self.next_origin.get(&()).copied().unwrap_or(1)
+    }
+
     /// Changes since the last commit.
     pub fn changes(&self) -> usize {
         self.records.changes()

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The image of a COW device with a store on it, made of a store in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use dm_snap_mv_check::build::{self, Entry, Place};
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::layout::Layout;
+use dm_snap_mv_model::disk::origin_ids;
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
+use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
+use dm_snap_mv_store::{checksum, Block, Blocks};
+
+use crate::store::Store;
+use crate::world::chunk_size;
+
+/// Sectors of the device: more than its metadata and all chunks of any run take.
+pub const SECTORS: u64 = 8 * (1024 + 1024);
+
+/// A device in memory; blocks that were never written are zeroes.
+#[derive(Clone, Default)]
+pub struct Image {
+    pub blocks: BTreeMap<u64, Block>,
+    /// The first block that was never taken.
+    next: u64,
+    metadata: u64,
+}
+
+impl Blocks for Image {
+    fn read(&self, nr: u64) -> io::Result<Box<Block>> {
+        if nr >= SECTORS / 8 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(match self.blocks.get(&nr) {
+            Some(block) => Box::new(block.clone()),
+            None => Block::zeroed(),
+        })
+    }
+}
+
+impl Place for Image {
+    fn take(&mut self) -> io::Result<u64> {
+        let nr = self.next;
+        if nr >= self.metadata {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.next += 1;
+        Ok(nr)
+    }
+
+    fn is_used(&self, nr: u64) -> bool {
+        nr < self.next || nr >= self.metadata
+    }
+
+    fn write(&mut self, nr: u64, block: &Block) -> io::Result<()> {
+        self.blocks.insert(nr, block.clone());
+        Ok(())
+    }
+}
+
+fn number(n: u64) -> Vec<u8> {
+    n.to_le_bytes().to_vec()
+}
+
+fn superblock_sum(covered: &[u8]) -> u32 {
+    checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
+}
+
+/// A tree of trees.
+fn two_levels(image: &mut Image, all: impl Iterator<Item = (u64, u64, u64)>) -> u64 {
+    let mut below: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
+    for (first, second, value) in all {
+        below
+            .entry(first)
+            .or_default()
+            .push((second, number(value)));
+    }
+    let mut top = Vec::new();
+    for (key, entries) in below {
+        top.push((key, number(build::tree(image, 8, &entries).unwrap())));
+    }
+    build::tree(image, 8, &top).unwrap()
+}
+
+impl Image {
+    /// What the store would be on disk.
+    pub fn of(store: &Store) -> Image {
+        let layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
+        assert!(store.used().len() as u64 <= layout.data_chunks);
+        let mut image = Image {
+            blocks: BTreeMap::new(),
+            next: 1,
+            metadata: layout.metadata_blocks,
+        };
+        let records = store.records.iter();
+        let records = two_levels(&mut image, records.map(|(&(t, key), &v)| (t, key, v)));
+        let children = store.children.iter();
+        let children = two_levels(
+            &mut image,
+            children.map(|(&(t, key), &tag)| (t, key, tag.into())),
+        );
+        let done = store.done.iter();
+        let done = two_levels(
+            &mut image,
+            done.map(|(&(nr, chunk), ())| (nr.into(), chunk, 0)),
+        );
+        let origins: Vec<Entry> = store
+            .origins
+            .iter()
+            .map(|(&nr, row)| {
+                let mut bytes = [0; OriginRow::SIZE];
+                row.encode(&mut bytes);
+                (nr.into(), bytes.to_vec())
+            })
+            .collect();
+        let origins_root = build::tree(&mut image, OriginRow::SIZE, &origins).unwrap();
+        let snapshots: Vec<Entry> = store
+            .snapshots
+            .iter()
+            .map(|(&t, row)| {
+                let mut bytes = [0; SnapshotRow::SIZE];
+                row.encode(&mut bytes);
+                (t, bytes.to_vec())
+            })
+            .collect();
+        let snapshots = build::tree(&mut image, SnapshotRow::SIZE, &snapshots).unwrap();
+        let cleaning: Vec<Entry> = store
+            .cleaning
+            .iter()
+            .map(|(&t, row)| {
+                let mut bytes = [0; CleaningRow::SIZE];
+                row.encode(&mut bytes);
+                (t, bytes.to_vec())
+            })
+            .collect();
+        let cleaning = build::tree(&mut image, CleaningRow::SIZE, &cleaning).unwrap();
+        let mut ids = BTreeMap::new();
+        for (id, &nr) in store.ids.iter() {
+            let (first, _) = origin_ids::keys(crc32c::crc32c(id));
+            let key = (first..).find(|key| !ids.contains_key(key)).unwrap();
+            ids.insert(key, number(nr.into()));
+        }
+        let ids: Vec<Entry> = ids.into_iter().collect();
+        let origin_ids = build::tree(&mut image, 8, &ids).unwrap();
+        let used = |chunk: u64| store.used().get(chunk as usize) == Some(&true);
+        let data = build::data_map(&mut image, layout.data_chunks, &used).unwrap();
+        let metadata = build::metadata_map(&mut image, SECTORS / 8).unwrap();
+
+        let mut superblock = Superblock {
+            clean: true,
+            needs_check: false,
+            cow_full: false,
+            uuid: [7; 16],
+            compat: 0,
+            ro_compat: 0,
+            incompat: 0,
+            layout,
+            transaction: 5,
+            next_origin: store.next_origin(),
+            nr_origins: origins.len() as u32,
+            roots: Roots {
+                records,
+                origins: origins_root,
+                origin_ids,
+                snapshots,
+                children,
+                done,
+                cleaning,
+            },
+            metadata_space: [0; 128],
+            data_space: [0; 128],
+        };
+        data.encode(&mut superblock.data_space);
+        metadata.encode(&mut superblock.metadata_space);
+        image.put_superblock(&superblock);
+        image
+    }
+
+    pub fn superblock(&self) -> Superblock {
+        Superblock::decode(&self.blocks[&0].0, superblock_sum).unwrap()
+    }
+
+    pub fn put_superblock(&mut self, superblock: &Superblock) {
+        let mut block = *Block::zeroed();
+        superblock.encode(&mut block.0);
+        Superblock::seal(&mut block.0, superblock_sum);
+        self.blocks.insert(0, block);
+    }
+}

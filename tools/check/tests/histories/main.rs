@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stores that the model made by random operations and crashes are in order; damaged in any way,
+//! they are not. The operations are those of the model's own tests.
+//!
+//! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed.
+
+mod image;
+#[path = "../../../model/tests/versions/ops.rs"]
+mod ops;
+#[path = "../../../model/tests/versions/oracle.rs"]
+mod oracle;
+#[path = "../../../model/tests/versions/random.rs"]
+mod random;
+#[path = "../../../model/tests/versions/store.rs"]
+mod store;
+#[path = "../../../model/tests/versions/check.rs"]
+mod structure;
+#[path = "../../../model/tests/versions/tree.rs"]
+mod tree;
+#[path = "../../../model/tests/versions/world.rs"]
+mod world;
+
+/// What the operations are checked with: as in the model's tests, and as an image.
+mod check {
+    pub use crate::structure::{after_crash, all_content, content};
+
+    use crate::image::{Image, SECTORS};
+    use crate::world::World;
+    use dm_snap_mv_check::{check, Options};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Images looked at, records in them, and garbage among these.
+        pub static SEEN: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+    }
+
+    pub fn structure(w: &World) {
+        crate::structure::structure(w);
+        let image = Image::of(&w.store);
+        let mut findings = Vec::new();
+        let report = check(&image, SECTORS, Options::default(), &mut findings);
+        assert!(report.is_clean(), "{:?} {findings:?}", report.outcome);
+        let [images, records, garbage] = SEEN.get();
+        SEEN.set([
+            images + 1,
+            records + report.statistics.records,
+            garbage + report.statistics.garbage,
+        ]);
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(value) => value.parse().expect("a number"),
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn what_the_model_makes_is_in_order() {
+    let wanted = number("TEST_OPS", 200_000);
+    let first = number("TEST_SEED", 1);
+    let mut done = 0;
+    for seed in first.. {
+        if done >= wanted {
+            break;
+        }
+        let len = [100, 300, 1000, 5000][seed as usize % 4];
+        let (config, operations) = ops::generate(seed, len);
+        let mut at = 0;
+        ops::run(&config, &operations, &mut at);
+        done += len as u64;
+    }
+    let [images, records, garbage] = check::SEEN.get();
+    println!("{done} operations, {images} images, {records} records, {garbage} garbage");
+    assert!(garbage > 0);
+}
