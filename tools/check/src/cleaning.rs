@@ -26,7 +26,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
             cx.found(Kind::Cleaning, None, what);
             return;
         };
-        if let Some(what) = fault(facts, t, &row) {
+        if let Some(what) = fault(cx, facts, t, &row) {
             cx.found(
                 Kind::Cleaning,
                 None,
@@ -38,14 +38,19 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     facts.whole.cleaning = whole && readable;
 }
 
-fn fault(facts: &Facts, t: TimelineId, row: &CleaningRow) -> Option<&'static str> {
-    if facts.whole.origins && facts.origin(t.origin()).is_none() {
+fn fault(
+    cx: &Context<'_>,
+    facts: &Facts,
+    t: TimelineId,
+    row: &CleaningRow,
+) -> Option<&'static str> {
+    let origin = facts.origin(t.origin());
+    if origin.is_none() && facts.whole.origins {
         return Some("there is no such origin");
     }
-    let origin = facts.origin(t.origin());
-    if t.snapshot() >= origin.map(|origin| origin.row.next_tag)
-        && origin.is_some()
-        && !t.is_origin()
+    let next_tag = origin.map(|origin| origin.row.next_tag);
+    if t.snapshot()
+        .is_some_and(|tag| next_tag.is_some_and(|next| tag >= next))
     {
         return Some("there has never been such a snapshot");
     }
@@ -55,9 +60,12 @@ fn fault(facts: &Facts, t: TimelineId, row: &CleaningRow) -> Option<&'static str
     if !row.drop && facts.is_rowless(t) {
         return Some("the timeline is dead, and it does not say so");
     }
-    let before = row.cursor.checked_sub(1);
-    if before.is_some_and(|key| RecordKey::decode(t, key).is_err()) {
-        return Some("it is at a record that there cannot be");
+    let last = row.cursor.checked_sub(1)?;
+    let end = facts
+        .size(t)
+        .and_then(|size| cx.superblock.layout.chunk_size.end_of(size).ok());
+    match RecordKey::decode(t, last) {
+        Ok((chunk, _)) if end.is_none_or(|end| chunk < end) => None,
+        _ => Some("it is at a record that there cannot be"),
     }
-    None
 }

@@ -119,6 +119,15 @@ impl Facts {
         }
     }
 
+    /// How many sectors what has this timeline has, as far as it is known: of what is dead not
+    /// more than its origin.
+    pub(crate) fn size(&self, t: TimelineId) -> Option<u64> {
+        match self.snapshot(t) {
+            Some(snapshot) => Some(snapshot.size),
+            None => self.origin(t.origin()).map(|origin| origin.row.size),
+        }
+    }
+
     /// Whether a timeline has lost its row, and is being removed as a whole.
     pub(crate) fn is_dead(&self, t: TimelineId) -> bool {
         self.cleaning(t).is_some_and(|row| row.drop)

@@ -56,12 +56,7 @@ fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: Timeli
         let what = format!("records of {}: there is no such thing", name(t));
         cx.found(Kind::Record, None, what);
     }
-    let origin = facts.origin(t.origin());
-    let size = match facts.snapshot(t) {
-        Some(snapshot) => Some(snapshot.size),
-        // Of a dead one it is known no more.
-        None => origin.map(|origin| origin.row.size),
-    };
+    let size = facts.size(t);
     let whole = &facts.whole;
     let mut timeline = Timeline {
         t,

@@ -47,9 +47,8 @@ pub(crate) fn check(
         Err(refusal) => return Err(refused(refusal)),
     };
     // What it means is not known, and so not what contradicts it.
-    match superblock.check_writable() {
-        Err(refusal @ Refusal::ReadOnlyFeature) => return Err(refused(refusal)),
-        Ok(()) | Err(_) => {}
+    if let Err(refusal @ Refusal::ReadOnlyFeature) = superblock.check_writable() {
+        return Err(refused(refusal));
     }
     if let Err(refusal) = superblock.layout.check_device(sectors) {
         return Err(damaged(watch, Some(superblock), refusal.as_str()));

@@ -2,7 +2,7 @@
 
 //! The image of a COW device with a store on it, made of a store in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use dm_snap_mv_check::build::{self, Entry, Place};
@@ -24,15 +24,29 @@ pub const SECTORS: u64 = 8 * (1024 + 1024);
 #[derive(Clone, Default)]
 pub struct Image {
     pub blocks: BTreeMap<u64, Block>,
+    /// Blocks that cannot be read.
+    pub broken: BTreeSet<u64>,
     /// The first block that was never taken.
     next: u64,
     metadata: u64,
+    /// Metadata blocks of which the space map is told lies.
+    lies: BTreeMap<u64, bool>,
+}
+
+/// What the space maps are told that is not so: a chunk or block, and whether it is used.
+#[derive(Default)]
+pub struct Lies {
+    pub chunks: BTreeMap<u64, bool>,
+    pub blocks: BTreeMap<u64, bool>,
 }
 
 impl Blocks for Image {
     fn read(&self, nr: u64) -> io::Result<Box<Block>> {
         if nr >= SECTORS / 8 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if self.broken.contains(&nr) {
+            return Err(io::Error::other("broken"));
         }
         Ok(match self.blocks.get(&nr) {
             Some(block) => Box::new(block.clone()),
@@ -52,7 +66,9 @@ impl Place for Image {
     }
 
     fn is_used(&self, nr: u64) -> bool {
-        nr < self.next || nr >= self.metadata
+        let lie = self.lies.get(&nr);
+        lie.copied()
+            .unwrap_or(nr < self.next || nr >= self.metadata)
     }
 
     fn write(&mut self, nr: u64, block: &Block) -> io::Result<()> {
@@ -88,12 +104,18 @@ fn two_levels(image: &mut Image, all: impl Iterator<Item = (u64, u64, u64)>) -> 
 impl Image {
     /// What the store would be on disk.
     pub fn of(store: &Store) -> Image {
+        Self::lying(store, Lies::default())
+    }
+
+    /// The same, with space maps that are wrong.
+    pub fn lying(store: &Store, lies: Lies) -> Image {
         let layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
         assert!(store.used().len() as u64 <= layout.data_chunks);
         let mut image = Image {
-            blocks: BTreeMap::new(),
             next: 1,
             metadata: layout.metadata_blocks,
+            lies: lies.blocks,
+            ..Image::default()
         };
         let records = store.records.iter();
         let records = two_levels(&mut image, records.map(|(&(t, key), &v)| (t, key, v)));
@@ -145,7 +167,11 @@ impl Image {
         }
         let ids: Vec<Entry> = ids.into_iter().collect();
         let origin_ids = build::tree(&mut image, 8, &ids).unwrap();
-        let used = |chunk: u64| store.used().get(chunk as usize) == Some(&true);
+        let used = |chunk: u64| {
+            let lie = lies.chunks.get(&chunk);
+            let used = store.used().get(chunk as usize) == Some(&true);
+            lie.copied().unwrap_or(used)
+        };
         let data = build::data_map(&mut image, layout.data_chunks, &used).unwrap();
         let metadata = build::metadata_map(&mut image, SECTORS / 8).unwrap();
 
@@ -159,7 +185,7 @@ impl Image {
             incompat: 0,
             layout,
             transaction: 5,
-            next_origin: store.next_origin(),
+            next_origin: store.next_origin.get(&()).copied().unwrap_or(1),
             nr_origins: origins.len() as u32,
             roots: Roots {
                 records,

@@ -5,6 +5,7 @@
 //!
 //! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed.
 
+mod damage;
 mod image;
 #[path = "../../../model/tests/versions/ops.rs"]
 mod ops;
@@ -26,13 +27,29 @@ mod check {
     pub use crate::structure::{after_crash, all_content, content};
 
     use crate::image::{Image, SECTORS};
+    use crate::store::Store;
     use crate::world::World;
     use dm_snap_mv_check::{check, Options};
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     thread_local! {
         /// Images looked at, records in them, and garbage among these.
         pub static SEEN: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+        /// The first store that has some of everything.
+        pub static RICH: RefCell<Option<Store>> = const { RefCell::new(None) };
+    }
+
+    /// Whether there are two origins, one of them being rolled back with marks, a ghost, garbage,
+    /// and snapshots of snapshots.
+    fn is_rich(store: &Store, garbage: u64) -> bool {
+        let mut snapshots = store.snapshots.iter();
+        garbage > 0
+            && store.origins.iter().count() > 1
+            && store.done.iter().next().is_some()
+            && store.cleaning.iter().any(|(_, row)| row.drop)
+            && store.cleaning.iter().any(|(_, row)| !row.drop)
+            && store.snapshots.iter().any(|(_, row)| row.ghost)
+            && snapshots.any(|(_, row)| row.parent.is_some() && row.chunks > 2)
     }
 
     pub fn structure(w: &World) {
@@ -41,6 +58,11 @@ mod check {
         let mut findings = Vec::new();
         let report = check(&image, SECTORS, Options::default(), &mut findings);
         assert!(report.is_clean(), "{:?} {findings:?}", report.outcome);
+        RICH.with_borrow_mut(|rich| {
+            if rich.is_none() && is_rich(&w.store, report.statistics.garbage) {
+                *rich = Some(w.store.clone());
+            }
+        });
         let [images, records, garbage] = SEEN.get();
         SEEN.set([
             images + 1,
@@ -62,6 +84,7 @@ fn what_the_model_makes_is_in_order() {
     let wanted = number("TEST_OPS", 200_000);
     let first = number("TEST_SEED", 1);
     let mut done = 0;
+    let mut total = ops::Stats::default();
     for seed in first.. {
         if done >= wanted {
             break;
@@ -69,10 +92,10 @@ fn what_the_model_makes_is_in_order() {
         let len = [100, 300, 1000, 5000][seed as usize % 4];
         let (config, operations) = ops::generate(seed, len);
         let mut at = 0;
-        ops::run(&config, &operations, &mut at);
+        total.add(ops::run(&config, &operations, &mut at));
         done += len as u64;
     }
     let [images, records, garbage] = check::SEEN.get();
-    println!("{done} operations, {images} images, {records} records, {garbage} garbage");
+    println!("{images} images, {records} records, {garbage} of them garbage; {total:?}");
     assert!(garbage > 0);
 }

@@ -14,6 +14,7 @@ use dm_snap_mv_model::refusal::Refusal;
 
 use crate::tree::Tree;
 
+#[derive(Clone)]
 pub struct Store {
     pub records: Tree<(u64, u64), u64>,
     pub children: Tree<(u64, u64), u32>,
@@ -22,7 +23,7 @@ pub struct Store {
     pub snapshots: Tree<u64, SnapshotRow>,
     pub done: Tree<(u32, u64), ()>,
     pub cleaning: Tree<u64, CleaningRow>,
-    next_origin: Tree<(), u32>,
+    pub next_origin: Tree<(), u32>,
     /// Which COW chunks are in use now, and which were at the last commit.
     used: Vec<bool>,
     committed: Vec<bool>,
@@ -51,11 +52,6 @@ impl Store {
 
     pub fn used(&self) -> &[bool] {
         &self.used
-    }
-
-    /// The number of the next origin.
-    pub fn next_origin(&self) -> u32 {
-        self.next_origin.get(&()).copied().unwrap_or(1)
     }
 
     /// Changes since the last commit.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+#[derive(Clone)]
 pub struct Tree<K, V> {
     map: BTreeMap<K, V>,
     /// What stood there before each change since the last commit.
