@@ -239,35 +239,31 @@ impl Mapped {
 
     /// The same for a message that is not text.
     pub fn message_bytes(&self, message: &[u8], room: usize) -> io::Result<String> {
-        let mut payload = vec![0u8; 8];
-        payload.extend_from_slice(message);
-        payload.push(0);
-        let answer = call(MESSAGE, &self.name, 0, 0, &payload, room)?;
-        if answer.flags & BUFFER_FULL_FLAG != 0 {
-            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-        }
-        if answer.flags & DATA_OUT_FLAG == 0 {
-            return Ok(String::new());
-        }
-        Ok(text(&answer.data))
+        send(&self.name, message, room)
     }
 
-    fn status_of(&self, flags: u32) -> io::Result<String> {
-        let answer = call(TABLE_STATUS, &self.name, flags, 0, &[], ROOM)?;
-        if answer.targets != 1 || answer.data.len() < SPEC {
-            return Err(io::Error::other("no table"));
-        }
-        Ok(text(&answer.data[SPEC..]))
+    /// Has it fail all I/O from now on, and its table go: what `dmsetup remove --force` does
+    /// first.
+    pub fn kill(&self) -> io::Result<()> {
+        self.load(&Table::new(self.length()?, "error", ""))?;
+        self.resume()
+    }
+
+    /// Sectors of its active table.
+    fn length(&self) -> io::Result<u64> {
+        let answer = call(TABLE_STATUS, &self.name, 0, 0, &[], ROOM)?;
+        let length = answer.data.get(8..16).and_then(|b| b.try_into().ok());
+        length.map(u64::from_ne_bytes).ok_or_else(no_table)
     }
 
     /// What `dmsetup status` prints behind the target's name.
     pub fn status(&self) -> io::Result<String> {
-        self.status_of(0)
+        status(&self.name)
     }
 
     /// What `dmsetup table` prints behind the target's name.
     pub fn table(&self) -> io::Result<String> {
-        self.status_of(STATUS_TABLE_FLAG)
+        table(&self.name)
     }
 
     /// The number of the last event.
@@ -306,6 +302,47 @@ impl Drop for Mapped {
             let _ = remove(&self.name);
         }
     }
+}
+
+fn send(name: &str, message: &[u8], room: usize) -> io::Result<String> {
+    let mut payload = vec![0u8; 8];
+    payload.extend_from_slice(message);
+    payload.push(0);
+    let answer = call(MESSAGE, name, 0, 0, &payload, room)?;
+    if answer.flags & BUFFER_FULL_FLAG != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    if answer.flags & DATA_OUT_FLAG == 0 {
+        return Ok(String::new());
+    }
+    Ok(text(&answer.data))
+}
+
+fn no_table() -> io::Error {
+    io::Error::other("no table")
+}
+
+fn status_of(name: &str, flags: u32) -> io::Result<String> {
+    let answer = call(TABLE_STATUS, name, flags, 0, &[], ROOM)?;
+    if answer.targets != 1 || answer.data.len() < SPEC {
+        return Err(no_table());
+    }
+    Ok(text(&answer.data[SPEC..]))
+}
+
+/// The status of a device by its name, which may go any moment.
+pub fn status(name: &str) -> io::Result<String> {
+    status_of(name, 0)
+}
+
+/// The table of a device by its name.
+pub fn table(name: &str) -> io::Result<String> {
+    status_of(name, STATUS_TABLE_FLAG)
+}
+
+/// Sends a message to a device by its name.
+pub fn message(name: &str, message: &str) -> io::Result<String> {
+    send(name, message.as_bytes(), ROOM)
 }
 
 /// Removes a device by its name.

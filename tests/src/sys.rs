@@ -3,6 +3,7 @@
 //! The system calls that the standard library does not have. Everything unsafe of this
 //! crate is here.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -64,6 +65,13 @@ pub fn nbd(device: &File, request: u8, argument: libc::c_ulong) -> io::Result<()
         )
     };
     result(rc)
+}
+
+/// Unloads a module, unless somebody uses it (`EAGAIN`).
+pub fn delete_module(name: &CStr) -> io::Result<()> {
+    // SAFETY: The name is a C string, and is only read.
+    let rc = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
+    result(rc as libc::c_int)
 }
 
 fn result(rc: libc::c_int) -> io::Result<()> {
