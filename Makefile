@@ -14,7 +14,10 @@ help:
 	@echo 'make dms           build/dms, static, with its manual and completions'
 	@echo 'make demo          see it work, in a virtual machine'
 	@echo 'make test          all tests, native ones and those in virtual machines;'
-	@echo '                   TESTS=WORD those with WORD in their name'
+	@echo '                   TESTS=WORD those with WORD in their name, KERNEL=debug on the'
+	@echo '                   debug kernel (which is built once, a quarter of an hour)'
+	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
+	@echo '                   TEST_SECONDS=1800, TEST_SEED='
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -34,6 +37,10 @@ demo: all
 test: all
 	@scripts/test
 
+test-long-soak: dms
+	@KERNEL=debug scripts/build-module
+	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test stress
+
 check:
 	@scripts/check
 
@@ -49,6 +56,6 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test check install uninstall clean distclean
+.PHONY: all help modules dms demo test test-long-soak check install uninstall clean distclean
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:
