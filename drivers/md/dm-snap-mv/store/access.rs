@@ -266,7 +266,7 @@ impl Engine {
                 let job = bio.job();
                 self.retry |= job.phys.unlock();
                 self.retry |= job.own.unlock();
-                self.wait(bio);
+                self.patient.push_back(bio);
                 return Ok(());
             }
             Ok(Reservation::Full) if self.space_is_coming() => {

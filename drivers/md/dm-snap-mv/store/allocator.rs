@@ -6,7 +6,7 @@
 //! it is merely reserved here, in core. A crash in between leaks nothing, and a failed copy gives
 //! its chunks back by forgetting them.
 
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::metadata::Meta;
 use crate::model::ids::CowChunk;
 use kernel::prelude::*;
@@ -14,8 +14,10 @@ use kernel::prelude::*;
 /// How far a found free chunk is extended into a run, in chunks.
 const WINDOW: u64 = 1024;
 
-/// How many reservations are remembered without allocating memory on an I/O path.
-const PREALLOCATED: usize = 1024;
+/// How many reservations there can be at a time: more copies at once make no disk faster, and each
+/// takes memory, of which there may be none left until these writes are done. For the same reason
+/// the table of them never grows.
+const MOST_RESERVED: usize = 512;
 
 /// Hands out runs of free COW chunks.
 pub(super) struct Allocator {
@@ -23,7 +25,7 @@ pub(super) struct Allocator {
     next: u64,
     end: u64,
     /// Handed out, neither recorded nor given back: (first, length).
-    reserved: KVec<(u64, u64)>,
+    reserved: KVVec<(u64, u64)>,
 }
 
 /// What came of asking for chunks.
@@ -41,17 +43,20 @@ impl Allocator {
         Ok(Self {
             next: 0,
             end: 0,
-            reserved: KVec::with_capacity(PREALLOCATED, GFP_KERNEL)?,
+            reserved: KVVec::with_capacity(MOST_RESERVED, GFP_KERNEL)?,
         })
+    }
+
+    /// Whether there can be one more reservation now.
+    pub(super) fn has_room(&self) -> bool {
+        self.reserved.len() < MOST_RESERVED
     }
 
     /// Reserves up to `want` consecutive chunks, as many as the free run at hand has.
     ///
     /// May sleep: reads bitmaps of the data space map.
     pub(super) fn reserve(&mut self, meta: &mut Meta, want: u64) -> Result<Reservation> {
-        if self.reserved.len() == self.reserved.capacity()
-            && self.reserved.reserve(PREALLOCATED, GFP_KERNEL).is_err()
-        {
+        if !self.has_room() {
             return Ok(Reservation::Later);
         }
         if self.next == self.end && !self.refill(meta)? {
@@ -62,7 +67,9 @@ impl Allocator {
         let Some(chunk) = CowChunk::new(start) else {
             return Ok(Reservation::Full);
         };
-        self.reserved.push((start, len), GFP_KERNEL)?;
+        self.reserved
+            .push_within_capacity((start, len))
+            .map_err(|_| StoreError::Kernel(ENOMEM))?;
         self.next += len;
         Ok(Reservation::Run { start: chunk, len })
     }

@@ -109,8 +109,10 @@ pub(crate) struct Engine {
     fed: usize,
     /// Turns in a row that had bios.
     busy_turns: u32,
-    /// A bio waits for a reservation to come back.
-    pub(super) wants_reservation: bool,
+    /// Bios that wait for a reservation to come back, in the order in which they get one.
+    pub(super) patient: BioList<SnapMv>,
+    /// The one that is at work is the first of those.
+    serving: bool,
 }
 
 impl Engine {
@@ -138,7 +140,8 @@ impl Engine {
             dirty_since: None,
             fed: time::jiffies(),
             busy_turns: 0,
-            wants_reservation: false,
+            patient: BioList::new(),
+            serving: false,
         };
         engine.begin_cleaning();
         Ok(engine)
@@ -193,12 +196,13 @@ impl Engine {
         while let Some(bio) = bios.pop_front() {
             self.step(cx, bio);
         }
+        self.serve(cx);
         self.merge_all(cx);
         if self.commit_is_due() {
             let _ = self.commit(cx);
         }
         self.release_committed(cx);
-        let mut again = self.retry;
+        let mut again = self.retry || self.alloc.has_room() && !self.patient.is_empty();
         if self.cleaning && !self.closing {
             // Foreground work comes first, but must not keep the cleaner out for ever.
             self.busy_turns = if busy { self.busy_turns + 1 } else { 0 };
@@ -216,6 +220,21 @@ impl Engine {
         self.turns += 1;
         cx.rested.notify_all();
         again
+    }
+
+    /// Continues as many of those that wait for a reservation as there are to be had.
+    ///
+    /// Were they all looked at whenever one comes back, a flood of writes, such as a system makes
+    /// that runs out of memory, would take time with its square.
+    fn serve(&mut self, cx: &Arc<Store>) {
+        self.serving = true;
+        while self.alloc.has_room() {
+            let Some(bio) = self.patient.pop_front() else {
+                break;
+            };
+            self.step(cx, bio);
+        }
+        self.serving = false;
     }
 
     /// Continues one bio.
@@ -461,6 +480,9 @@ impl Engine {
     /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
     #[inline(never)]
     pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
+        if !self.serving && !self.patient.is_empty() {
+            return Ok(Reservation::Later);
+        }
         match self.has_metadata_space(cx) {
             Ok(()) => {}
             Err(StoreError::Refused(Refusal::NoMetadataSpace)) => return Ok(Reservation::Full),
@@ -476,7 +498,6 @@ impl Engine {
                 return Err(error);
             }
         };
-        self.wants_reservation |= matches!(found, Reservation::Later);
         if matches!(found, Reservation::Run { .. }) {
             self.full = false;
         }
@@ -492,7 +513,6 @@ impl Engine {
     /// Ends a reservation.
     pub(super) fn release(&mut self, cow: CowChunk) {
         self.alloc.release(cow);
-        self.retry |= core::mem::take(&mut self.wants_reservation);
     }
 
     /// Ends or gives back what waits for space on behalf of a device that is being suspended.

@@ -234,7 +234,10 @@ impl Engine {
         let most = (MAX_COPY_SECTORS / cx.geometry.chunk_sectors()).max(1);
         let (cow, len) = match self.reserve(cx, gap.len.min(most)) {
             Ok(Reservation::Run { start, len }) => (start, len),
-            Ok(Reservation::Later) => return self.stand_back(cx, bio),
+            Ok(Reservation::Later) => {
+                let bio = self.let_go(cx, bio);
+                return self.patient.push_back(bio);
+            }
             Ok(Reservation::Full) => return self.no_space(cx, origin, bio),
             Err(error) => return self.end_with_error(bio, error),
         };
@@ -253,7 +256,12 @@ impl Engine {
 
     /// Puts a write aside that has to start over later. It lets its chunks go, so what it has
     /// recorded is made durable first: who finds a record relies on that.
-    fn stand_back(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+    fn stand_back(&mut self, cx: &Arc<Store>, bio: Bio) {
+        let bio = self.let_go(cx, bio);
+        self.wait(bio);
+    }
+
+    fn let_go(&mut self, cx: &Arc<Store>, mut bio: Bio) -> Bio {
         if *bio.job().recorded && self.commit(cx).is_ok() {
             *bio.job().recorded = false;
         }
@@ -261,7 +269,7 @@ impl Engine {
         self.retry |= job.phys.unlock();
         *job.stage = Stage::New;
         *job.live = None;
-        self.wait(bio);
+        bio
     }
 
     /// Nothing is left to preserve with: the policy says what becomes of the write.
