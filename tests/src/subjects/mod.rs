@@ -4,6 +4,7 @@
 
 mod badinput;
 mod check;
+mod concurrency;
 mod consistency;
 mod crash;
 mod full;
@@ -31,6 +32,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("messages", messages::run),
     ("badinput", badinput::run),
     ("rollback", rollback::run),
+    ("concurrency", concurrency::run),
     ("full", full::run),
     ("scale", scale::run),
     ("powercut", powercut::run),

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use everything::everything;
 use unordered::unordered;
+pub(super) use watch::ask;
 
 use crate::disks::{Disks, MIB};
 use crate::random::Random;

@@ -34,7 +34,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Asks any device something.
-pub(super) fn ask(random: &mut Random) -> Result<()> {
+pub fn ask(random: &mut Random) -> Result<()> {
     let mut names = dm::devices()?;
     names.retain(|name| name.starts_with("co-") || name.starts_with("cs-"));
     if names.is_empty() {
