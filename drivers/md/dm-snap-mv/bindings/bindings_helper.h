@@ -2,6 +2,7 @@
 /* What bindgen reads: every header that Rust needs something of. */
 #include <linux/blk_types.h>
 #include <linux/device-mapper.h>
+#include <linux/dm-bufio.h>
 #include <linux/dm-io.h>
 #include <linux/dm-kcopyd.h>
 

@@ -7,12 +7,14 @@
 #include <linux/bio-integrity.h>
 #include <linux/blkdev.h>
 #include <linux/cred.h>
+#include <linux/dm-bufio.h>
 #include <linux/dm-io.h>
 #include <linux/file.h>
 #include <linux/interval_tree_generic.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 
+#include "persistent-data/dm-block-manager.h"
 #include "persistent-data/dm-space-map.h"
 #include "shim.h"
 
@@ -286,6 +288,22 @@ int dm_rs_io(struct dm_io_client *client, blk_opf_t opf, struct block_device *bd
 	if (!r && error)
 		r = -EIO;
 	return r;
+}
+
+/* Metadata blocks */
+
+/*
+ * A block of a block manager is a buffer of dm-bufio under another name, see
+ * to_buffer() in dm-block-manager.c. That it still is one is asked before use.
+ */
+struct dm_bufio_client *dm_rs_block_client(struct dm_block *block)
+{
+	struct dm_buffer *buffer = (struct dm_buffer *)block;
+
+	if (dm_bufio_get_block_number(buffer) != dm_block_location(block) ||
+	    dm_bufio_get_block_data(buffer) != dm_block_data(block))
+		return NULL;
+	return dm_bufio_get_client(buffer);
 }
 
 /* Space maps */

@@ -14,6 +14,8 @@
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
+struct dm_block;
+struct dm_bufio_client;
 struct dm_io_client;
 struct dm_space_map;
 
@@ -83,6 +85,9 @@ enum dm_rs_memory {
 enum dm_rs_memory dm_rs_memory(const void *data, size_t len);
 int dm_rs_io(struct dm_io_client *client, blk_opf_t opf, struct block_device *bdev,
 	     sector_t sector, sector_t count, void *data, enum dm_rs_memory memory);
+
+/* Metadata blocks */
+struct dm_bufio_client *dm_rs_block_client(struct dm_block *block);
 
 /* Space maps */
 void dm_rs_sm_destroy(struct dm_space_map *sm);

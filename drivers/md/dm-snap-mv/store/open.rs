@@ -52,11 +52,9 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     let superblock = Superblock::decode(&block, checksum)?;
     superblock.check_writable()?;
     superblock.layout.check_device(cow.sectors())?;
-    let mut txn = Transaction::open(cow, &superblock.metadata_space)?;
-    let data = DiskSpaceMap::open(&mut txn, &superblock.data_space)?;
-    if data.nr_blocks()? != superblock.layout.data_chunks {
-        return Err(Refusal::Corrupt.into());
-    }
+    let layout = &superblock.layout;
+    let mut txn = Transaction::open(cow, &superblock.metadata_space, layout.metadata_blocks)?;
+    let data = DiskSpaceMap::open(&mut txn, &superblock.data_space, layout.data_chunks)?;
     let roots = &superblock.roots;
     let trees = Trees {
         records: BTree::open(&txn, roots.records)?,

@@ -4,7 +4,11 @@
 //!
 //! C header: `dm-btree.h`
 
-use super::{super::io::DmIo, corrupt, transaction::Transaction, BLOCK_SIZE};
+use super::{
+    corrupt,
+    transaction::Transaction,
+    verify::{self, Shape, Touch, Values},
+};
 use crate::bindings;
 use core::{marker::PhantomData, mem::MaybeUninit};
 use kernel::{error::to_result, prelude::*};
@@ -73,21 +77,21 @@ pub(crate) struct BTree<const LEVELS: usize, V: Value> {
 
 /// A buffer for a value, aligned as the library likes it.
 #[repr(C, align(8))]
-pub(super) struct Buffer([MaybeUninit<u8>; MAX_VALUE]);
+struct Buffer([MaybeUninit<u8>; MAX_VALUE]);
 
 impl Buffer {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self([MaybeUninit::uninit(); MAX_VALUE])
     }
 
-    pub(super) fn as_mut_ptr(&mut self) -> *mut c_void {
+    fn as_mut_ptr(&mut self) -> *mut c_void {
         self.0.as_mut_ptr().cast()
     }
 
     /// # Safety
     ///
     /// The first `V::SIZE` bytes must have been written.
-    pub(super) unsafe fn read<V: Value>(&self) -> Result<V> {
+    unsafe fn read<V: Value>(&self) -> Result<V> {
         const { assert!(V::SIZE > 0 && V::SIZE <= MAX_VALUE) };
         // SAFETY: By the function's requirements.
         V::read(unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), V::SIZE) })
@@ -105,33 +109,15 @@ impl Buffer {
 }
 
 /// What says that a key is not there (`-ENODATA`).
-pub(super) fn found(code: c_int) -> Result<bool> {
+fn found(code: c_int) -> Result<bool> {
     if code == -(bindings::ENODATA as c_int) {
         return Ok(false);
     }
     to_result(code).map(|()| true)
 }
 
-/// A number in the header of a node.
-fn le32(block: &[u8], at: usize) -> Result<u32> {
-    let bytes = block
-        .get(at..)
-        .and_then(|b| b.first_chunk())
-        .ok_or_else(corrupt)?;
-    Ok(u32::from_le_bytes(*bytes))
-}
-
-/// As [`le32`], of twice the size.
-pub(super) fn le64(block: &[u8], at: usize) -> Result<u64> {
-    let bytes = block
-        .get(at..)
-        .and_then(|b| b.first_chunk())
-        .ok_or_else(corrupt)?;
-    Ok(u64::from_le_bytes(*bytes))
-}
-
 impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
-    pub(super) fn info(tx: &Transaction) -> bindings::dm_btree_info {
+    fn info(tx: &Transaction) -> bindings::dm_btree_info {
         const {
             assert!(LEVELS > 0 && LEVELS <= 4);
             assert!(V::SIZE > 0 && V::SIZE <= MAX_VALUE);
@@ -170,63 +156,52 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     }
 
     /// Opens a tree that was committed, given its root. To be called before the transaction has
-    /// changed anything, as the blocks are read from the device. (A root that is from this very
-    /// transaction need not be opened: whoever has made it has the tree.)
+    /// changed anything. (A root that is from this very transaction need not be opened: whoever has
+    /// made it has the tree.)
     ///
-    /// Along the path to the first value it is checked that this is a tree of that many levels,
-    /// with values of this size.
+    /// What is below the root is checked when it is first used.
     ///
     /// # Errors
     ///
-    /// `EILSEQ` when it is not, `ENOMEM`, `EIO`.
+    /// `EILSEQ` when it is no tree of this kind, `ENOMEM`, `EIO`.
     pub(crate) fn open(tx: &Transaction, root: u64) -> Result<Self> {
-        const INTERNAL: u32 = 1;
-        const LEAF: u32 = 2;
-        const HEADER: usize = 32;
-        /// More than a tree of any size can have.
-        const DEPTH: usize = 16;
+        verify::open(tx, Self::shape(0), root)?;
+        Ok(Self {
+            root,
+            _values: PhantomData,
+        })
+    }
 
-        let io = DmIo::new()?;
-        let mut block = KVec::from_elem(0u8, BLOCK_SIZE, GFP_KERNEL)?;
-        let blocks = tx.metadata_blocks()?;
-        let mut at = root;
-        let mut level = 0;
-        for _ in 0..DEPTH * LEVELS {
-            if at == 0 || at >= blocks {
-                return Err(corrupt());
-            }
-            tx.read_raw(&io, at, &mut block)?;
-            let flags = le32(&block, 4)?;
-            let entries = le32(&block, 16)?;
-            let max_entries = le32(&block, 20)?;
-            let value_size = le32(&block, 24)? as usize;
-            if le64(&block, 8)? != at || entries > max_entries {
-                return Err(corrupt());
-            }
-            let last = level + 1 == LEVELS;
-            let expected = match flags {
-                LEAF if last => V::SIZE,
-                LEAF | INTERNAL => size_of::<u64>(),
-                _ => return Err(corrupt()),
+    /// What the trees of a level are made of.
+    fn shape(level: usize) -> Shape {
+        match level + 1 < LEVELS {
+            true => Shape {
+                value_size: size_of::<u64>(),
+                values: Values::Roots,
+            },
+            false => Shape {
+                value_size: V::SIZE,
+                values: Values::Plain,
+            },
+        }
+    }
+
+    /// Makes sure that the library can be let loose on some keys. Where one of the upper ones is
+    /// not there, it stops.
+    fn verify(&self, tx: &Transaction, keys: &[u64; LEVELS], touch: Touch) -> Result {
+        let mut root = self.root;
+        for (level, &key) in keys.iter().enumerate() {
+            let touch = match touch {
+                Touch::FindNext if level + 1 < LEVELS => Touch::Find,
+                touch => touch,
             };
-            let size = (max_entries as usize)
-                .checked_mul(size_of::<u64>() + expected)
-                .and_then(|entries| entries.checked_add(HEADER));
-            if value_size != expected || size.is_none_or(|size| size > BLOCK_SIZE) {
-                return Err(corrupt());
-            }
-            if entries == 0 || (flags == LEAF && last) {
-                return Ok(Self {
-                    root,
-                    _values: PhantomData,
-                });
-            }
-            at = le64(&block, HEADER + max_entries as usize * size_of::<u64>())?;
-            if flags == LEAF {
-                level += 1;
+            match verify::verify(tx, Self::shape(level), root, key, touch)?.map(|f| f.value) {
+                Some(Some(value)) => root = value,
+                // Not there, or all is known to be good.
+                Some(None) | None => break,
             }
         }
-        Err(corrupt())
+        Ok(())
     }
 
     /// The number of its root block, as it is to be written where it will be found again.
@@ -240,6 +215,12 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     ///
     /// `EILSEQ`, `ENOTBLK`, `EIO`, and those of [`Value::read`].
     pub(crate) fn lookup(&self, tx: &Transaction, keys: &[u64; LEVELS]) -> Result<Option<V>> {
+        self.verify(tx, keys, Touch::Find)?;
+        self.lookup_known(tx, keys)
+    }
+
+    /// As [`BTree::lookup`], of keys that the library can be let loose on.
+    fn lookup_known(&self, tx: &Transaction, keys: &[u64; LEVELS]) -> Result<Option<V>> {
         let mut info = Self::info(tx);
         let mut keys = *keys;
         let mut value = Buffer::new();
@@ -266,6 +247,7 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         tx: &Transaction,
         keys: &[u64; LEVELS],
     ) -> Result<Option<(u64, V)>> {
+        self.verify(tx, keys, Touch::FindNext)?;
         let mut info = Self::info(tx);
         let mut keys = *keys;
         let mut key = 0;
@@ -288,44 +270,6 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         Ok(Some((key, unsafe { value.read() }?)))
     }
 
-    fn end_key(
-        &self,
-        tx: &Transaction,
-        find: unsafe extern "C" fn(
-            *mut bindings::dm_btree_info,
-            bindings::dm_block_t,
-            *mut u64,
-        ) -> c_int,
-    ) -> Result<Option<[u64; LEVELS]>> {
-        let mut info = Self::info(tx);
-        let mut keys = [0u64; LEVELS];
-        // SAFETY: The transaction manager is there, and nobody changes it. There is room for as
-        // many keys as levels.
-        let code = unsafe { find(&mut info, self.root, keys.as_mut_ptr()) };
-        if code < 0 {
-            return Err(Error::from_errno(code));
-        }
-        Ok((code as usize == LEVELS).then_some(keys))
-    }
-
-    /// The least key. `None` when the tree is empty, or a tree of its least upper key.
-    ///
-    /// # Errors
-    ///
-    /// `EILSEQ`, `ENOTBLK`, `EIO`.
-    pub(crate) fn lowest(&self, tx: &Transaction) -> Result<Option<[u64; LEVELS]>> {
-        self.end_key(tx, bindings::dm_btree_find_lowest_key)
-    }
-
-    /// The greatest key. `None` when the tree is empty, or a tree of its greatest upper key.
-    ///
-    /// # Errors
-    ///
-    /// `EILSEQ`, `ENOTBLK`, `EIO`.
-    pub(crate) fn highest(&self, tx: &Transaction) -> Result<Option<[u64; LEVELS]>> {
-        self.end_key(tx, bindings::dm_btree_find_highest_key)
-    }
-
     /// Gives a key a value, a new one if it has one. Returns whether it had none. Trees for upper
     /// keys that are not there are made.
     ///
@@ -338,6 +282,7 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         keys: &[u64; LEVELS],
         value: &V,
     ) -> Result<bool> {
+        self.verify(tx, keys, Touch::Insert)?;
         let mut info = Self::info(tx);
         let mut keys = *keys;
         let mut buffer = Buffer::new();
@@ -367,18 +312,19 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     ///
     /// `EPERM`, `ENOSPC`, `EIO`, `EILSEQ`, `ENOTBLK`: then the transaction is damaged.
     pub(crate) fn remove(&mut self, tx: &mut Transaction, keys: &[u64; LEVELS]) -> Result<bool> {
-        let mut info = Self::info(tx);
-        let mut path = *keys;
-        let mut value = Buffer::new();
+        self.verify(tx, keys, Touch::Remove)?;
         // On its way to a key that is not there, `dm_btree_remove` copies blocks and releases the
         // old ones, and then does not tell what the root is now.
-        // SAFETY: As in `lookup`.
-        let code = unsafe {
-            bindings::dm_btree_lookup(&mut info, self.root, path.as_mut_ptr(), value.as_mut_ptr())
-        };
-        if !found(code)? {
+        if self.lookup_known(tx, keys)?.is_none() {
             return Ok(false);
         }
+        self.remove_known(tx, keys)?;
+        Ok(true)
+    }
+
+    /// Removes a key that is there.
+    fn remove_known(&mut self, tx: &mut Transaction, keys: &[u64; LEVELS]) -> Result {
+        let mut info = Self::info(tx);
         let mut path = *keys;
         let mut root = self.root;
         // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
@@ -387,25 +333,13 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
             bindings::dm_btree_remove(&mut info, self.root, path.as_mut_ptr(), &mut root)
         })?;
         self.root = root;
-        Ok(true)
-    }
-
-    /// Gives up the tree, and all its blocks.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM`, `ENOSPC`, `EIO`, `EILSEQ`, `ENOTBLK`: then the transaction is damaged.
-    pub(crate) fn delete(self, tx: &mut Transaction) -> Result {
-        let mut info = Self::info(tx);
-        // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
-        // mutably.
-        to_result(unsafe { bindings::dm_btree_del(&mut info, self.root) })
+        Ok(())
     }
 }
 
 impl<V: Value> BTree<2, V> {
-    /// Removes an upper key, with the tree that it leads to and all values in that. Returns whether
-    /// it was there. Takes as long as there are values, so it is better emptied before.
+    /// Removes an upper key, with the tree that it leads to, which must be empty. Returns whether
+    /// it was there.
     ///
     /// # Errors
     ///
@@ -415,42 +349,21 @@ impl<V: Value> BTree<2, V> {
             root: self.root,
             _values: PhantomData,
         };
-        let Some(lower) = upper.lookup(tx, &[key])? else {
+        let of_upper = Self::shape(0);
+        verify::verify(tx, of_upper, upper.root, key, Touch::Remove)?;
+        let Some(lower) = upper.lookup_known(tx, &[key])? else {
             return Ok(false);
         };
-        let lower = BTree::<1, V> {
-            root: lower,
-            _values: PhantomData,
-        };
-        lower.delete(tx)?;
-        upper.remove(tx, &[key])?;
+        let found = verify::verify(tx, Self::shape(1), lower, 0, Touch::Find)?;
+        if found.is_some_and(|found| !found.is_empty_tree()) {
+            return Err(corrupt());
+        }
+        let mut info = BTree::<1, V>::info(tx);
+        // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
+        // mutably.
+        to_result(unsafe { bindings::dm_btree_del(&mut info, lower) })?;
+        upper.remove_known(tx, &[key])?;
         self.root = upper.root;
         Ok(true)
-    }
-
-    /// Whether there is a tree for an upper key, empty or not.
-    ///
-    /// # Errors
-    ///
-    /// `EILSEQ`, `ENOTBLK`, `EIO`.
-    pub(crate) fn has_subtree(&self, tx: &Transaction, key: u64) -> Result<bool> {
-        let upper = BTree::<1, u64> {
-            root: self.root,
-            _values: PhantomData,
-        };
-        Ok(upper.lookup(tx, &[key])?.is_some())
-    }
-
-    /// The first upper key that is `key` or a greater one.
-    ///
-    /// # Errors
-    ///
-    /// `EILSEQ`, `ENOTBLK`, `EIO`.
-    pub(crate) fn next_subtree(&self, tx: &Transaction, key: u64) -> Result<Option<u64>> {
-        let upper = BTree::<1, u64> {
-            root: self.root,
-            _values: PhantomData,
-        };
-        Ok(upper.lookup_next(tx, &[key])?.map(|(key, _)| key))
     }
 }

@@ -11,20 +11,23 @@
 //! called from an interrupt. Reading takes a `&Transaction`, and many threads may do so at once;
 //! changing takes a `&mut Transaction`.
 //!
-//! Everything that is read is checked by the library, as far as the library goes: each block for
-//! its checksum, its place, and that what its header claims fits into it. What the library takes
-//! on trust, that the values of a B-tree have the size that its user thinks, is checked here when a
-//! tree is opened, along the path to its first leaf. (So what is not found out is metadata made with
-//! intent: checksums are right, but a block elsewhere in a tree is of another tree, or its own child.)
+//! Nothing that is read is trusted. The library checks of each block its checksum, its place, and
+//! that what its header claims fits into it. What it takes on trust, that all nodes of a tree have
+//! the form that it gives them, and that no two ways lead to one block, is checked here, of each
+//! block before it is first used: see [`verify`] and [`trust`]. So metadata that were made with
+//! intent end in errors too.
 
 use crate::bindings;
 use kernel::prelude::*;
 
 pub(crate) mod btree;
-pub(crate) mod cursor;
+mod cache;
+mod node;
 pub(crate) mod space_map;
 pub(crate) mod superblock;
 pub(crate) mod transaction;
+mod trust;
+mod verify;
 
 pub(crate) use btree::{BTree, Value};
 pub(crate) use space_map::DiskSpaceMap;

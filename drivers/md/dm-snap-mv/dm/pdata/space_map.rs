@@ -5,8 +5,10 @@
 //! C headers: `dm-space-map.h`, `dm-space-map-disk.h`
 
 use super::{
-    btree::{le64, BTree, Bytes},
+    corrupt,
     transaction::{copy_root, Managers, Transaction},
+    trust::SpaceRoot,
+    verify::{self, Shape, Values},
     ROOT_SIZE,
 };
 use crate::bindings;
@@ -36,6 +38,20 @@ unsafe impl Send for DiskSpaceMap {}
 // SAFETY: As above.
 unsafe impl Sync for DiskSpaceMap {}
 
+/// How many blocks a bitmap is about.
+const GROUP: u64 = 16320;
+
+/// Checks the tree of counts that do not fit the bitmaps, which is empty: nothing is used more than
+/// once here. (With a bitmap that says otherwise the library would look there for what is not
+/// there, and stop the machine.)
+pub(super) fn open_counts(tx: &Transaction, root: &SpaceRoot) -> Result {
+    const SHAPE: Shape = Shape {
+        value_size: size_of::<u32>(),
+        values: Values::Plain,
+    };
+    verify::open_empty(tx, SHAPE, root.counts)
+}
+
 impl DiskSpaceMap {
     /// Makes one for `blocks` blocks, all of them free.
     ///
@@ -53,20 +69,25 @@ impl DiskSpaceMap {
         })
     }
 
-    /// Opens one, given its root as it stands in the superblock. To be called before the
-    /// transaction has changed anything: see [`BTree::open`].
+    /// Opens one for `blocks` blocks, given its root as it stands in the superblock. To be called
+    /// before the transaction has changed anything. Reads its index, one block for each million
+    /// blocks or so.
     ///
     /// # Errors
     ///
     /// `EILSEQ` when that is not one, `ENOMEM`, `EIO`.
-    pub(crate) fn open(tx: &mut Transaction, root: &[u8]) -> Result<Self> {
+    pub(crate) fn open(tx: &mut Transaction, root: &[u8], blocks: u64) -> Result<Self> {
         let mut copy = [0u8; ROOT_SIZE];
         copy.get_mut(..root.len())
             .ok_or(EINVAL)?
             .copy_from_slice(root);
-        // The trees that it is made of: where the bitmaps are, and counts that do not fit these.
-        BTree::<1, Bytes<16>>::open(tx, le64(&copy, 16)?)?;
-        BTree::<1, Bytes<4>>::open(tx, le64(&copy, 24)?)?;
+        let trust = tx.trust().ok_or(EINVAL)?;
+        let root = SpaceRoot::read(&copy, trust.cache.blocks())?;
+        if root.blocks != blocks {
+            return Err(corrupt());
+        }
+        verify::open_index(tx, root.index, blocks.div_ceil(GROUP))?;
+        open_counts(tx, &root)?;
         // SAFETY: As in `create`; the root can be read.
         let sm = from_err_ptr(unsafe {
             bindings::dm_sm_disk_open(tx.tm(), copy.as_mut_ptr().cast(), ROOT_SIZE)
@@ -125,7 +146,9 @@ impl DiskSpaceMap {
         let mut count = 0;
         // SAFETY: It is ours, and changed only with `&mut self`.
         to_result(unsafe { bindings::dm_rs_sm_nr_free(self.sm.as_ptr(), &mut count) })?;
-        Ok(count)
+        // With a count that was wrong from the beginning it gets less than nothing.
+        let possible = count <= self.nr_blocks()?;
+        Ok(if possible { count } else { 0 })
     }
 
     /// How often a block is used. (It changes a cache, so nobody else may be at it.)
@@ -154,15 +177,24 @@ impl DiskSpaceMap {
         to_result(unsafe { bindings::dm_rs_sm_inc(self.sm.as_ptr(), begin, end) })
     }
 
-    /// Uses each block of `begin..end` once less.
+    /// Sets each block of `begin..end` free, which must be used once.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when they are not all there or one of them is not in use, `EPERM`, `ENOSPC` (of
+    /// `EINVAL` when they are not all there, `EILSEQ` when one of them is not used once, `EPERM`, `ENOSPC` (of
     /// metadata), `EIO`: then the transaction is damaged.
     pub(crate) fn dec(&mut self, tx: &mut Transaction, begin: u64, end: u64) -> Result {
         self.check(tx)?;
         self.check_range(begin, end)?;
+        for block in begin..end {
+            match self.count(tx, block) {
+                Ok(1) => {}
+                // `ENODATA`: It claims to be used more often, and is not in the tree of counts.
+                Ok(_) => return Err(corrupt()),
+                Err(e) if e.to_errno() == -(bindings::ENODATA as c_int) => return Err(corrupt()),
+                Err(e) => return Err(e),
+            }
+        }
         // SAFETY: It is ours, and neither it nor its transaction is used by anybody else.
         to_result(unsafe { bindings::dm_rs_sm_dec(self.sm.as_ptr(), begin, end) })
     }

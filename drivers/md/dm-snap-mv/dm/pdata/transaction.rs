@@ -5,11 +5,12 @@
 //! C headers: `dm-block-manager.h`, `dm-transaction-manager.h`
 
 use super::{
-    super::{block_device::BlockDevice, io::DmIo},
-    btree::{le64, BTree, Bytes},
+    super::block_device::BlockDevice,
+    cache::Cache,
     corrupt,
-    space_map::DiskSpaceMap,
+    space_map::{self, DiskSpaceMap},
     superblock::VALIDATOR,
+    trust::{SpaceRoot, Trust},
     BLOCK_SECTORS, BLOCK_SIZE, ROOT_SIZE,
 };
 use crate::bindings;
@@ -56,6 +57,28 @@ impl Drop for Managers {
             bindings::dm_tm_destroy(self.tm.as_ptr());
             bindings::dm_block_manager_destroy(self.bm.as_ptr());
         }
+    }
+}
+
+impl Managers {
+    /// The block manager's cache, of `blocks` blocks. To be dropped before `self`.
+    fn cache(&self, blocks: u64) -> Result<Cache> {
+        let mut block = ptr::null_mut();
+        // SAFETY: The block manager is there, nobody holds the superblock, and `block` can be
+        // written.
+        to_result(unsafe {
+            bindings::dm_bm_read_lock(self.bm.as_ptr(), SUPERBLOCK, VALIDATOR.as_raw(), &mut block)
+        })?;
+        // SAFETY: The block is held until it is unlocked.
+        let client = unsafe {
+            let client = bindings::dm_rs_block_client(block);
+            bindings::dm_bm_unlock(block);
+            client
+        };
+        // If it is not what it was in all kernels so far, nothing can be checked.
+        let client = NonNull::new(client).ok_or(EINVAL)?;
+        // SAFETY: It is the block manager's, which is there for as long as `self`.
+        Ok(unsafe { Cache::new(client, blocks) })
     }
 }
 
@@ -115,9 +138,10 @@ impl Drop for NewBlockManager {
 ///
 /// See [`super`] for contexts and locks.
 pub(crate) struct Transaction {
+    // Declared first, as it goes first: it uses the block manager's cache.
+    /// What is known of the blocks there were when it was opened; `None`: there were none.
+    trust: Option<Trust>,
     managers: Arc<Managers>,
-    /// The superblock has not been written yet, so there is none to be read.
-    fresh: bool,
 }
 
 /// The roots of the space maps, as they are to be written into the superblock.
@@ -171,7 +195,7 @@ impl Transaction {
         let managers = unsafe { bm.complete(tm, sm, device) }?;
         let mut this = Self {
             managers,
-            fresh: true,
+            trust: None,
         };
         let blocks = this.metadata_blocks()?;
         if limit_blocks < blocks {
@@ -187,21 +211,21 @@ impl Transaction {
     }
 
     /// Opens the metadata of a device, given the root of their space map as it stands in the
-    /// superblock.
+    /// superblock, and how many blocks are theirs.
     ///
     /// # Errors
     ///
     /// `EILSEQ`, `ENOTBLK` or `EINVAL` when that is not one, `ENOMEM`, `EIO`.
-    pub(crate) fn open(device: &Arc<BlockDevice>, sm_root: &[u8]) -> Result<Self> {
-        let mut root = [0u8; ROOT_SIZE];
-        root.get_mut(..sm_root.len())
+    pub(crate) fn open(device: &Arc<BlockDevice>, sm_root: &[u8], blocks: u64) -> Result<Self> {
+        let mut raw = [0u8; ROOT_SIZE];
+        raw.get_mut(..sm_root.len())
             .ok_or(EINVAL)?
             .copy_from_slice(sm_root);
         // The library believes the number of blocks, and has an array of a fixed size for them.
-        let blocks = le64(&root, 0)?;
-        if blocks == 0
-            || blocks > bindings::DM_RS_SM_METADATA_MAX_BLOCKS
-            || blocks > device.sectors() / BLOCK_SECTORS
+        let root = SpaceRoot::read(&raw, blocks)?;
+        if root.blocks < blocks
+            || root.blocks > bindings::DM_RS_SM_METADATA_MAX_BLOCKS
+            || root.blocks > device.sectors() / BLOCK_SECTORS
         {
             return Err(corrupt());
         }
@@ -212,7 +236,7 @@ impl Transaction {
             bindings::dm_tm_open_with_sm(
                 bm.0.as_ptr(),
                 SUPERBLOCK,
-                root.as_mut_ptr().cast(),
+                raw.as_mut_ptr().cast(),
                 ROOT_SIZE,
                 &mut tm,
                 &mut sm,
@@ -220,12 +244,12 @@ impl Transaction {
         })?;
         // SAFETY: They were made for it.
         let managers = unsafe { bm.complete(tm, sm, device) }?;
+        let cache = managers.cache(blocks)?;
         let this = Self {
             managers,
-            fresh: false,
+            trust: Some(Trust::new(cache, &root)?),
         };
-        // The tree of those counts that do not fit the bitmaps.
-        BTree::<1, Bytes<4>>::open(&this, le64(&root, 24)?)?;
+        space_map::open_counts(&this, &root)?;
         Ok(this)
     }
 
@@ -286,14 +310,7 @@ impl Transaction {
             },
         );
         // SAFETY: As for `dm_tm_pre_commit`. The block is the superblock, and is not used any more.
-        to_result(unsafe { bindings::dm_tm_commit(tm, block) })?;
-        self.fresh = false;
-        Ok(())
-    }
-
-    /// Whether nothing has been committed since it was created.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
+        to_result(unsafe { bindings::dm_tm_commit(tm, block) })
     }
 
     /// Makes it read-only for ever: all changes and commits fail with `EPERM`. May be called while
@@ -302,12 +319,6 @@ impl Transaction {
         // SAFETY: The block manager is there. The flag is set once and never cleared; who does not
         // see it yet is as if it came earlier.
         unsafe { bindings::dm_bm_set_read_only(self.managers.bm.as_ptr()) };
-    }
-
-    /// Whether [`Transaction::abort`] was called.
-    pub(crate) fn is_aborted(&self) -> bool {
-        // SAFETY: The block manager is there.
-        unsafe { bindings::dm_bm_is_read_only(self.managers.bm.as_ptr()) }
     }
 
     /// How many metadata blocks there are, whether set aside or not.
@@ -332,12 +343,9 @@ impl Transaction {
         let mut free = 0;
         // SAFETY: The space map is there, and it reads fields.
         to_result(unsafe { bindings::dm_rs_sm_nr_free(self.managers.sm.as_ptr(), &mut free) })?;
-        Ok(free)
-    }
-
-    /// The device.
-    pub(crate) fn device(&self) -> &Arc<BlockDevice> {
-        &self.managers.device
+        // With a count that was wrong from the beginning it gets less than nothing.
+        let possible = free <= self.metadata_blocks()?;
+        Ok(if possible { free } else { 0 })
     }
 
     /// What C calls it. Valid for as long as `self`.
@@ -350,10 +358,8 @@ impl Transaction {
         &self.managers
     }
 
-    /// Reads a block past the library, as it is on the device. `data` must be [`BLOCK_SIZE`] bytes
-    /// of allocated memory.
-    pub(super) fn read_raw(&self, io: &DmIo, block: u64, data: &mut [u8]) -> Result {
-        let sector = block.checked_mul(BLOCK_SECTORS).ok_or_else(corrupt)?;
-        io.read(&self.managers.device, sector, data)
+    /// What is known of the blocks there were when it was opened; `None` if it was made.
+    pub(super) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata blocks as they are now, in the block manager's own cache.
+//!
+//! C header: [`include/linux/dm-bufio.h`](srctree/include/linux/dm-bufio.h)
+
+use super::{corrupt, BLOCK_SIZE};
+use crate::bindings;
+use core::ptr::NonNull;
+use kernel::{error::from_err_ptr, prelude::*};
+
+/// Reads blocks of a block manager without saying what they must be.
+///
+/// The block manager remembers of each block what it was first read as, and refuses to read it as
+/// anything else. So who wants to look at a node before the library takes it for one goes to the
+/// cache below, which is the same one: nothing is read from the device twice, and what the running
+/// transaction has changed is seen.
+///
+/// # Invariants
+///
+/// The client is that of a block manager, which is there for as long as this is.
+pub(super) struct Cache {
+    client: NonNull<bindings::dm_bufio_client>,
+    blocks: u64,
+}
+
+// SAFETY: A client may be used from many threads at once; it has its own lock.
+unsafe impl Send for Cache {}
+// SAFETY: As above.
+unsafe impl Sync for Cache {}
+
+/// The bytes of a block. They are read one by one through a pointer: whoever writes the block to
+/// the device sets its checksum and its number meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a>(&'a [core::cell::UnsafeCell<u8>; BLOCK_SIZE]);
+
+impl Cache {
+    /// # Safety
+    ///
+    /// The client must be that of a block manager with blocks of [`BLOCK_SIZE`], and stay.
+    pub(super) unsafe fn new(client: NonNull<bindings::dm_bufio_client>, blocks: u64) -> Self {
+        // INVARIANT: By the function's requirements.
+        Self { client, blocks }
+    }
+
+    /// How many blocks may be read.
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Looks at a block. `look` must neither sleep for long nor come back here. May sleep.
+    ///
+    /// What is in the block may be anything. No transaction may be changing it.
+    ///
+    /// # Errors
+    ///
+    /// `EILSEQ` when there is no such block, `EIO`, and what `look` says.
+    pub(super) fn look<R>(
+        &self,
+        block: u64,
+        look: impl FnOnce(Bytes<'_>) -> Result<R>,
+    ) -> Result<R> {
+        if block >= self.blocks {
+            return Err(corrupt());
+        }
+        let mut buffer = core::ptr::null_mut();
+        // SAFETY: The client is there by the type's invariants, and `buffer` can be written.
+        let data = from_err_ptr(unsafe {
+            bindings::dm_bufio_read(self.client.as_ptr(), block, &mut buffer)
+        })?;
+        // SAFETY: The buffer has that size and is ours to be read until it is released.
+        let result = look(Bytes(unsafe { &*data.cast() }));
+        // SAFETY: It was got above, and nothing refers to it any more.
+        unsafe { bindings::dm_bufio_release(buffer) };
+        result
+    }
+}
+
+impl Bytes<'_> {
+    fn array<const N: usize>(self, at: usize) -> Result<[u8; N]> {
+        let cells = at
+            .checked_add(N)
+            .and_then(|end| self.0.get(at..end))
+            .ok_or_else(corrupt)?;
+        let mut bytes = [0; N];
+        for (byte, cell) in bytes.iter_mut().zip(cells) {
+            // SAFETY: It points to a byte of the block. A race with who sets checksum or number
+            // makes it the old or the new one, either of which is as good as the other.
+            *byte = unsafe { cell.get().read_volatile() };
+        }
+        Ok(bytes)
+    }
+
+    /// A number of the block.
+    pub(super) fn le32(self, at: usize) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array(at)?))
+    }
+
+    /// As [`Bytes::le32`], of twice the size.
+    pub(super) fn le64(self, at: usize) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array(at)?))
+    }
+
+    /// Whether it says that it is block `number`, and its checksum, which is mixed with `xor`, is
+    /// right.
+    pub(super) fn check(self, number: u64, number_at: usize, xor: u32) -> Result {
+        const COVERED: usize = 4;
+        // SAFETY: So many bytes can be read.
+        let sum = unsafe {
+            bindings::dm_bm_checksum(
+                self.0.as_ptr().cast::<u8>().add(COVERED).cast(),
+                BLOCK_SIZE - COVERED,
+                xor,
+            )
+        };
+        if self.le32(0)? == sum && self.le64(number_at)? == number {
+            Ok(())
+        } else {
+            Err(corrupt())
+        }
+    }
+}
