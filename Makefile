@@ -18,6 +18,7 @@ help:
 	@echo '                   debug kernel (which is built once, a quarter of an hour)'
 	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
 	@echo '                   TEST_SECONDS=1800, TEST_SEED='
+	@echo 'make test-long-hostile stores with forged metadata; TEST_IMAGES=50000, TEST_SEED='
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -41,6 +42,9 @@ test-long-soak: dms
 	@KERNEL=debug scripts/build-module
 	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test stress
 
+test-long-hostile: all
+	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/test hostile
+
 check:
 	@scripts/check
 
@@ -56,6 +60,6 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test test-long-soak check install uninstall clean distclean
+.PHONY: all help modules dms demo test test-long-soak test-long-hostile check install uninstall clean distclean
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

@@ -8,6 +8,7 @@ mod concurrency;
 mod consistency;
 mod crash;
 mod full;
+mod hostile;
 pub mod messages;
 mod origin;
 mod powercut;
@@ -31,6 +32,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("consistency", consistency::run),
     ("messages", messages::run),
     ("badinput", badinput::run),
+    ("hostile", hostile::run),
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
