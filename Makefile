@@ -19,6 +19,8 @@ help:
 	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
 	@echo '                   TEST_SECONDS=1800, TEST_SEED='
 	@echo 'make test-long-hostile stores with forged metadata; TEST_IMAGES=50000, TEST_SEED='
+	@echo 'make test-long-ioerrors'
+	@echo '                   I/O errors: one, several or all requests from each one on'
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -44,6 +46,8 @@ test-long-soak: dms
 
 test-long-hostile: all
 	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/test hostile
+test-long-ioerrors: all
+	@scripts/vm tests/long/ioerrors.sh
 
 check:
 	@scripts/check
@@ -60,6 +64,6 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test test-long-soak test-long-hostile check install uninstall clean distclean
+.PHONY: all help modules dms demo test test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

@@ -9,6 +9,7 @@ mod consistency;
 mod crash;
 mod full;
 mod hostile;
+mod ioerrors;
 pub mod messages;
 mod origin;
 mod powercut;
@@ -36,6 +37,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
+    ("ioerrors", ioerrors::run),
     ("scale", scale::run),
     ("powercut", powercut::run),
     ("check", check::run),
