@@ -2,10 +2,9 @@
 
 //! Places to test on: pieces of the machine's test disks, and disks whose power can be cut.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{bail, Context, Result};
 
@@ -24,7 +23,7 @@ struct Whole {
 
 /// The machine's test disks, from which pieces are cut.
 pub struct Disks {
-    disks: Rc<RefCell<Vec<Whole>>>,
+    disks: Arc<Mutex<Vec<Whole>>>,
 }
 
 impl Disks {
@@ -50,14 +49,14 @@ impl Disks {
             bail!("the machine has no disks to test on");
         }
         Ok(Self {
-            disks: Rc::new(RefCell::new(disks)),
+            disks: Arc::new(Mutex::new(disks)),
         })
     }
 
     /// A piece of `sectors`, of the disk that has most room, so that an origin and its COW
     /// device come to lie on different ones.
     pub fn piece(&self, sectors: u64) -> Result<Piece> {
-        let mut disks = self.disks.borrow_mut();
+        let mut disks = self.disks.lock().expect("no panic");
         let free = |d: &Whole| d.sectors - d.used.iter().map(|&(b, e)| e - b).sum::<u64>();
         let mut order: Vec<usize> = (0..disks.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(free(&disks[i])));
@@ -117,7 +116,7 @@ pub struct Piece {
     disk: PathBuf,
     start: u64,
     sectors: u64,
-    owner: Rc<RefCell<Vec<Whole>>>,
+    owner: Arc<Mutex<Vec<Whole>>>,
 }
 
 impl Piece {
@@ -185,7 +184,7 @@ impl Drop for Piece {
         // The device goes first: its place must not be given away while it is there.
         self.mapped = None;
         let end = self.start + self.sectors;
-        let mut disks = self.owner.borrow_mut();
+        let mut disks = self.owner.lock().expect("no panic");
         if let Some(disk) = disks.iter_mut().find(|d| d.path == self.disk) {
             disk.used.retain(|&used| used != (self.start, end));
         }

@@ -22,4 +22,5 @@ pub mod shadow;
 pub mod store;
 pub mod subjects;
 pub mod sys;
+pub mod tape;
 pub mod world;

@@ -24,6 +24,7 @@ use crate::kernel;
 use crate::random::Random;
 use crate::store::until;
 use crate::sys;
+use crate::tape::{self, Event, Recorder};
 
 const SET_SOCK: u8 = 0;
 const SET_BLKSIZE: u8 = 1;
@@ -79,33 +80,9 @@ struct State {
     hold: Vec<Op>,
     most: usize,
     held: Vec<Request>,
-    fault: Option<Fault>,
     gone: bool,
-}
-
-/// Requests that fail.
-struct Fault {
-    ops: Vec<Op>,
-    /// So many go well before.
-    skip: usize,
-    /// Then so many fail.
-    most: usize,
-    hits: usize,
-}
-
-impl Fault {
-    fn strikes(&mut self, op: Op) -> bool {
-        if !self.ops.contains(&op) || self.most == 0 {
-            return false;
-        }
-        if self.skip > 0 {
-            self.skip -= 1;
-            return false;
-        }
-        self.most = self.most.saturating_sub(1);
-        self.hits += 1;
-        true
-    }
+    /// Where everything is noted down: the tape, its first sector there, and the cache's number.
+    recorder: Option<(Recorder, u64, u8)>,
 }
 
 struct Stage {
@@ -157,8 +134,8 @@ impl Puppet {
                 hold: Vec::new(),
                 most: 0,
                 held: Vec::new(),
-                fault: None,
                 gone: false,
+                recorder: None,
             }),
             changed: Condvar::new(),
             replies: Mutex::new(ours.try_clone()?),
@@ -241,59 +218,20 @@ impl Puppet {
         }
     }
 
-    /// From now on, after `skip` requests of these sorts that go well, the next `most` of them fail
-    /// and do nothing.
-    pub fn fail(&self, ops: &[Op], skip: usize, most: usize) {
-        self.stage.lock().fault = Some(Fault {
-            ops: ops.to_vec(),
-            skip,
-            most,
-            hits: 0,
-        });
+    /// From now on everything is noted down on a tape, where this disk begins at `sector`.
+    pub fn record(&self, recorder: &Recorder, sector: u64, cache: u8) {
+        self.stage.lock().recorder = Some((recorder.clone(), sector, cache));
     }
 
-    /// Nothing fails any more. Tells how many requests have.
-    pub fn mend(&self) -> usize {
-        let fault = self.stage.lock().fault.take();
-        fault.map_or(0, |fault| fault.hits)
-    }
-
-    /// How many requests have failed so far of those that were to.
-    pub fn failed(&self) -> usize {
-        let state = self.stage.lock();
-        state.fault.as_ref().map_or(0, |fault| fault.hits)
-    }
-
-    /// What is on it, as it reads now.
-    pub fn image(&self) -> Vec<u8> {
-        let state = self.stage.lock();
-        let mut image = state.stable.clone();
-        for (&sector, versions) in &state.cache {
-            if let Some(version) = versions.last() {
-                let at = sector as usize * SECTOR;
-                image[at..at + SECTOR].copy_from_slice(&version[..]);
-            }
-        }
-        image
-    }
-
-    /// Puts an image back. Nobody may be using it.
-    pub fn restore(&self, image: &[u8]) {
-        let mut state = self.stage.lock();
-        state.stable.copy_from_slice(image);
-        state.cache.clear();
+    /// No more of it.
+    pub fn stop_recording(&self) {
+        self.stage.lock().recorder = None;
     }
 
     /// The power fails: from now on every request does.
     pub fn dies(&self) {
         self.stage.lock().dead = true;
         self.release();
-    }
-
-    /// The connection breaks, for good.
-    pub fn disconnect(&self) {
-        let _ = sys::nbd(&self.device, DISCONNECT, 0);
-        let _ = sys::nbd(&self.device, CLEAR_SOCK, 0);
     }
 
     /// The power is back. Of what was not flushed, `random` says what is left.
@@ -348,11 +286,7 @@ impl Stage {
         let mut state = self.lock();
         let mut reply = Vec::with_capacity(16 + request.len);
         reply.extend_from_slice(&REPLY_MAGIC.to_be_bytes());
-        let struck = match &mut state.fault {
-            Some(fault) => fault.strikes(request.op),
-            None => false,
-        };
-        let error = if state.dead || struck { EIO } else { 0 };
+        let error = if state.dead { EIO } else { 0 };
         reply.extend_from_slice(&error.to_be_bytes());
         reply.extend_from_slice(&request.cookie);
         if error == 0 {
@@ -364,6 +298,7 @@ impl Stage {
                     state.write(request.start, &vec![0; request.len], request.fua);
                 }
             }
+            state.note(&request);
         }
         let gone = state.gone;
         drop(state);
@@ -375,6 +310,28 @@ impl Stage {
 }
 
 impl State {
+    /// Before it is answered, so that what depends on it is noted down behind it.
+    fn note(&self, request: &Request) {
+        let Some((recorder, first, cache)) = &self.recorder else {
+            return;
+        };
+        let sector = first + request.start / SECTOR as u64;
+        let count = (request.len / SECTOR) as u64;
+        let mut tape = tape::lock(recorder);
+        let write = match request.op {
+            Op::Read => return,
+            Op::Flush => {
+                tape.events.push(Event::Flushed(*cache));
+                return;
+            }
+            Op::Write => tape.write(sector, &request.data, *cache),
+            Op::Discard | Op::Zero => tape.zero(sector, count, *cache),
+        };
+        if request.fua {
+            tape.events.push(Event::Durable(write));
+        }
+    }
+
     fn read(&self, request: &Request, reply: &mut Vec<u8>) {
         let (start, len) = (request.start as usize, request.len);
         let header = reply.len();

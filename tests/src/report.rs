@@ -34,6 +34,11 @@ impl Subject {
 
     /// Runs one case and prints what became of it. A case that panics has failed.
     pub fn case(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
+        self.counted_case(name, || run().map(|()| String::new()));
+    }
+
+    /// The same for one that tells how much it has tried.
+    pub fn counted_case(&mut self, name: &str, run: impl FnOnce() -> Result<String>) {
         if self
             .only
             .as_ref()
@@ -45,12 +50,16 @@ impl Subject {
         let before = dm::devices().unwrap_or_default();
         let result = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
-        let result = result.and_then(|()| leftovers(&before));
+        let result = result.and_then(|tried| leftovers(&before).map(|()| tried));
         let seconds = begin.elapsed().as_secs_f32();
         match result {
-            Ok(()) => {
+            Ok(tried) => {
                 self.passed += 1;
-                println!("ok {}: {name}", self.name);
+                let tried = match tried.as_str() {
+                    "" => String::new(),
+                    tried => format!(" ({tried})"),
+                };
+                println!("ok {}: {name}{tried}", self.name);
             }
             Err(e) => {
                 self.failed += 1;
