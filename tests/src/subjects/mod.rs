@@ -8,12 +8,11 @@ mod concurrency;
 mod consistency;
 mod crash;
 mod full;
-mod hostile;
-mod ioerrors;
 pub mod messages;
 mod origin;
 mod powercut;
 mod race;
+mod replay;
 mod rollback;
 mod scale;
 mod snapshots;
@@ -33,14 +32,13 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("consistency", consistency::run),
     ("messages", messages::run),
     ("badinput", badinput::run),
-    ("hostile", hostile::run),
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
-    ("ioerrors", ioerrors::run),
     ("scale", scale::run),
     ("powercut", powercut::run),
     ("check", check::run),
+    ("replay", replay::run),
     ("crash-before", crash::before),
     ("crash-after", crash::after),
     ("stress", stress::run),

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Crashes at every instant: everything that is written to origin and COW device is recorded
+//! while all kinds of things are done; then what a crash would have left is put on a disk, for
+//! each instant and for many choices of what of the caches is left, and is used.
+//!
+//! `TEST_POINTS` says how many crashes are tried at least (2000), `TEST_SEED` which,
+//! `TEST_WORKERS` how many at once.
+
+mod bench;
+mod crashes;
+mod logwrites;
+mod model;
+mod ops;
+mod player;
+mod scenes;
+mod stage;
+
+use anyhow::{Context, Result};
+
+use self::crashes::{Effort, Film};
+use self::model::Model;
+use self::player::Player;
+use self::scenes::{Scene, MIXED, SHORT};
+use self::stage::{By, Stage, IMAGE, ORIGIN_PLACES};
+use crate::content::{self, next_generation, SECTOR};
+use crate::disks::Disks;
+use crate::random::Random;
+use crate::report::Subject;
+
+/// So many crashes are tried at least.
+const USUAL: usize = 2000;
+
+/// Runs the cases.
+pub fn run(subject: &mut Subject, disks: &Disks) {
+    let mut random = Random::from_environment("replay");
+    let wanted = number("TEST_POINTS").unwrap_or(USUAL);
+    let workers = number("TEST_WORKERS").unwrap_or(2);
+    let mut tried = 0;
+    let mut case = |subject: &mut Subject, scene: &Scene, by: By, every: bool| {
+        let by_name = match by {
+            By::LogWrites => "dm-log-writes",
+            By::Puppets => "two caches",
+        };
+        let seed = random.number();
+        let before = tried;
+        subject.counted_case(&format!("{}, {by_name}", scene.name), || {
+            let film = record(disks, scene, by, seed)?;
+            let effort = Effort {
+                every,
+                all_sorts: wanted > USUAL,
+            };
+            let points = film.try_all(effort, workers, seed)?;
+            tried += points;
+            Ok(format!("{points} crash points"))
+        });
+        // A case that was not asked for tries nothing, and will not the next time.
+        tried - before
+    };
+    let mut total = 0;
+    for (i, scene) in SHORT.iter().enumerate() {
+        let by = [By::LogWrites, By::Puppets][i % 2];
+        total += case(subject, scene, by, true);
+    }
+    let mut round = 0;
+    loop {
+        let mut more = 0;
+        for (i, scene) in MIXED.iter().enumerate() {
+            let by = [By::LogWrites, By::Puppets][(i + round) % 2];
+            more += case(subject, scene, by, false);
+        }
+        total += more;
+        round += 1;
+        if total >= wanted || more == 0 {
+            break;
+        }
+        for (i, scene) in SHORT.iter().enumerate() {
+            let by = [By::Puppets, By::LogWrites][(i + round) % 2];
+            total += case(subject, scene, by, true);
+            if total >= wanted {
+                break;
+            }
+        }
+    }
+    println!("# replay: {total} crash points");
+}
+
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Plays a scene and records it.
+fn record(disks: &Disks, scene: &Scene, by: By, seed: u64) -> Result<Film> {
+    let mut base = vec![0u8; IMAGE as usize * SECTOR];
+    let heads = ORIGIN_PLACES.map(|(first, sectors)| {
+        let generation = next_generation();
+        let range = first as usize * SECTOR..(first + sectors) as usize * SECTOR;
+        content::fill(&mut base[range], 0, generation);
+        vec![generation; sectors as usize]
+    });
+    let stage = Stage::new(disks, by, scene.sizes, base)?;
+    let mut player = Player::new(&stage, Random::new(seed), scene.policy);
+    (scene.play)(&mut player, scene.pages).with_context(|| format!("playing with seed {seed}"))?;
+    let records = player.end()?;
+    let recording = stage.end()?;
+    Ok(Film {
+        model: Model::new(scene.sizes, heads),
+        records,
+        recording,
+    })
+}
