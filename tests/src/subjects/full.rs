@@ -2,8 +2,6 @@
 
 //! The COW device is full: nothing is ever wrong data.
 
-mod waiting;
-
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -56,7 +54,6 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("many snapshots until the metadata are full", || {
         metadata(disks)
     });
-    waiting::run(subject, disks);
 }
 
 /// An origin larger than its store's room for data.

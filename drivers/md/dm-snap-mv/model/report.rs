@@ -83,26 +83,7 @@ impl fmt::Display for Cleaning {
     }
 }
 
-/// Why a rollback stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// An I/O error. It is tried again.
-    Error,
-    /// There is no space to preserve what it would overwrite.
-    Full,
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Stopped::Error => "error",
-            Stopped::Full => "full",
-        })
-    }
-}
-
-/// How far a rollback is. Shown as `<tag>:<chunks done>/<chunks>`, and `:<why>` behind it if it
-/// stands still.
+/// How far a rollback is. Shown as `<tag>:<chunks done>/<chunks>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollbackProgress {
     /// The snapshot.
@@ -111,8 +92,6 @@ pub struct RollbackProgress {
     pub done: u64,
     /// Chunks of the snapshot.
     pub chunks: u64,
-    /// Why it stands still, if it does.
-    pub stopped: Option<Stopped>,
 }
 
 impl RollbackProgress {
@@ -123,18 +102,13 @@ impl RollbackProgress {
             tag: rollback.source,
             done: rollback.cursor.get(),
             chunks: rollback.limit.get(),
-            stopped: None,
         })
     }
 }
 
 impl fmt::Display for RollbackProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.tag, self.done, self.chunks)?;
-        match self.stopped {
-            Some(why) => write!(f, ":{why}"),
-            None => Ok(()),
-        }
+        write!(f, "{}:{}/{}", self.tag, self.done, self.chunks)
     }
 }
 

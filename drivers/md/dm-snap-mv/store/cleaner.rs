@@ -12,7 +12,6 @@ use crate::model::clean::{clean_step, percent};
 use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
 use crate::model::report::Cleaning;
-use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// Records that one step looks at.
@@ -30,18 +29,15 @@ impl Engine {
         }
         let hungry = !self.hungry.is_empty();
         let from = self.clean_from;
-        let Ok(budget) = self.metadata_room(cx) else {
+        let Ok(meta) = self.meta() else {
             self.cleaning = false;
             return false;
         };
-        let step = match self.alter(|meta| clean_step(meta, from, budget.clamp(1, STEP))) {
+        let step = match clean_step(meta, from, STEP) {
             Ok(step) => step,
             Err(error) => {
-                // What cannot be read now is looked at again when the store is opened next.
-                pr_err!("cleaning stopped ({})\n", error.name());
                 self.cleaning = false;
-                self.cleaned = None;
-                self.feed();
+                self.fail(error);
                 return false;
             }
         };
@@ -66,7 +62,9 @@ impl Engine {
         self.feed();
         self.cleaned = None;
         if core::mem::take(&mut self.has_cleaned) {
-            self.tell_all();
+            for state in self.origins.iter() {
+                state.shared.raise_event();
+            }
         }
         true
     }

@@ -3,7 +3,6 @@
 //! What status lines say, kept where reading it never waits for I/O.
 
 use super::engine::{Engine, RESERVED_METADATA};
-use super::merge::Merge;
 use super::metadata::Meta;
 use super::origin::OriginStatus;
 use super::snapshot::SnapshotStatus;
@@ -34,33 +33,16 @@ impl Engine {
                 used,
                 total
             );
-            self.tell_all();
+            for state in self.origins.iter() {
+                state.shared.raise_event();
+            }
         }
         self.low_water = low;
-    }
-
-    /// The store has failed and cannot be read: what else was said of it is out of date.
-    fn publish_failure(&self) {
-        for state in self.origins.iter() {
-            let status = state.shared.status();
-            state.shared.set_status(OriginStatus {
-                state: State::Error,
-                ..status
-            });
-        }
-        for state in self.snapshots.iter() {
-            let status = state.shared.status();
-            state.shared.set_status(SnapshotStatus {
-                state: State::Error,
-                ..status
-            });
-        }
     }
 
     /// Brings what status lines say up to date.
     #[inline(never)]
     pub(super) fn publish(&mut self, cx: &Arc<Store>) {
-        self.notice_failure();
         let failed = self.is_failed();
         let mut status = cx.status();
         status.failed = failed;
@@ -80,14 +62,8 @@ impl Engine {
         // Space has come back, whether anybody has asked for it since or not.
         self.full &= status.usage.used_chunks >= status.usage.total_chunks || self.starves();
         cx.set_status(status);
-        if core::mem::replace(&mut self.told_full, self.full) != self.full {
-            if self.full {
-                pr_warn!("COW device full: writes that need space fail or wait\n");
-            }
-            self.tell_all();
-        }
         let Some(meta) = &self.meta else {
-            return self.publish_failure();
+            return;
         };
         for state in self.origins.iter() {
             let row = meta.peek_origin(state.shared.number).copied();
@@ -103,12 +79,7 @@ impl Engine {
                     _ => State::Unbound,
                 },
                 snapshots: row.as_ref().map_or(0, |row| row.snapshots),
-                rollback: row.as_ref().and_then(RollbackProgress::of).map(|progress| {
-                    RollbackProgress {
-                        stopped: state.merge.as_ref().and_then(Merge::stopped),
-                        ..progress
-                    }
-                }),
+                rollback: row.as_ref().and_then(RollbackProgress::of),
             });
         }
         for state in self.snapshots.iter() {
@@ -119,7 +90,7 @@ impl Engine {
                 .peek_origin(state.shared.origin_nr())
                 .map_or(0, |origin| origin.invalid_below);
             state.shared.set_status(SnapshotStatus {
-                state: if failed || state.lost {
+                state: if failed {
                     State::Error
                 } else if row.tag.get() < invalid_below {
                     State::Invalid

@@ -4,7 +4,6 @@
 
 use super::engine::Engine;
 use super::error::Result;
-use super::failure::Source;
 use super::open;
 use super::store::{Farewell, Geometry, Store};
 use crate::dm::block_device::BlockDevice;
@@ -52,10 +51,6 @@ impl StoreHandle {
             if format.is_some() {
                 return Err(Refusal::StoreInUse.into());
             }
-            if let Err(error) = entry.store.revive() {
-                // What can be read is still there for the device to be made.
-                pr_err!("the store stays as it is ({})\n", error.as_str());
-            }
             entry.store.grow(&cow)?;
             entry.users += 1;
             return Ok(Self::new(entry.store.clone()));
@@ -67,12 +62,7 @@ impl StoreHandle {
             None => open::open(&io, &cow)?,
         };
         let geometry = Geometry::new(&meta.superblock.layout);
-        let source = Source {
-            io: DmIo::new()?,
-            cow: cow.clone(),
-            uuid: meta.superblock.uuid,
-        };
-        let store = Store::new(cow, geometry, io, Engine::new(meta, source)?)?;
+        let store = Store::new(cow, geometry, io, Engine::new(meta)?)?;
         stores.push(
             Entry {
                 store: store.clone(),
