@@ -18,6 +18,9 @@ help:
 	@echo '                   debug kernel (which is built once, a quarter of an hour)'
 	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
 	@echo '                   TEST_SECONDS=1800, TEST_SEED='
+	@echo 'make test-long-hostile stores with forged metadata; TEST_IMAGES=50000, TEST_SEED='
+	@echo 'make test-long-ioerrors'
+	@echo '                   I/O errors: one, several or all requests from each one on'
 	@echo 'make test-long-replay    TEST_POINTS=50000 crashes, of recorded writes'
 	@echo 'make test-long-powercut  TEST_CUTS=100 machines killed'
 	@echo 'make check         format, lints, documents'
@@ -43,6 +46,12 @@ test-long-soak: dms
 	@KERNEL=debug scripts/build-module
 	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test stress
 
+test-long-hostile: all
+	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/test hostile
+
+test-long-ioerrors: all
+	@scripts/vm tests/long/ioerrors.sh
+
 test-long-replay: all
 	@TEST_POINTS=$${TEST_POINTS:-50000} scripts/vm tests/vm/replay.sh
 
@@ -64,6 +73,6 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test test-long-replay test-long-powercut test-long-soak check install uninstall clean distclean
+.PHONY: all help modules dms demo test test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

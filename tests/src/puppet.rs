@@ -80,9 +80,35 @@ struct State {
     hold: Vec<Op>,
     most: usize,
     held: Vec<Request>,
+    fault: Option<Fault>,
     gone: bool,
     /// Where everything is noted down: the tape, its first sector there, and the cache's number.
     recorder: Option<(Recorder, u64, u8)>,
+}
+
+/// Requests that fail.
+struct Fault {
+    ops: Vec<Op>,
+    /// So many go well before.
+    skip: usize,
+    /// Then so many fail.
+    most: usize,
+    hits: usize,
+}
+
+impl Fault {
+    fn strikes(&mut self, op: Op) -> bool {
+        if !self.ops.contains(&op) || self.most == 0 {
+            return false;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        self.most = self.most.saturating_sub(1);
+        self.hits += 1;
+        true
+    }
 }
 
 struct Stage {
@@ -134,6 +160,7 @@ impl Puppet {
                 hold: Vec::new(),
                 most: 0,
                 held: Vec::new(),
+                fault: None,
                 gone: false,
                 recorder: None,
             }),
@@ -218,6 +245,49 @@ impl Puppet {
         }
     }
 
+    /// From now on, after `skip` requests of these sorts that go well, the next `most` of them fail
+    /// and do nothing.
+    pub fn fail(&self, ops: &[Op], skip: usize, most: usize) {
+        self.stage.lock().fault = Some(Fault {
+            ops: ops.to_vec(),
+            skip,
+            most,
+            hits: 0,
+        });
+    }
+
+    /// Nothing fails any more. Tells how many requests have.
+    pub fn mend(&self) -> usize {
+        let fault = self.stage.lock().fault.take();
+        fault.map_or(0, |fault| fault.hits)
+    }
+
+    /// How many requests have failed so far of those that were to.
+    pub fn failed(&self) -> usize {
+        let state = self.stage.lock();
+        state.fault.as_ref().map_or(0, |fault| fault.hits)
+    }
+
+    /// What is on it, as it reads now.
+    pub fn image(&self) -> Vec<u8> {
+        let state = self.stage.lock();
+        let mut image = state.stable.clone();
+        for (&sector, versions) in &state.cache {
+            if let Some(version) = versions.last() {
+                let at = sector as usize * SECTOR;
+                image[at..at + SECTOR].copy_from_slice(&version[..]);
+            }
+        }
+        image
+    }
+
+    /// Puts an image back. Nobody may be using it.
+    pub fn restore(&self, image: &[u8]) {
+        let mut state = self.stage.lock();
+        state.stable.copy_from_slice(image);
+        state.cache.clear();
+    }
+
     /// From now on everything is noted down on a tape, where this disk begins at `sector`.
     pub fn record(&self, recorder: &Recorder, sector: u64, cache: u8) {
         self.stage.lock().recorder = Some((recorder.clone(), sector, cache));
@@ -232,6 +302,12 @@ impl Puppet {
     pub fn dies(&self) {
         self.stage.lock().dead = true;
         self.release();
+    }
+
+    /// The connection breaks, for good.
+    pub fn disconnect(&self) {
+        let _ = sys::nbd(&self.device, DISCONNECT, 0);
+        let _ = sys::nbd(&self.device, CLEAR_SOCK, 0);
     }
 
     /// The power is back. Of what was not flushed, `random` says what is left.
@@ -286,7 +362,11 @@ impl Stage {
         let mut state = self.lock();
         let mut reply = Vec::with_capacity(16 + request.len);
         reply.extend_from_slice(&REPLY_MAGIC.to_be_bytes());
-        let error = if state.dead { EIO } else { 0 };
+        let struck = match &mut state.fault {
+            Some(fault) => fault.strikes(request.op),
+            None => false,
+        };
+        let error = if state.dead || struck { EIO } else { 0 };
         reply.extend_from_slice(&error.to_be_bytes());
         reply.extend_from_slice(&request.cookie);
         if error == 0 {

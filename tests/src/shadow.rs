@@ -104,15 +104,26 @@ impl Shadow {
         while at < self.sectors() {
             let count = STRIDE.min(self.sectors() - at);
             let bytes = disk.read(at, count)?;
-            for (i, bytes) in bytes.chunks_exact(SECTOR).enumerate() {
-                let sector = at + i as u64;
-                match generation_of(bytes, sector) {
-                    Some(found) if allowed(sector, found) => self.set(sector, 1, found),
-                    Some(found) => anyhow::bail!("sector {sector} is of write {found}"),
-                    None => anyhow::bail!("sector {sector} is of no write at all"),
-                }
-            }
+            self.learn_bytes(&bytes, at, &allowed)?;
             at += count;
+        }
+        Ok(())
+    }
+
+    /// The same for what was read at `sector`.
+    pub fn learn_bytes(
+        &mut self,
+        bytes: &[u8],
+        sector: u64,
+        allowed: impl Fn(u64, u32) -> bool,
+    ) -> Result<()> {
+        for (i, bytes) in bytes.chunks_exact(SECTOR).enumerate() {
+            let sector = sector + i as u64;
+            match generation_of(bytes, sector) {
+                Some(found) if allowed(sector, found) => self.set(sector, 1, found),
+                Some(found) => anyhow::bail!("sector {sector} is of write {found}"),
+                None => anyhow::bail!("sector {sector} is of no write at all"),
+            }
         }
         Ok(())
     }

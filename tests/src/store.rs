@@ -263,7 +263,7 @@ impl Device {
 }
 
 /// How far a rollback is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rollback {
     /// The snapshot that is rolled back to.
     pub tag: u32,
@@ -271,6 +271,8 @@ pub struct Rollback {
     pub done: u64,
     /// Of so many.
     pub chunks: u64,
+    /// Why it stands still.
+    pub stopped: Option<String>,
 }
 
 /// What `status` tells.
@@ -327,11 +329,16 @@ impl Status {
             "-" => None,
             text => {
                 let (tag, rest) = text.split_once(':').context("rollback")?;
+                let (rest, stopped) = match rest.split_once(':') {
+                    None => (rest, None),
+                    Some((rest, why)) => (rest, Some(why.to_owned())),
+                };
                 let (done, chunks) = ratio(rest)?;
                 Some(Rollback {
                     tag: tag.parse()?,
                     done,
                     chunks,
+                    stopped,
                 })
             }
         };

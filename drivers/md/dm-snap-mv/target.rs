@@ -23,6 +23,7 @@ use crate::store::{OriginHandle, SnapshotHandle, StoreHandle};
 use core::convert::Infallible;
 use core::fmt::Write;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 /// A bio of this target.
@@ -43,12 +44,31 @@ pub(crate) struct SnapMv {
     policy: Option<FullPolicy>,
     /// What the origin knows this table by.
     ticket: u64,
+    /// Whether it is being suspended, and how: [`ACTIVE`], [`ENDING`] or [`REQUEUEING`].
+    suspending: Atomic<i32>,
 }
+
+/// It is not being suspended.
+const ACTIVE: i32 = 0;
+/// It is being suspended, which waits for all bios to end.
+const ENDING: i32 = 1;
+/// It is being suspended, and bios may be handed back.
+const REQUEUEING: i32 = 2;
 
 impl SnapMv {
     /// The device that the table is for.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How bios end that would have to wait for space, if the device is being suspended: nothing
+    /// would come of waiting.
+    pub(crate) fn status_while_suspending(&self) -> Option<Status> {
+        match self.suspending.load(Relaxed) {
+            ENDING => Some(Status::NOSPC),
+            REQUEUEING => Some(Status::DM_REQUEUE),
+            _ => None,
+        }
     }
 
     fn build(ti: &mut Setup<'_>, words: &[&CStr]) -> StoreResult<Self> {
@@ -107,6 +127,7 @@ impl SnapMv {
             tag,
             policy: table.policy,
             ticket,
+            suspending: Atomic::new(ACTIVE),
         })
     }
 
@@ -221,20 +242,30 @@ impl Target for SnapMv {
     }
 
     fn presuspend(this: &Arc<Self>, ti: &Instance<'_>) {
-        let status = if ti.noflush_suspending() {
-            Status::DM_REQUEUE
+        let how = if ti.noflush_suspending() {
+            REQUEUEING
         } else {
-            Status::NOSPC
+            ENDING
         };
+        this.suspending.store(how, Relaxed);
+        // Those that look for space from here on see it, as the lock that is taken is theirs, too.
         let is_of = |bio: &Bio| Arc::ptr_eq(bio.target(), this);
-        this.device.store().dismiss_hungry(is_of, status);
+        this.device.store().dismiss_hungry(is_of);
+    }
+
+    fn presuspend_undo(this: &Arc<Self>, _ti: &Instance<'_>) {
+        this.suspending.store(ACTIVE, Relaxed);
     }
 
     fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
         let store = this.device.store();
+        this.suspending.store(ACTIVE, Relaxed);
         // A line that does not speak of the policy leaves it as it is.
         if let Some(policy) = this.policy {
             store.set_policy(policy);
+        }
+        if let Err(error) = store.revive() {
+            pr_err!("the store stays as it is ({})\n", error.as_str());
         }
         if this.tag.is_none() {
             store.begin_deferred(this.device.origin());

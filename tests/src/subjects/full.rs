@@ -2,6 +2,8 @@
 
 //! The COW device is full: nothing is ever wrong data.
 
+mod waiting;
+
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -54,6 +56,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("many snapshots until the metadata are full", || {
         metadata(disks)
     });
+    waiting::run(subject, disks);
 }
 
 /// An origin larger than its store's room for data.

@@ -8,6 +8,8 @@ mod concurrency;
 mod consistency;
 mod crash;
 mod full;
+mod hostile;
+mod ioerrors;
 pub mod messages;
 mod origin;
 mod powercut;
@@ -32,9 +34,11 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("consistency", consistency::run),
     ("messages", messages::run),
     ("badinput", badinput::run),
+    ("hostile", hostile::run),
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
+    ("ioerrors", ioerrors::run),
     ("scale", scale::run),
     ("powercut", powercut::run),
     ("check", check::run),

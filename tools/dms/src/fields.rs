@@ -70,16 +70,45 @@ pub struct Rollback {
     pub tag: u32,
     /// Chunks that are through, of all.
     pub chunks: Part,
+    /// Why it stands still, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// Why a rollback stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stopped {
+    /// An I/O error.
+    Error,
+    /// No space to preserve what it would overwrite.
+    Full,
+}
+
+impl Stopped {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Stopped::Error => "stopped by an I/O error, to be tried again",
+            Stopped::Full => "stopped, the COW device is full",
+        }
+    }
 }
 
 impl FromStr for Rollback {
     type Err = Malformed;
 
     fn from_str(field: &str) -> Result<Self, Malformed> {
-        let (tag, chunks) = field.split_once(':').ok_or(Malformed)?;
+        let (tag, rest) = field.split_once(':').ok_or(Malformed)?;
+        let (chunks, stopped) = match rest.split_once(':') {
+            None => (rest, None),
+            Some((chunks, "full")) => (chunks, Some(Stopped::Full)),
+            Some((chunks, _)) => (chunks, Some(Stopped::Error)),
+        };
         Ok(Self {
             tag: tag.parse().map_err(|_| Malformed)?,
             chunks: chunks.parse()?,
+            stopped,
         })
     }
 }
@@ -120,8 +149,13 @@ mod tests {
             "7:1/9".parse(),
             Ok(Rollback {
                 tag: 7,
-                chunks: Part { used: 1, total: 9 }
+                chunks: Part { used: 1, total: 9 },
+                stopped: None
             })
+        );
+        assert_eq!(
+            "7:1/9:full".parse::<Rollback>().unwrap().stopped,
+            Some(Stopped::Full)
         );
         assert_eq!(unless_dash::<Cleaning>("-"), Ok(None));
         assert_eq!(unless_dash::<Cleaning>("x"), Err(Malformed));

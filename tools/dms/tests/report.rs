@@ -71,6 +71,7 @@ fn status_of_a_snapshot() {
             tag: Tag::new(8).unwrap(),
             done: 10,
             chunks: 100,
+            stopped: None,
         }),
     };
     let read = Status::parse(status.to_string().as_bytes()).unwrap();

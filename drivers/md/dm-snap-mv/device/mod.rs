@@ -92,7 +92,9 @@ pub(crate) fn part_done(mut bio: Bio, status: Status) {
 
 /// A copy made for a bio is done. Process context.
 pub(crate) fn copied(mut bio: Bio, result: Result) {
-    *bio.job().status = if result.is_ok() {
+    let job = bio.job();
+    *job.unreadable = result == Err(ENXIO);
+    *job.status = if result.is_ok() {
         Status::OK
     } else {
         Status::IOERR

@@ -160,7 +160,8 @@ impl Kcopyd {
 
     /// Copies `from` to `to`, which must have as many sectors: as many as both have are copied, and
     /// if they do not have the same the copy ends with `EINVAL`. `done` is told when it has ended,
-    /// with `EIO` if it failed; then some of `to` may have been written.
+    /// with `ENXIO` if `from` could not be read and with `EIO` if `to` could not be written; then
+    /// some of `to` may have been written.
     ///
     /// Process context; may sleep, for memory that other copies will free. Never fails to start.
     pub(crate) fn copy<D: Done>(&self, from: &Region<'_>, to: &Region<'_>, done: D) {
@@ -222,10 +223,10 @@ impl Kcopyd {
         let done = unsafe { D::from_raw(context.done) };
         // The devices need not be open any longer.
         drop(context);
-        done.done(if read_err != 0 || write_err != 0 {
-            Err(EIO)
-        } else {
-            Ok(())
+        done.done(match (read_err, write_err) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(EIO),
+            _ => Err(ENXIO),
         });
     }
 }

@@ -83,7 +83,26 @@ impl fmt::Display for Cleaning {
     }
 }
 
-/// How far a rollback is. Shown as `<tag>:<chunks done>/<chunks>`.
+/// Why a rollback stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// An I/O error. It is tried again.
+    Error,
+    /// There is no space to preserve what it would overwrite.
+    Full,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stopped::Error => "error",
+            Stopped::Full => "full",
+        })
+    }
+}
+
+/// How far a rollback is. Shown as `<tag>:<chunks done>/<chunks>`, and `:<why>` behind it if it
+/// stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollbackProgress {
     /// The snapshot.
@@ -92,6 +111,8 @@ pub struct RollbackProgress {
     pub done: u64,
     /// Chunks of the snapshot.
     pub chunks: u64,
+    /// Why it stands still, if it does.
+    pub stopped: Option<Stopped>,
 }
 
 impl RollbackProgress {
@@ -102,13 +123,18 @@ impl RollbackProgress {
             tag: rollback.source,
             done: rollback.cursor.get(),
             chunks: rollback.limit.get(),
+            stopped: None,
         })
     }
 }
 
 impl fmt::Display for RollbackProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.tag, self.done, self.chunks)
+        write!(f, "{}:{}/{}", self.tag, self.done, self.chunks)?;
+        match self.stopped {
+            Some(why) => write!(f, ":{why}"),
+            None => Ok(()),
+        }
     }
 }
 

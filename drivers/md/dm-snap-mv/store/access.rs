@@ -414,6 +414,11 @@ impl Engine {
 
     /// Lets a write in, unless a snapshot is being taken just now.
     pub(super) fn enter(&mut self, snapshot: &Snapshot, bio: &mut Bio) -> bool {
+        if let Ok(index) = self.snapshot_index(snapshot.timeline()) {
+            if let Some(state) = self.snapshots.get_mut(index) {
+                state.written = true;
+            }
+        }
         let job = bio.job();
         if job.pass.is_none() {
             *job.pass = snapshot.gate.try_enter();

@@ -84,6 +84,13 @@ impl Allocator {
         }
     }
 
+    /// The metadata have been read again: what was known to be free need not be. What is handed
+    /// out stays so, as its data may be on its way.
+    pub(super) fn forget(&mut self) {
+        self.next = 0;
+        self.end = 0;
+    }
+
     fn refill(&mut self, meta: &mut Meta) -> Result<bool> {
         // A free chunk may be reserved already; the probe moves on by itself, so each look finds
         // another one until all reservations have been met.
@@ -100,9 +107,13 @@ impl Allocator {
                 looks -= 1;
                 continue;
             }
-            let (_, freed_limit) = fence(meta.freed(), first);
+            let (among_freed, freed_limit) = fence(meta.freed(), first);
             let total = meta.data_usage()?.1;
-            let limit = limit.min(freed_limit).min(first + WINDOW).min(total);
+            let mut limit = limit.min(freed_limit).min(first + WINDOW).min(total);
+            if among_freed {
+                // The probe says that this one is free, but nothing says it of those behind it.
+                limit = limit.min(first + 1);
+            }
             let mut end = first + 1;
             while end < limit && meta.is_free(end)? {
                 end += 1;

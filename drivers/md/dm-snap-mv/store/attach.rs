@@ -184,12 +184,9 @@ impl Engine {
             (Some(nr), false) => Ok(nr),
             (None, true) => {
                 let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
-                let meta = self.meta()?;
-                let bound = versions::bind(meta, id, size, chunk_size, time::unix_seconds());
-                let nr = match bound {
-                    Ok(nr) => nr,
-                    Err(error) => return Err(self.refused_or_failed(error)),
-                };
+                self.has_metadata_space(cx)?;
+                let now = time::unix_seconds();
+                let nr = self.alter(|meta| versions::bind(meta, id, size, chunk_size, now))?;
                 self.commit(cx)?;
                 Ok(nr)
             }
@@ -215,7 +212,7 @@ impl Engine {
         let shared = Origin::new(nr, dev)?;
         let merge = Merge::new(cx)?;
         self.origins.reserve(1, GFP_KERNEL)?;
-        self.meta()?.cache_origin(nr)?;
+        self.meta_to_keep()?.cache_origin(nr)?;
         let index = self
             .origins
             .iter()
@@ -247,12 +244,11 @@ impl Engine {
 
     fn grow_origin(&mut self, cx: &Arc<Store>, nr: OriginNr, size: u64) -> Result<()> {
         let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
-        let meta = self.meta()?;
-        let mut row = meta.origin_row(nr)?;
-        if let Err(error) = versions::grow(meta, &mut row, size, chunk_size) {
-            return Err(self.refused_or_failed(error));
-        }
-        meta.put_origin(&row)?;
+        self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            versions::grow(meta, &mut row, size, chunk_size)?;
+            meta.put_origin(&row)
+        })?;
         self.commit(cx)
     }
 
@@ -268,7 +264,7 @@ impl Engine {
             return;
         }
         let _ = self.origins.remove(index);
-        if let Ok(meta) = self.meta() {
+        if let Ok(meta) = self.meta_to_keep() {
             let _ = meta.uncache_origin(nr);
         }
     }
@@ -295,7 +291,7 @@ impl Engine {
         let chain = KBox::new(Chain::of_snapshot(meta, &row, tag)?, GFP_KERNEL)?;
         let shared = Snapshot::new(origin.clone(), tag, size, device)?;
         self.snapshots.reserve(1, GFP_KERNEL)?;
-        self.meta()?.cache_snapshot(timeline)?;
+        self.meta_to_keep()?.cache_snapshot(timeline)?;
         let index = match self.snapshot_index(timeline) {
             Ok(index) | Err(index) => index,
         };
@@ -303,6 +299,8 @@ impl Engine {
             shared: shared.clone(),
             users: 1,
             chain,
+            written: false,
+            lost: false,
         };
         self.snapshots
             .insert_within_capacity(index, state)
@@ -322,7 +320,7 @@ impl Engine {
             return;
         }
         let _ = self.snapshots.remove(index);
-        if let Ok(meta) = self.meta() {
+        if let Ok(meta) = self.meta_to_keep() {
             let _ = meta.uncache_snapshot(timeline);
         }
     }
@@ -355,12 +353,14 @@ impl Store {
         // Neither a turn nor a delayed commit runs after this.
         self.machinery.worker.stop();
         let mut engine = self.engine.lock();
-        if let Some(mut meta) = engine.close() {
-            if !meta.is_poisoned() {
-                if let Err(error) = meta.commit(true) {
-                    pr_err!("last commit failed ({})\n", error.name());
-                }
+        let failed = engine.is_failed();
+        let (meta, source) = engine.close();
+        drop(engine);
+        if let Some(mut meta) = meta.filter(|_| !failed) {
+            if let Err(error) = meta.commit(true) {
+                pr_err!("last commit failed ({})\n", error.name());
             }
         }
+        drop(source);
     }
 }

@@ -12,6 +12,7 @@ use crate::model::clean::{clean_step, percent};
 use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
 use crate::model::report::Cleaning;
+use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// Records that one step looks at.
@@ -29,15 +30,18 @@ impl Engine {
         }
         let hungry = !self.hungry.is_empty();
         let from = self.clean_from;
-        let Ok(meta) = self.meta() else {
+        let Ok(budget) = self.metadata_room(cx) else {
             self.cleaning = false;
             return false;
         };
-        let step = match clean_step(meta, from, STEP) {
+        let step = match self.alter(|meta| clean_step(meta, from, budget.clamp(1, STEP))) {
             Ok(step) => step,
             Err(error) => {
+                // What cannot be read now is looked at again when the store is opened next.
+                pr_err!("cleaning stopped ({})\n", error.name());
                 self.cleaning = false;
-                self.fail(error);
+                self.cleaned = None;
+                self.feed();
                 return false;
             }
         };
@@ -62,9 +66,7 @@ impl Engine {
         self.feed();
         self.cleaned = None;
         if core::mem::take(&mut self.has_cleaned) {
-            for state in self.origins.iter() {
-                state.shared.raise_event();
-            }
+            self.tell_all();
         }
         true
     }

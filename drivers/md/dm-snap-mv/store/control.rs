@@ -73,9 +73,14 @@ impl Store {
         // cut must not take out of it what is still in that device's cache.
         self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
-        engine.change(self, origin, |meta, row| {
+        engine.has_metadata_space(self)?;
+        let taken = engine.change(self, origin, |meta, row| {
             versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
-        })
+        });
+        if taken.is_err() {
+            engine.doubt(origin, false);
+        }
+        taken
     }
 
     /// `ss`: ends a snapshot's epoch, durably, and returns the new snapshot's tag.
@@ -89,6 +94,7 @@ impl Store {
         let timeline = TimelineId::of_snapshot(origin.number, parent);
         let _closed = self.close_snapshot(timeline);
         let mut engine = self.engine.lock();
+        engine.has_metadata_space(self)?;
         engine.change(self, origin, |meta, row| {
             let mut snapshot = meta.snapshot_row(timeline)?;
             let tag = versions::take_snapshot_snapshot(
@@ -135,8 +141,7 @@ impl Store {
         let _closed = Closed::new(self, &origin.gate);
         let mut engine = self.engine.lock();
         let nr = origin.number;
-        let meta = engine.meta()?;
-        versions::unbind(meta, nr)?;
+        engine.alter(|meta| versions::unbind(meta, nr))?;
         engine.commit(self)?;
         let state = engine.origin_state_mut(nr)?;
         state.bound = false;
@@ -167,9 +172,14 @@ impl Store {
         let merge = Merge::new(self)?;
         let mut engine = self.engine.lock();
         let chunk_size = self.geometry.chunk_size;
-        engine.change(self, origin, |meta, row| {
+        engine.has_metadata_space(self)?;
+        let begun = engine.change(self, origin, |meta, row| {
             rollback::begin(meta, row, source, delete_source, chunk_size)
-        })?;
+        });
+        if let Err(error) = begun {
+            engine.doubt(origin, true);
+            return Err(error);
+        }
         let state = engine.origin_state_mut(origin.number)?;
         state.merge = Some(merge);
         origin.set_rollback(RollbackState::Running);
@@ -235,13 +245,12 @@ impl Engine {
         if !self.origin_state(nr)?.bound {
             return Err(Refusal::NotBound.into());
         }
-        let meta = self.meta()?;
-        let mut row = meta.origin_row(nr)?;
-        let made = match change(meta, &mut row) {
-            Ok(made) => made,
-            Err(error) => return Err(self.refused_or_failed(error)),
-        };
-        meta.put_origin(&row)?;
+        let made = self.alter(|meta| {
+            let mut row = meta.origin_row(nr)?;
+            let made = change(meta, &mut row)?;
+            meta.put_origin(&row)?;
+            Ok(made)
+        })?;
         self.commit(cx)?;
         self.refresh(nr)?;
         self.publish(cx);

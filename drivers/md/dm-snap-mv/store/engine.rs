@@ -7,6 +7,7 @@
 
 use super::allocator::{Allocator, Reservation};
 use super::error::{Result, StoreError};
+use super::failure::Source;
 use super::job::{HasJob, Stage};
 use super::merge::Merge;
 use super::metadata::Meta;
@@ -65,12 +66,28 @@ pub(super) struct SnapshotState {
     pub(super) shared: Arc<Snapshot>,
     pub(super) users: u32,
     pub(super) chain: KBox<Chain>,
+    /// Something was written to it since it is active, not necessarily flushed.
+    pub(super) written: bool,
+    /// The store failed, and with it what was written and not flushed may be gone: nothing goes on
+    /// as if it had not, until the device is made anew.
+    pub(super) lost: bool,
 }
 
 /// The mutable half of a store, under its mutex.
 pub(crate) struct Engine {
-    /// `None` once the store is closed.
+    /// `None` once the store is closed, and when it has failed and cannot even be read. When it has
+    /// failed and can, this is the last commit, to be read only.
     pub(super) meta: Option<KBox<Meta>>,
+    /// Where the metadata are read from again after a failure; `None` once the store is closed.
+    pub(super) source: Option<Source>,
+    /// It takes no changes until it is opened anew.
+    pub(super) failed: bool,
+    /// How often it has failed.
+    pub(super) failures: u32,
+    /// When it was last opened anew for the sake of a write, in jiffies.
+    pub(super) rescued: Option<usize>,
+    /// When that, or giving up snapshots, was last tried in vain.
+    pub(super) lost_cause: Option<usize>,
     pub(super) alloc: Allocator,
     /// Sorted by number.
     pub(super) origins: KVec<OriginState>,
@@ -96,6 +113,8 @@ pub(crate) struct Engine {
     pub(super) wait_for_turn: u64,
     /// A write found no space, and none has since.
     pub(super) full: bool,
+    /// Whether it has been told that it is full.
+    pub(super) told_full: bool,
     /// It has been told that space runs low.
     pub(super) low_water: bool,
     /// Something was cleaned, and nobody has been told of its end.
@@ -116,9 +135,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(meta: KBox<Meta>) -> Result<Self> {
+    pub(super) fn new(meta: KBox<Meta>, source: Source) -> Result<Self> {
         let mut engine = Self {
             meta: Some(meta),
+            source: Some(source),
+            failed: false,
+            failures: 0,
+            rescued: None,
+            lost_cause: None,
             alloc: Allocator::new()?,
             origins: KVec::new(),
             snapshots: KVec::new(),
@@ -133,6 +157,7 @@ impl Engine {
             turns: 0,
             wait_for_turn: 0,
             full: false,
+            told_full: false,
             low_water: false,
             has_cleaned: false,
             timelines_left: 0,
@@ -147,15 +172,23 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The metadata of a store that works.
+    /// The metadata of a store that works, to be changed.
     pub(super) fn meta(&mut self) -> Result<&mut Meta> {
+        match &mut self.meta {
+            Some(meta) if !meta.is_poisoned() && !self.failed => Ok(meta),
+            _ => Err(StoreError::Refused(Refusal::StoreFailed)),
+        }
+    }
+
+    /// The metadata, for what is kept of them in core. Of a store that has failed too.
+    pub(super) fn meta_to_keep(&mut self) -> Result<&mut Meta> {
         match &mut self.meta {
             Some(meta) if !meta.is_poisoned() => Ok(meta),
             _ => Err(StoreError::Refused(Refusal::StoreFailed)),
         }
     }
 
-    /// As [`Engine::meta`], to look only.
+    /// The metadata, to look only: those of a store that has failed are its last commit.
     pub(super) fn meta_ref(&self) -> Result<&Meta> {
         match &self.meta {
             Some(meta) if !meta.is_poisoned() => Ok(meta),
@@ -166,18 +199,18 @@ impl Engine {
     /// The metadata and the allocator at once.
     pub(super) fn parts(&mut self) -> Result<(&mut Meta, &mut Allocator)> {
         match &mut self.meta {
-            Some(meta) if !meta.is_poisoned() => Ok((meta, &mut self.alloc)),
+            Some(meta) if !meta.is_poisoned() && !self.failed => Ok((meta, &mut self.alloc)),
             _ => Err(StoreError::Refused(Refusal::StoreFailed)),
         }
     }
 
     pub(super) fn is_failed(&self) -> bool {
-        self.meta.as_ref().is_none_or(|meta| meta.is_poisoned())
+        self.failed || self.meta.as_ref().is_none_or(|meta| meta.is_poisoned())
     }
 
-    /// Takes the metadata away, for good.
-    pub(super) fn close(&mut self) -> Option<KBox<Meta>> {
-        self.meta.take()
+    /// Takes the metadata away, for good, and what they are read with.
+    pub(super) fn close(&mut self) -> (Option<KBox<Meta>>, Option<Source>) {
+        (self.meta.take(), self.source.take())
     }
 
     /// Moves everything on as far as it goes. Returns whether there is more to do at once.
@@ -197,6 +230,7 @@ impl Engine {
             self.step(cx, bio);
         }
         self.serve(cx);
+        self.adopt_merges(cx);
         self.merge_all(cx);
         if self.commit_is_due() {
             let _ = self.commit(cx);
@@ -239,7 +273,13 @@ impl Engine {
 
     /// Continues one bio.
     #[inline(never)]
-    pub(super) fn step(&mut self, cx: &Arc<Store>, bio: Bio) {
+    pub(super) fn step(&mut self, cx: &Arc<Store>, mut bio: Bio) {
+        if self.is_lost(&bio) {
+            if let Some(run) = bio.job().run.take() {
+                self.release(run.cow);
+            }
+            return self.end(bio, Status::IOERR);
+        }
         match bio.target().device() {
             Device::Origin(_) => match bio.op() {
                 Op::Read => self.origin_read(cx, bio),
@@ -312,6 +352,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a bio is of a snapshot that may have lost writes.
+    fn is_lost(&self, bio: &Bio) -> bool {
+        match bio.target().device() {
+            Device::Origin(_) => false,
+            Device::Snapshot(device) => self
+                .snapshot_state(device.snapshot().timeline())
+                .is_ok_and(|state| state.lost),
+        }
+    }
+
     /// Looks again at what waited for space.
     pub(super) fn feed(&mut self) {
         self.fed = time::jiffies();
@@ -323,40 +373,14 @@ impl Engine {
     /// does.
     pub(super) fn alter<T>(&mut self, change: impl FnOnce(&mut Meta) -> Result<T>) -> Result<T> {
         let meta = self.meta()?;
-        let before = meta.changes();
+        let before = meta.touched();
         let result = change(meta);
         if let Err(error) = &result {
-            if meta.is_poisoned() || meta.changes() != before {
+            if meta.is_poisoned() || meta.touched() != before {
                 self.fail(*error);
             }
         }
         result
-    }
-
-    /// An error of a change: unless it is a refusal that came before anything was changed, the store
-    /// fails, since half a change must never be committed.
-    pub(super) fn refused_or_failed(&mut self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Refused(refusal) if !refusal.is_fatal() => {}
-            _ => self.fail(error),
-        }
-        error
-    }
-
-    /// Gives the store up until it is opened again.
-    pub(super) fn fail(&mut self, error: StoreError) {
-        let Some(meta) = &mut self.meta else {
-            return;
-        };
-        pr_err!(
-            "metadata change failed ({}): the store stops here, its last commit stands\n",
-            error.name()
-        );
-        meta.abandon();
-        self.feed();
-        for state in self.origins.iter() {
-            state.shared.raise_event();
-        }
     }
 
     #[inline(never)]
@@ -371,6 +395,8 @@ impl Engine {
             *job.recorded = false;
             match *job.stage {
                 Stage::Preserved if !failed => self.issue(cx, bio),
+                // What it recorded is not there. Perhaps it can go on all the same.
+                Stage::Preserved => self.begin_anew(bio),
                 Stage::Ending if !failed => {
                     let status = *job.status;
                     self.end(bio, status);
@@ -475,6 +501,17 @@ impl Engine {
         Err(Refusal::NoMetadataSpace.into())
     }
 
+    /// How many records may be changed at once, for what must go on when metadata are full: it
+    /// lives on what [`Engine::has_metadata_space`] leaves to it.
+    ///
+    /// For each record at worst a leaf, a bitmap, and what leads to them are written anew.
+    pub(super) fn metadata_room(&mut self, cx: &Arc<Store>) -> Result<u64> {
+        if self.meta()?.metadata_free()? < RESERVED_METADATA * 2 {
+            self.commit(cx)?;
+        }
+        Ok(self.meta()?.metadata_free()? / 8)
+    }
+
     /// Reserves COW chunks, and finds out what to do when there are none.
     ///
     /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
@@ -489,25 +526,24 @@ impl Engine {
             Err(error) => return Err(error),
         }
         let (meta, alloc) = self.parts()?;
-        let found = match alloc.reserve(meta, want) {
-            Ok(found) => found,
-            Err(error) => {
-                if meta.is_poisoned() {
-                    self.fail(error);
-                }
-                return Err(error);
-            }
-        };
-        if matches!(found, Reservation::Run { .. }) {
-            self.full = false;
-        }
+        let found = alloc.reserve(meta, want);
+        let found = self.seen_through(found)?;
         if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
-            return Ok(found);
+            return Ok(self.reserved(found));
         }
         // What was freed can be used once that is durable.
         self.commit(cx)?;
         let (meta, alloc) = self.parts()?;
-        alloc.reserve(meta, want)
+        let found = alloc.reserve(meta, want);
+        let found = self.seen_through(found)?;
+        Ok(self.reserved(found))
+    }
+
+    fn reserved(&mut self, found: Reservation) -> Reservation {
+        if matches!(found, Reservation::Run { .. }) {
+            self.full = false;
+        }
+        found
     }
 
     /// Ends a reservation.
@@ -516,15 +552,21 @@ impl Engine {
     }
 
     /// Ends or gives back what waits for space on behalf of a device that is being suspended.
-    pub(super) fn dismiss(&mut self, is_of: impl Fn(&Bio) -> bool, status: Status) {
+    pub(super) fn dismiss(&mut self, is_of: impl Fn(&Bio) -> bool) {
         let mut all = self.hungry.take();
         while let Some(bio) = all.pop_front() {
-            if is_of(&bio) {
-                self.end(bio, status);
-            } else {
-                self.hungry.push_back(bio);
+            match self.status_instead_of_waiting(&bio) {
+                Some(status) if is_of(&bio) => self.end(bio, status),
+                _ => self.hungry.push_back(bio),
             }
         }
+    }
+
+    /// How a bio ends that must not wait for space because its device is being suspended. Space
+    /// that will come by itself is waited for even so.
+    pub(super) fn status_instead_of_waiting(&self, bio: &Bio) -> Option<Status> {
+        let status = bio.target().status_while_suspending()?;
+        (status != Status::NOSPC || !self.space_is_coming()).then_some(status)
     }
 
     /// Whether a full device will have space without anybody's doing.
@@ -532,9 +574,15 @@ impl Engine {
         self.cleaning && !self.closing && !self.is_failed()
     }
 
-    /// Gives up the snapshots of an origin because there is no space to preserve what they need.
+    /// Gives up the snapshots of an origin because what they need cannot be preserved, for the
+    /// reason given. Durably: when this fails they are still there.
     #[inline(never)]
-    pub(super) fn invalidate(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+    pub(super) fn invalidate(
+        &mut self,
+        cx: &Arc<Store>,
+        nr: OriginNr,
+        reason: Refusal,
+    ) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
             versions::invalidate(meta, &mut row)?;
@@ -544,7 +592,8 @@ impl Engine {
         self.refresh(nr)?;
         let shared = self.origin_state(nr)?.shared.clone();
         pr_warn!(
-            "COW device full: the snapshots of origin {} are invalid\n",
+            "{}: the snapshots of origin {} are invalid\n",
+            reason.as_str(),
             nr.get()
         );
         shared.raise_event();

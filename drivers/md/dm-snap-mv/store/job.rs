@@ -86,6 +86,13 @@ pub(crate) struct Job {
     pub(crate) status: Status,
     /// When waiting for space began, in jiffies.
     pub(crate) waiting_since: Option<usize>,
+    /// The copy that failed could not read what it was to copy.
+    pub(crate) unreadable: bool,
+    /// A copy to the COW device failed, and is tried once more, to another place.
+    pub(crate) retried: bool,
+    /// How often the store had failed when this bio was looked at last. What it has found out and
+    /// recorded counts no more when the store has failed since.
+    pub(crate) failures: u32,
 }
 
 impl Job {
@@ -102,6 +109,9 @@ impl Job {
             recorded: false,
             status: Status::OK,
             waiting_since: None,
+            unreadable: false,
+            retried: false,
+            failures: 0,
         }? Infallible)
     }
 }

@@ -5,7 +5,8 @@
 //! Each run goes the same way: have its chunks alone; preserve what the origin device holds there if
 //! an older snapshot needs it, and make that durable; copy the source's content onto the origin and
 //! flush it; mark the run done and make that durable; let the chunks go. A crash anywhere repeats
-//! the run, which changes nothing that anybody can read.
+//! the run, which changes nothing that anybody can read. So does an error: the run is begun anew
+//! after a while, or when a device is resumed.
 
 use super::allocator::Reservation;
 use super::engine::Engine;
@@ -15,11 +16,13 @@ use super::origin::{Origin, RollbackState};
 use super::store::Store;
 use crate::dm::kcopyd::CopyJob;
 use crate::dm::range_lock::{Mode, RangeNode};
+use crate::dm::time;
 use crate::dm::worker::Worker;
 use crate::model::ids::{Chunk, Epoch, OriginNr};
 use crate::model::preserve;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use crate::model::report::Stopped;
 use crate::model::resolve::Location;
 use crate::model::rollback;
 use crate::model::table::FullPolicy;
@@ -31,6 +34,11 @@ const LOOK_AHEAD: u64 = 1 << 16;
 
 /// The longest run that is merged at once, in sectors.
 const MAX_MERGE_SECTORS: u64 = 2048;
+
+/// After an error a run is begun anew after twice this time, and twice as much each time it fails
+/// again, up to 2^[`MOST_DOUBLINGS`] times this.
+const RETRY_MSECS: u32 = 1000;
+const MOST_DOUBLINGS: u32 = 6;
 
 /// What is being merged.
 #[derive(Clone, Copy)]
@@ -63,6 +71,9 @@ pub(super) struct Merge {
     urgent: Option<Chunk>,
     /// There is no space to preserve what the rollback would overwrite.
     pub(super) stuck: bool,
+    /// An error stopped it: when, in jiffies, and how many have in a row.
+    failed: Option<usize>,
+    failures: u32,
 }
 
 /// The part of a merge that outlives a turn of the engine: kcopyd holds it while it copies.
@@ -98,10 +109,28 @@ impl Merge {
             phase: Phase::Find,
             urgent: None,
             stuck: false,
+            failed: None,
+            failures: 0,
         })
     }
 
-    /// Whether a copy is on its way.
+    /// Why it stands still, if it does.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        match (self.failed, self.stuck) {
+            (Some(_), _) => Some(Stopped::Error),
+            (None, true) => Some(Stopped::Full),
+            (None, false) => None,
+        }
+    }
+
+    /// Whether it is not yet time to try again after an error.
+    fn is_waiting(&self) -> bool {
+        let pause = RETRY_MSECS << self.failures.min(MOST_DOUBLINGS);
+        self.failed
+            .is_some_and(|since| time::msecs_since(since) < pause)
+    }
+
+    /// Whether no copy is on its way.
     pub(super) fn is_resting(&self) -> bool {
         matches!(self.phase, Phase::Find)
     }
@@ -122,6 +151,9 @@ impl Engine {
         match self.origin_state(nr) {
             Ok(state) => match &state.merge {
                 None => Some(StoreError::Kernel(EIO)),
+                Some(merge) if merge.failed.is_some() || self.is_failed() => {
+                    Some(StoreError::Kernel(EIO))
+                }
                 Some(merge) if merge.stuck && self.policy != FullPolicy::Invalidate => {
                     Some(Refusal::NoSpace.into())
                 }
@@ -146,7 +178,7 @@ impl Engine {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
-                        self.merge_failed(&origin, error);
+                        self.merge_failed(cx, &origin, error);
                         break;
                     }
                 }
@@ -154,21 +186,62 @@ impl Engine {
         }
     }
 
-    fn merge_failed(&mut self, origin: &Arc<Origin>, error: StoreError) {
-        pr_err!(
-            "rollback of origin {} stopped ({}); it goes on at the next activation\n",
-            origin.number.get(),
-            error.name()
-        );
-        if let Ok(state) = self.origin_state_mut(origin.number) {
-            if let Some(merge) = state.merge.take() {
-                merge.job.node.unlock();
-            }
+    fn merge_failed(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, error: StoreError) {
+        let Ok(state) = self.origin_state_mut(origin.number) else {
+            return;
+        };
+        let rolling = state.view.is_some();
+        let Some(merge) = &mut state.merge else {
+            return;
+        };
+        merge.job.node.unlock();
+        merge.phase = Phase::Find;
+        merge.failed = Some(time::jiffies());
+        merge.failures = merge.failures.saturating_add(1);
+        let first = merge.failures == 1;
+        if !rolling {
+            state.merge = None;
         }
         // Writes that wait for a merge must hear that there is none.
         self.retry = true;
-        origin.set_rollback(RollbackState::Failed);
-        origin.raise_event();
+        cx.machinery.worker.kick_after(RETRY_MSECS);
+        if first {
+            pr_err!(
+                "rollback of origin {} stopped ({}); it is tried again\n",
+                origin.number.get(),
+                error.name()
+            );
+            self.publish(cx);
+            origin.set_rollback(RollbackState::Failed);
+            origin.raise_event();
+        }
+    }
+
+    /// Has rollbacks that an error stopped tried again at once.
+    pub(super) fn resume_merges(&mut self) {
+        for state in self.origins.iter_mut() {
+            if let Some(merge) = &mut state.merge {
+                merge.failed = None;
+                merge.failures = 0;
+                state.shared.set_rollback(RollbackState::Running);
+            }
+        }
+    }
+
+    /// A run is through, or nothing was left to be done.
+    fn merge_goes_on(&mut self, nr: OriginNr) {
+        let Ok(state) = self.origin_state_mut(nr) else {
+            return;
+        };
+        let Some(merge) = &mut state.merge else {
+            return;
+        };
+        merge.failed = None;
+        merge.stuck = false;
+        if core::mem::take(&mut merge.failures) > 0 {
+            state.shared.set_rollback(RollbackState::Running);
+            pr_info!("rollback of origin {} goes on\n", nr.get());
+        }
     }
 
     /// One step of a merge. `Ok(true)`: call again; `Ok(false)`: something must come back first.
@@ -182,6 +255,10 @@ impl Engine {
         match merge.phase {
             Phase::Find => {
                 if self.closing || self.is_failed() {
+                    return Ok(false);
+                }
+                if merge.is_waiting() {
+                    cx.machinery.worker.kick_after(RETRY_MSECS);
                     return Ok(false);
                 }
                 self.merge_find(cx, origin, &job)
@@ -206,6 +283,7 @@ impl Engine {
                 }
                 cx.machinery.io.flush(&origin.dev)?;
                 self.merge_done(cx, origin, run)?;
+                self.merge_goes_on(nr);
                 self.unlock(&job.node);
                 // Writes wait for chunks to be done, not only for them to be let go.
                 self.retry = true;
@@ -245,7 +323,9 @@ impl Engine {
         }
         let urgent = state.merge.as_mut().and_then(|merge| merge.urgent.take());
         let start = urgent.unwrap_or(cursor);
-        let end = start.plus(LOOK_AHEAD).min(limit);
+        // Taking marks away writes metadata anew, for which there may be little room.
+        let ahead = self.metadata_room(cx)?.clamp(1, LOOK_AHEAD / 64) * 64;
+        let end = start.plus(ahead).min(limit);
         let meta = self.meta_ref()?;
         let view = self.view(nr)?;
         let found = rollback::next_pending(meta, view, start, end)?;
@@ -347,10 +427,16 @@ impl Engine {
                     && !self.space_is_coming()
                     && self.policy == FullPolicy::Invalidate
                 {
-                    self.invalidate(cx, nr)?;
+                    self.invalidate(cx, nr, Refusal::NoSpace)?;
                     return Ok(true);
                 }
-                self.set_stuck(nr, true);
+                if matches!(full, Reservation::Full) && !self.space_is_coming() {
+                    self.full = true;
+                    if self.set_stuck(nr, true) {
+                        self.publish(cx);
+                        origin.raise_event();
+                    }
+                }
                 self.retry = true;
                 cx.machinery.worker.kick_after(1000);
                 Ok(false)
@@ -358,12 +444,11 @@ impl Engine {
         }
     }
 
-    fn set_stuck(&mut self, nr: OriginNr, stuck: bool) {
-        if let Ok(state) = self.origin_state_mut(nr) {
-            if let Some(merge) = &mut state.merge {
-                merge.stuck = stuck;
-            }
-        }
+    /// Whether it becomes stuck by this.
+    fn set_stuck(&mut self, nr: OriginNr, stuck: bool) -> bool {
+        let state = self.origin_state_mut(nr).ok();
+        let merge = state.and_then(|state| state.merge.as_mut());
+        merge.is_some_and(|merge| !core::mem::replace(&mut merge.stuck, stuck) && stuck)
     }
 
     /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.

@@ -21,6 +21,9 @@ use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use kernel::prelude::*;
 
+/// How many runs of freed chunks are remembered without allocating memory.
+const REMEMBERED: usize = 64;
+
 /// The roots of all trees, as one unit that is read from and written to the superblock.
 pub(super) struct Trees {
     pub(super) records: BTree<2, u64>,
@@ -42,11 +45,14 @@ pub(crate) struct Meta {
     pub(super) origins: RowCache<OriginRow>,
     pub(super) snapshots: RowCache<SnapshotRow>,
     /// COW chunks freed by the open transaction: (first, length). They must not be reused before
-    /// the transaction is durable, or a crash would bring back a record of overwritten data.
-    pub(super) freed: KVec<(u64, u64)>,
+    /// the transaction is durable, or a crash would bring back a record of overwritten data. When
+    /// memory is short a run may have others between, that were free before or are in use.
+    freed: KVec<(u64, u64)>,
     /// Tree changes in the open transaction, to bound its size.
     changes: u32,
-    pub(super) dirty: bool,
+    /// Changes of any sort so far, in core too.
+    touched: u64,
+    dirty: bool,
     /// A change failed half way. Nothing is committed any more: the last commit stands.
     poisoned: bool,
 }
@@ -58,19 +64,20 @@ impl Meta {
         data: DiskSpaceMap,
         trees: Trees,
         superblock: Superblock,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             data,
             trees,
             txn,
             superblock,
             origins: RowCache::new(),
             snapshots: RowCache::new(),
-            freed: KVec::new(),
+            freed: KVec::with_capacity(REMEMBERED, GFP_KERNEL)?,
             changes: 0,
+            touched: 0,
             dirty: false,
             poisoned: false,
-        }
+        })
     }
 
     /// Whether something awaits [`Meta::commit`].
@@ -88,9 +95,41 @@ impl Meta {
         self.changes
     }
 
+    /// Grows with each change of any sort: an operation that has failed has changed nothing if this
+    /// is as it was.
+    pub(super) fn touched(&self) -> u64 {
+        self.touched
+    }
+
+    /// Something has been changed that awaits a commit.
+    pub(super) fn touch(&mut self) {
+        self.dirty = true;
+        self.touched += 1;
+    }
+
     /// COW chunks freed since the last commit, as (first, length).
     pub(super) fn freed(&self) -> &[(u64, u64)] {
         &self.freed
+    }
+
+    /// Keeps chunks from being reused before the next commit. Does not fail: half a change cannot
+    /// be undone, so if there is no memory for one more run the last one is stretched.
+    pub(super) fn remember_freed(&mut self, start: u64, len: u64) {
+        if let Some(last) = self.freed.last_mut() {
+            if last.0 + last.1 == start {
+                last.1 += len;
+                return;
+            }
+        }
+        if self.freed.push((start, len), GFP_KERNEL).is_ok() {
+            return;
+        }
+        // There is one: there was room for the first ones.
+        if let Some(last) = self.freed.last_mut() {
+            let end = (last.0 + last.1).max(start + len);
+            last.0 = last.0.min(start);
+            last.1 = end - last.0;
+        }
     }
 
     /// The free metadata blocks (4 KiB each) of the running transaction.
@@ -135,7 +174,7 @@ impl Meta {
         let grown = self.data.extend(&mut self.txn, extra);
         self.checked(grown)?;
         self.superblock.layout.data_chunks = chunks;
-        self.dirty = true;
+        self.touch();
         Ok(())
     }
 
@@ -259,7 +298,7 @@ impl Meta {
 
     /// Counts a tree change, or poisons the transaction when it failed.
     pub(super) fn changed<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
-        self.dirty = true;
+        self.touch();
         self.changes = self.changes.saturating_add(1);
         self.checked(result)
     }

@@ -7,6 +7,7 @@
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
 //! * [`preserve`]: writes of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
 //! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
+//! * [`failure`]: when the metadata cannot be changed any more;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
 //! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
 //! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
@@ -18,6 +19,7 @@ mod cleaner;
 mod control;
 mod engine;
 pub(crate) mod error;
+mod failure;
 pub(crate) mod job;
 mod listing;
 mod merge;

@@ -41,13 +41,28 @@ fn check_device(cow: &BlockDevice) -> Result<()> {
     Ok(())
 }
 
-/// Opens the store on a COW device. Reads the superblock and the roots of the trees and space maps
-/// only, however much is stored.
+/// Opens the store on a COW device, and takes all of the device into use.
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
+    let mut meta = load(io, cow)?;
+    if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
+        let was_clean = meta.superblock.clean;
+        meta.grow_data(chunks)?;
+        meta.commit(was_clean)?;
+        pr_info!("COW device has grown: {} chunks\n", chunks);
+    }
+    Ok(meta)
+}
+
+/// Opens the store on a COW device without changing anything. Reads the superblock and the roots of
+/// the trees and space maps only, however much is stored.
+pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     check_device(cow)?;
     if cow.sectors() < BLOCK_SECTORS {
         return Err(Refusal::NoStore.into());
     }
+    // The superblock that is read may be in the device's cache only, if a commit failed at its end.
+    // It is built upon from here on, so a power cut must not bring back the one before.
+    io.flush(cow)?;
     let block = read_block(io, cow, 0)?;
     let superblock = Superblock::decode(&block, checksum)?;
     superblock.check_writable()?;
@@ -65,15 +80,10 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
         done: BTree::open(&txn, roots.done)?,
         cleaning: BTree::open(&txn, roots.cleaning)?,
     };
-    let grown = superblock.layout.grown(cow.sectors());
-    let was_clean = superblock.clean;
-    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock), GFP_KERNEL)?;
-    if let Some(chunks) = grown {
-        meta.grow_data(chunks)?;
-        meta.commit(was_clean)?;
-        pr_info!("COW device has grown: {} chunks\n", chunks);
-    }
-    Ok(meta)
+    Ok(KBox::new(
+        Meta::new(txn, data, trees, superblock)?,
+        GFP_KERNEL,
+    )?)
 }
 
 /// Makes a new, empty store on a COW device.
@@ -119,7 +129,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         metadata_space: [0; 128],
         data_space: [0; 128],
     };
-    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock), GFP_KERNEL)?;
+    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock)?, GFP_KERNEL)?;
     meta.commit(true)?;
     Ok(meta)
 }

@@ -24,6 +24,7 @@ use crate::model::resolve::{resolve_head, Location};
 use crate::model::rollback::{self, Pending};
 use crate::model::table::FullPolicy;
 use crate::target::Bio;
+use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// The longest piece that is preserved in one copy, in sectors: enough to keep a disk streaming,
@@ -118,17 +119,14 @@ impl Engine {
             return bio.end(Status::IOERR);
         };
         let origin = device.origin().clone();
+        self.forget_what_was_lost(&mut bio);
         let advanced = match *bio.job().stage {
             Stage::Preserving => self.preserved(cx, &origin, &mut bio),
             _ => Ok(true),
         };
         match advanced {
-            Err(error) => return self.end_with_error(bio, error),
-            Ok(false) => {
-                *bio.job().stage = Stage::Ending;
-                *bio.job().status = Status::IOERR;
-                return self.end_or_commit(bio);
-            }
+            Err(error) => return self.give_up(bio, error),
+            Ok(false) => return self.not_preserved(cx, &origin, bio),
             Ok(true) => {}
         }
         if self
@@ -147,7 +145,7 @@ impl Engine {
             return self.wait(bio);
         }
         match self.next_for(&origin, &mut bio, first, last) {
-            Err(error) => self.end_with_error(bio, error),
+            Err(error) => self.give_up(bio, error),
             Ok(Next::Merge(chunk)) => {
                 if let Some(error) = self.merge_trouble(origin.number) {
                     return self.end_with_error(bio, error);
@@ -155,11 +153,15 @@ impl Engine {
                 self.urge_merge(origin.number, chunk);
                 self.stand_back(cx, bio);
             }
+            Ok(Next::Preserve(_)) if self.failed => match self.rescue(cx, origin.number) {
+                Ok(()) => self.begin_anew(bio),
+                Err(error) => self.end_with_error(bio, error),
+            },
             Ok(Next::Preserve(gap)) => self.copy_out(cx, &origin, bio, gap),
             Ok(Next::Ready) => {
                 let recorded = match self.mark_written(&origin, &mut bio, first, last) {
                     Ok(recorded) => recorded,
-                    Err(error) => return self.end_with_error(bio, error),
+                    Err(error) => return self.give_up(bio, error),
                 };
                 *bio.job().stage = Stage::Preserved;
                 if recorded {
@@ -171,12 +173,33 @@ impl Engine {
         }
     }
 
-    fn end_or_commit(&mut self, mut bio: Bio) {
-        let status = *bio.job().status;
-        if *bio.job().recorded && !self.is_failed() {
-            self.after_commit(bio);
-        } else {
-            self.end(bio, status);
+    /// What a write has found and recorded counts only as long as the store has not failed.
+    fn forget_what_was_lost(&mut self, bio: &mut Bio) {
+        let job = bio.job();
+        if *job.failures != self.failures {
+            *job.recorded = false;
+            *job.live = None;
+            *job.failures = self.failures;
+        }
+    }
+
+    /// The copy of a run that must be preserved has failed. If the COW device cannot be written it
+    /// is tried once more, to another place; then it is as if there were no space.
+    fn not_preserved(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, mut bio: Bio) {
+        let job = bio.job();
+        if *job.unreadable {
+            // The origin's own trouble: no snapshot is given up for it.
+            return self.end_with_error(bio, StoreError::Kernel(EIO));
+        }
+        if !core::mem::replace(job.retried, true) {
+            return self.origin_write(cx, bio);
+        }
+        if self.policy != FullPolicy::Invalidate {
+            return self.end_with_error(bio, StoreError::Kernel(EIO));
+        }
+        match self.invalidate(cx, origin.number, Refusal::Io) {
+            Ok(()) => self.origin_write(cx, bio),
+            Err(error) => self.give_up(bio, error),
         }
     }
 
@@ -239,7 +262,7 @@ impl Engine {
                 return self.patient.push_back(bio);
             }
             Ok(Reservation::Full) => return self.no_space(cx, origin, bio),
-            Err(error) => return self.end_with_error(bio, error),
+            Err(error) => return self.give_up(bio, error),
         };
         let job = bio.job();
         *job.stage = Stage::Preserving;
@@ -280,12 +303,12 @@ impl Engine {
         }
         self.full |= self.policy != FullPolicy::Invalidate;
         match self.policy {
-            FullPolicy::Invalidate => match self.invalidate(cx, origin.number) {
+            FullPolicy::Invalidate => match self.invalidate(cx, origin.number, Refusal::NoSpace) {
                 Ok(()) => {
                     *bio.job().stage = Stage::New;
                     self.origin_write(cx, bio);
                 }
-                Err(error) => self.end_with_error(bio, error),
+                Err(error) => self.give_up(bio, error),
             },
             FullPolicy::Error => self.end_with_error(bio, Refusal::NoSpace.into()),
             FullPolicy::Queue => {
@@ -305,11 +328,15 @@ impl Engine {
         if *bio.job().recorded && self.commit(cx).is_ok() {
             *bio.job().recorded = false;
         }
+        let suspending = self.status_instead_of_waiting(&bio);
         let job = bio.job();
         self.retry |= job.phys.unlock();
         self.retry |= job.own.unlock();
         *job.stage = Stage::New;
         *job.live = None;
+        if let Some(status) = suspending {
+            return self.end(bio, status);
+        }
         self.hungry.push_back(bio);
         cx.machinery.worker.kick_after(HUNGRY_MSECS);
     }
@@ -327,6 +354,11 @@ impl Engine {
         self.release(run.cow);
         if copied != Status::OK {
             return Ok(false);
+        }
+        if self.failed {
+            // Nothing can be recorded. What is to be done is found out anew.
+            *job.live = None;
+            return Ok(true);
         }
         let state = self.origin_state(origin.number)?;
         let rolling = state.view.is_some();

@@ -3,6 +3,7 @@
 //! What status lines say, kept where reading it never waits for I/O.
 
 use super::engine::{Engine, RESERVED_METADATA};
+use super::merge::Merge;
 use super::metadata::Meta;
 use super::origin::OriginStatus;
 use super::snapshot::SnapshotStatus;
@@ -33,16 +34,33 @@ impl Engine {
                 used,
                 total
             );
-            for state in self.origins.iter() {
-                state.shared.raise_event();
-            }
+            self.tell_all();
         }
         self.low_water = low;
+    }
+
+    /// The store has failed and cannot be read: what else was said of it is out of date.
+    fn publish_failure(&self) {
+        for state in self.origins.iter() {
+            let status = state.shared.status();
+            state.shared.set_status(OriginStatus {
+                state: State::Error,
+                ..status
+            });
+        }
+        for state in self.snapshots.iter() {
+            let status = state.shared.status();
+            state.shared.set_status(SnapshotStatus {
+                state: State::Error,
+                ..status
+            });
+        }
     }
 
     /// Brings what status lines say up to date.
     #[inline(never)]
     pub(super) fn publish(&mut self, cx: &Arc<Store>) {
+        self.notice_failure();
         let failed = self.is_failed();
         let mut status = cx.status();
         status.failed = failed;
@@ -62,8 +80,14 @@ impl Engine {
         // Space has come back, whether anybody has asked for it since or not.
         self.full &= status.usage.used_chunks >= status.usage.total_chunks || self.starves();
         cx.set_status(status);
+        if core::mem::replace(&mut self.told_full, self.full) != self.full {
+            if self.full {
+                pr_warn!("COW device full: writes that need space fail or wait\n");
+            }
+            self.tell_all();
+        }
         let Some(meta) = &self.meta else {
-            return;
+            return self.publish_failure();
         };
         for state in self.origins.iter() {
             let row = meta.peek_origin(state.shared.number).copied();
@@ -79,7 +103,12 @@ impl Engine {
                     _ => State::Unbound,
                 },
                 snapshots: row.as_ref().map_or(0, |row| row.snapshots),
-                rollback: row.as_ref().and_then(RollbackProgress::of),
+                rollback: row.as_ref().and_then(RollbackProgress::of).map(|progress| {
+                    RollbackProgress {
+                        stopped: state.merge.as_ref().and_then(Merge::stopped),
+                        ..progress
+                    }
+                }),
             });
         }
         for state in self.snapshots.iter() {
@@ -90,7 +119,7 @@ impl Engine {
                 .peek_origin(state.shared.origin_nr())
                 .map_or(0, |origin| origin.invalid_below);
             state.shared.set_status(SnapshotStatus {
-                state: if failed {
+                state: if failed || state.lost {
                     State::Error
                 } else if row.tag.get() < invalid_below {
                     State::Invalid

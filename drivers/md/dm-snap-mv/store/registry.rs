@@ -4,6 +4,7 @@
 
 use super::engine::Engine;
 use super::error::Result;
+use super::failure::Source;
 use super::open;
 use super::store::{Farewell, Geometry, Store};
 use crate::dm::block_device::BlockDevice;
@@ -51,6 +52,10 @@ impl StoreHandle {
             if format.is_some() {
                 return Err(Refusal::StoreInUse.into());
             }
+            if let Err(error) = entry.store.revive() {
+                // What can be read is still there for the device to be made.
+                pr_err!("the store stays as it is ({})\n", error.as_str());
+            }
             entry.store.grow(&cow)?;
             entry.users += 1;
             return Ok(Self::new(entry.store.clone()));
@@ -62,7 +67,12 @@ impl StoreHandle {
             None => open::open(&io, &cow)?,
         };
         let geometry = Geometry::new(&meta.superblock.layout);
-        let store = Store::new(cow, geometry, io, Engine::new(meta)?)?;
+        let source = Source {
+            io: DmIo::new()?,
+            cow: cow.clone(),
+            uuid: meta.superblock.uuid,
+        };
+        let store = Store::new(cow, geometry, io, Engine::new(meta, source)?)?;
         stores.push(
             Entry {
                 store: store.clone(),

@@ -17,7 +17,6 @@ use crate::dm::block_device::BlockDevice;
 use crate::dm::io::DmIo;
 use crate::dm::irq_lock::{new_irq_spinlock, IrqSpinLock};
 use crate::dm::kcopyd::{Kcopyd, Region};
-use crate::dm::status::Status;
 use crate::dm::worker::{WorkItem, Worker};
 use crate::model::chunk_size::ChunkSize;
 use crate::model::disk::layout::Layout;
@@ -225,8 +224,8 @@ impl Store {
 
     /// A device is being suspended, which waits for its bios: those that wait for space end now.
     /// Process context.
-    pub(crate) fn dismiss_hungry(&self, is_of: impl Fn(&Bio) -> bool, status: Status) {
-        self.engine.lock().dismiss(is_of, status);
+    pub(crate) fn dismiss_hungry(&self, is_of: impl Fn(&Bio) -> bool) {
+        self.engine.lock().dismiss(is_of);
         self.machinery.worker.kick();
     }
 

@@ -118,10 +118,7 @@ impl Metadata for Meta {
 
     fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
         // Remember first: a chunk that is free on disk but not remembered could be reused early.
-        match self.freed.last_mut() {
-            Some(last) if last.0 + last.1 == start.get() => last.1 += len,
-            _ => self.freed.push((start.get(), len), GFP_KERNEL)?,
-        }
+        self.remember_freed(start.get(), len);
         let freed = self.data.dec(&mut self.txn, start.get(), start.get() + len);
         self.changed(freed)
     }
@@ -168,7 +165,7 @@ impl Metadata for Meta {
     fn put_origin(&mut self, row: &OriginRow) -> Result<()> {
         let key = u64::from(row.number.get());
         if self.origins.update(key, row) {
-            self.dirty = true;
+            self.touch();
             return Ok(());
         }
         let put = self.trees.origins.insert(&mut self.txn, &[key], row);
@@ -211,7 +208,7 @@ impl Metadata for Meta {
         let nr = OriginNr::new(self.superblock.next_origin).ok_or(Refusal::Corrupt)?;
         self.superblock.next_origin = nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
         self.superblock.nr_origins = self.superblock.nr_origins.saturating_add(1);
-        self.dirty = true;
+        self.touch();
         Ok(nr)
     }
 
@@ -235,7 +232,7 @@ impl Metadata for Meta {
     fn put_snapshot(&mut self, origin: OriginNr, row: &SnapshotRow) -> Result<()> {
         let key = TimelineId::of_snapshot(origin, row.tag).get();
         if self.snapshots.update(key, row) {
-            self.dirty = true;
+            self.touch();
             return Ok(());
         }
         let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);

@@ -140,7 +140,11 @@ impl Engine {
         whole: u64,
     ) -> core::result::Result<(), Stopped> {
         let (first, _) = chunks_of(cx, &bio);
-        let len = whole.min(STEP);
+        let room = match self.metadata_room(cx) {
+            Ok(room) => room,
+            Err(error) => return Err((bio, error)),
+        };
+        let len = whole.min(STEP).min(room).max(1);
         let job = bio.job();
         let end = first.get() + len - 1;
         if !job

@@ -85,7 +85,11 @@ pub fn format(device: &Device) -> String {
         "rollbacking",
         status.rollback.map_or_else(
             || "no".to_owned(),
-            |r| format!("to {}, {}", r.tag, part(r.chunks, "chunks")),
+            |r| {
+                let stopped = r.stopped.map_or("", |why| why.words());
+                let comma = if stopped.is_empty() { "" } else { "; " };
+                format!("to {}, {}{comma}{stopped}", r.tag, part(r.chunks, "chunks"))
+            },
         ),
     );
     out

@@ -204,6 +204,7 @@ fn status_lines() {
         tag,
         done: 10,
         chunks: 100,
+        stopped: None,
     });
     let mut origin = OriginStatus {
         number,

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes and rollbacks that wait for space, and what ends their waiting.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use super::{fill_up, small_store};
+use crate::content::next_generation;
+use crate::disks::{Disks, MIB};
+use crate::dm::{Suspend, Table};
+use crate::io::Disk;
+use crate::report::Subject;
+use crate::shadow::write_generation;
+use crate::store::{until, Device};
+use crate::world::World;
+
+/// Runs the cases.
+pub fn run(subject: &mut Subject, disks: &Disks) {
+    subject.case("queue: a COW device that grows ends the waiting", || {
+        grow(disks)
+    });
+    subject.case("queue: suspending does not wait for space", || {
+        suspend(disks)
+    });
+    subject.case("queue: after a minute the write fails", || timeout(disks));
+    subject.case("queue: a device is replaced while writes wait", || {
+        replaced(disks)
+    });
+    subject.case("a rollback that finds no space to preserve", || {
+        rollback(disks)
+    });
+    subject.case("full, and no longer, is an event", || event(disks));
+}
+
+/// A write of 64 sectors that is on its way.
+struct Waiting {
+    at: u64,
+    generation: u32,
+    thread: JoinHandle<()>,
+    result: Receiver<Option<i32>>,
+}
+
+impl Waiting {
+    fn new(co: &Device, at: u64) -> Self {
+        let (sender, result) = mpsc::channel();
+        let path = co.path();
+        let generation = next_generation();
+        let thread = thread::spawn(move || {
+            let done = Disk::open(path)
+                .map_err(anyhow::Error::from)
+                .and_then(|disk| write_generation(&disk, at, 64, generation));
+            let errno = done.err().map(|e| {
+                let e = e.downcast_ref::<std::io::Error>();
+                e.and_then(|e| e.raw_os_error()).unwrap_or(-1)
+            });
+            let _ = sender.send(errno);
+        });
+        Self {
+            at,
+            generation,
+            thread,
+            result,
+        }
+    }
+
+    /// It is still on its way.
+    fn ensure_waits(&self, long: Duration) -> Result<()> {
+        match self.result.recv_timeout(long) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            other => anyhow::bail!("the write did not wait: {other:?}"),
+        }
+    }
+
+    /// It ends with this error, or without.
+    fn ends(
+        self,
+        long: Duration,
+        errno: Option<i32>,
+        world: &mut World,
+        co: &Device,
+    ) -> Result<()> {
+        let found = self.result.recv_timeout(long).context("the write hangs")?;
+        self.thread.join().expect("no panic");
+        ensure!(found == errno, "it ended with {found:?}, not {errno:?}");
+        if found.is_none() {
+            world.now.set(self.at, 64, self.generation);
+            return Ok(());
+        }
+        let then = world.now.clone();
+        let generation = self.generation;
+        world.now.learn(&co.open()?, |sector, found| {
+            found == then.generation(sector) || found == generation
+        })
+    }
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A store without any space left, and a policy that waits.
+fn full_store(disks: &Disks) -> Result<(World, Device)> {
+    let (mut world, co) = small_store(disks, "error")?;
+    world.take(&co)?;
+    fill_up(&mut world, &co.open()?)?;
+    co.remove()?;
+    let co = world.store.co_with(&world.origin, "-e queue")?;
+    Ok((world, co))
+}
+
+const PLACE: u64 = 15 * MIB;
+
+fn grow(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 16 * MIB, 24, 1)?;
+    co.remove()?;
+    world.store.cow.show(12 * MIB)?;
+    world.store.cow.wipe()?;
+    let co = world.store.co_with(&world.origin, "-b -F -c 1 -e error")?;
+    world.take(&co)?;
+    fill_up(&mut world, &co.open()?)?;
+    let table = world.store.co_table(&world.origin, "-e queue");
+    co.replace(Suspend::NoFlush, &table)?;
+    let waiting = Waiting::new(&co, PLACE);
+    waiting.ensure_waits(Duration::from_secs(3))?;
+    world.store.cow.show(24 * MIB)?;
+    co.replace(Suspend::NoFlush, &table)?;
+    waiting.ends(SOON, None, &mut world, &co)?;
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    world.check(&co)?;
+    co.remove()
+}
+
+fn suspend(disks: &Disks) -> Result<()> {
+    let (mut world, co) = full_store(disks)?;
+    let waiting = Waiting::new(&co, PLACE);
+    waiting.ensure_waits(Duration::from_secs(3))?;
+    ensure!(co.state()?.state == "full", "{}", co.status()?);
+    // One that keeps what is on its way gives it back, and it goes on waiting.
+    let begin = Instant::now();
+    co.suspend(Suspend::NoFlush)?;
+    ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    co.resume()?;
+    waiting.ensure_waits(Duration::from_secs(3))?;
+    // One that has all come to its end ends it.
+    let begin = Instant::now();
+    co.suspend(Suspend::Orderly)?;
+    ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    co.resume()?;
+    waiting.ends(SOON, Some(libc::ENOSPC), &mut world, &co)?;
+    // It waits again afterwards, and a deletion still helps.
+    let waiting = Waiting::new(&co, PLACE);
+    waiting.ensure_waits(Duration::from_secs(3))?;
+    world.delete(&co, 1)?;
+    waiting.ends(SOON, None, &mut world, &co)?;
+    co.wait_clean()?;
+    world.check(&co)?;
+    co.remove()
+}
+
+fn timeout(disks: &Disks) -> Result<()> {
+    let (mut world, co) = full_store(disks)?;
+    let begin = Instant::now();
+    let waiting = Waiting::new(&co, PLACE);
+    waiting.ensure_waits(Duration::from_secs(50))?;
+    let long = Duration::from_secs(60);
+    waiting.ends(long, Some(libc::ENOSPC), &mut world, &co)?;
+    ensure!(begin.elapsed() > Duration::from_secs(55));
+    world.check(&co)?;
+    co.remove()
+}
+
+fn replaced(disks: &Disks) -> Result<()> {
+    let (mut world, co) = full_store(disks)?;
+    let waiting = Waiting::new(&co, PLACE);
+    waiting.ensure_waits(Duration::from_secs(3))?;
+    // As `dmsetup remove --force` does.
+    let error = Table::new(16 * MIB, "error", "");
+    co.replace(Suspend::NoFlush, &error)?;
+    let found = waiting.result.recv_timeout(SOON).context("it hangs")?;
+    ensure!(found == Some(libc::EIO), "it ended with {found:?}");
+    waiting.thread.join().expect("no panic");
+    co.remove()?;
+    crate::kernel::reload()?;
+    let co = world.co()?;
+    world.check(&co)?;
+    world.delete(&co, 1)?;
+    co.wait_clean()?;
+    world.now.write(&co.open()?, 0, MIB)?;
+    world.check(&co)?;
+    co.remove()
+}
+
+/// Rolling back to a snapshot overwrites what an older one needs.
+fn rollback(disks: &Disks) -> Result<()> {
+    let (mut world, co) = small_store(disks, "error")?;
+    let old = world.take(&co)?;
+    let source = world.take(&co)?;
+    // Space that comes back when the older one goes.
+    let cs = world.cs(old)?;
+    world.shadow(old).write(&cs.open()?, 0, 2 * MIB)?;
+    cs.open()?.flush()?;
+    cs.remove()?;
+    // What differs from the origin where the older one still needs that.
+    let cs = world.cs(source)?;
+    world.shadow(source).write(&cs.open()?, 12 * MIB, MIB)?;
+    cs.open()?.flush()?;
+    cs.remove()?;
+    world.take(&co)?;
+    fill_up(&mut world, &co.open()?)?;
+    let before = co.event()?;
+    co.send(&format!("rs {source} -b"))?;
+    world.now = world.snapshots[&source].clone();
+    until("it to stand still", || {
+        let rollback = co.state()?.rollback;
+        Ok(rollback.is_some_and(|r| r.stopped.as_deref() == Some("full")))
+    })
+    .with_context(|| co.status().unwrap_or_default())?;
+    ensure!(co.state()?.state == "full", "{}", co.status()?);
+    ensure!(co.event()? > before, "no event");
+    world.check(&co).context("while it stands still")?;
+    let disk = co.open()?;
+    let errno = write_generation(&disk, 12 * MIB, 8, next_generation())
+        .err()
+        .and_then(|e| e.downcast_ref::<std::io::Error>()?.raw_os_error());
+    ensure!(errno == Some(libc::ENOSPC), "a pending write: {errno:?}");
+    drop(disk);
+    let begin = Instant::now();
+    co.suspend(Suspend::Orderly)?;
+    ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    co.resume()?;
+    world.delete(&co, old)?;
+    co.wait_rollback()?;
+    co.wait_clean()?;
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    world.check(&co)?;
+    world.check_below()?;
+    co.remove()
+}
+
+fn event(disks: &Disks) -> Result<()> {
+    let (mut world, co) = small_store(disks, "error")?;
+    world.take(&co)?;
+    let disk = co.open()?;
+    world.now.write(&disk, 0, 7 * MIB + MIB / 2)?;
+    until("low water", || Ok(co.event()? > 0))?;
+    let before = co.event()?;
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    fill_up(&mut world, &disk)?;
+    drop(disk);
+    until("the state", || Ok(co.state()?.state == "full"))?;
+    ensure!(co.event()? == before + 1, "{} events", co.event()? - before);
+    let before = co.event()?;
+    world.delete(&co, 1)?;
+    co.wait_clean()?;
+    until("the state", || Ok(co.state()?.state == "valid"))?;
+    // There is space again, and it is clean.
+    ensure!(co.event()? == before + 2, "{} events", co.event()? - before);
+    co.remove()
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The metadata of a store in memory, and what each of its blocks is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{bail, ensure, Result};
+
+use dm_snap_mv_store::block::Block;
+use dm_snap_mv_store::checksum;
+
+use crate::disks::Piece;
+use crate::io::Buffer;
+
+/// Bytes of a block.
+pub const BLOCK: usize = 4096;
+/// Sectors of one.
+const SECTORS: u64 = 8;
+
+/// Where a node's entries begin, and what of its header is worth changing.
+pub const HEADER: usize = 32;
+/// Where a bitmap's or an index's begin.
+pub const ENTRIES: usize = 16;
+
+const GROUP: u64 = 16320;
+
+/// What a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Superblock,
+    /// Of a tree; which of the two levels of trees, and whether it is a leaf.
+    Node(Tree, u8, bool),
+    MetadataIndex,
+    MetadataBitmap,
+    DataBitmap,
+}
+
+/// Which tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tree {
+    Records,
+    Origins,
+    Identities,
+    Snapshots,
+    Children,
+    Marks,
+    Cleanings,
+    DataIndex,
+    MetadataCounts,
+    DataCounts,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(tree, level, leaf) => {
+                let what = if *leaf { "leaf" } else { "node" };
+                write!(f, "{what} of {tree:?}/{level}")
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// The metadata as they stand on the device.
+#[derive(Clone)]
+pub struct Image {
+    /// As many blocks as something is in.
+    pub blocks: Vec<Box<Block>>,
+    /// How many there can be.
+    pub room: u64,
+    /// Those in use.
+    pub kinds: BTreeMap<u64, Kind>,
+}
+
+/// Reads 4 bytes.
+pub fn le32(block: &Block, at: usize) -> u32 {
+    u32::from_le_bytes(block.0[at..at + 4].try_into().expect("4 bytes"))
+}
+
+/// Reads 8 bytes.
+pub fn le64(block: &Block, at: usize) -> u64 {
+    u64::from_le_bytes(block.0[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// Writes them.
+pub fn put64(block: &mut Block, at: usize, value: u64) {
+    block.0[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Writes 4 bytes.
+pub fn put32(block: &mut Block, at: usize, value: u32) {
+    block.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Makes a block say that it is block `number`, and its checksum right.
+pub fn seal(block: &mut Block, number: u64, kind: Kind) {
+    let xor = match kind {
+        Kind::Superblock => 0x6d76_2153,
+        Kind::Node(..) => 121_107,
+        Kind::MetadataIndex => 160_478,
+        Kind::MetadataBitmap | Kind::DataBitmap => 240_779,
+    };
+    put64(block, 8, number);
+    let sum = checksum::of_block(block, xor);
+    put32(block, 0, sum);
+}
+
+impl Image {
+    /// Reads the metadata from a COW device.
+    pub fn read(cow: &Piece) -> Result<Self> {
+        let disk = cow.open()?;
+        let first = disk.read(0, SECTORS)?;
+        let room = u64::from_le_bytes(first[72..80].try_into()?);
+        let mut blocks = Vec::new();
+        let mut at = 0;
+        while at < room {
+            let count = 256.min(room - at);
+            let bytes = disk.read(at * SECTORS, count * SECTORS)?;
+            for bytes in bytes.chunks_exact(BLOCK) {
+                let mut block = Block::zeroed();
+                block.0.copy_from_slice(bytes);
+                blocks.push(block);
+            }
+            at += count;
+        }
+        let mut image = Self {
+            blocks,
+            room,
+            kinds: BTreeMap::new(),
+        };
+        image.classify()?;
+        let used = image
+            .kinds
+            .keys()
+            .next_back()
+            .map_or(0, |&last| last as usize + 1);
+        image.blocks.truncate(used);
+        Ok(image)
+    }
+
+    fn note(&mut self, number: u64, kind: Kind) -> Result<()> {
+        ensure!(number < self.room, "{kind} at block {number}");
+        if let Some(other) = self.kinds.insert(number, kind) {
+            bail!("block {number} is {other} and {kind}");
+        }
+        Ok(())
+    }
+
+    fn classify(&mut self) -> Result<()> {
+        self.note(0, Kind::Superblock)?;
+        let superblock = self.blocks[0].clone();
+        let field = |at| le64(&superblock, at);
+        let index = field(256 + 16);
+        self.note(index, Kind::MetadataIndex)?;
+        for group in 0..field(256).div_ceil(GROUP) {
+            let number = le64(&self.blocks[index as usize], ENTRIES + group as usize * 16);
+            self.note(number, Kind::MetadataBitmap)?;
+        }
+        self.tree(field(256 + 24), Tree::MetadataCounts, 1, 1)?;
+        self.tree(field(384 + 16), Tree::DataIndex, 1, 1)?;
+        self.tree(field(384 + 24), Tree::DataCounts, 1, 1)?;
+        let trees = [
+            (Tree::Records, 2),
+            (Tree::Origins, 1),
+            (Tree::Identities, 1),
+            (Tree::Snapshots, 1),
+            (Tree::Children, 2),
+            (Tree::Marks, 2),
+            (Tree::Cleanings, 1),
+        ];
+        for (i, (tree, levels)) in trees.into_iter().enumerate() {
+            self.tree(field(128 + i * 8), tree, 1, levels)?;
+        }
+        Ok(())
+    }
+
+    fn tree(&mut self, root: u64, tree: Tree, level: u8, levels: u8) -> Result<()> {
+        ensure!(root < self.room, "root of {tree:?} at block {root}");
+        let node = self.blocks[root as usize].clone();
+        let leaf = le32(&node, 4) == 2;
+        self.note(root, Kind::Node(tree, level, leaf))?;
+        for value in values(&node) {
+            let first = le64(&node, value.start);
+            if !leaf {
+                self.tree(first, tree, level, levels)?;
+            } else if level < levels {
+                self.tree(first, tree, level + 1, levels)?;
+            } else if tree == Tree::DataIndex {
+                self.note(first, Kind::DataBitmap)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes so many of the first blocks to a COW device.
+    pub fn write(&self, cow: &Piece) -> Result<()> {
+        let disk = cow.open()?;
+        for (i, blocks) in self.blocks.chunks(256).enumerate() {
+            let mut buffer = Buffer::new(blocks.len() * BLOCK);
+            for (to, block) in buffer.chunks_exact_mut(BLOCK).zip(blocks) {
+                to.copy_from_slice(&block.0);
+            }
+            disk.write(i as u64 * 256 * SECTORS, &buffer)?;
+        }
+        Ok(())
+    }
+
+    /// How many entries the leaves of a tree have, of both levels of trees.
+    pub fn entries(&self, tree: Tree) -> u32 {
+        let leaves = self.kinds.iter().filter(|(_, kind)| match kind {
+            Kind::Node(t, _, true) => *t == tree,
+            _ => false,
+        });
+        leaves
+            .map(|(&number, _)| le32(&self.blocks[number as usize], 16))
+            .sum()
+    }
+
+    /// How many blocks of each kind there are.
+    pub fn counts(&self) -> BTreeMap<Kind, u64> {
+        let mut counts = BTreeMap::new();
+        for kind in self.kinds.values() {
+            *counts.entry(*kind).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Where the values of a good node are.
+pub fn values(node: &Block) -> Vec<std::ops::Range<usize>> {
+    let entries = le32(node, 16) as usize;
+    let room = le32(node, 20) as usize;
+    let size = le32(node, 24) as usize;
+    let first = HEADER + 8 * room;
+    (0..entries)
+        .map(|i| first + i * size..first + (i + 1) * size)
+        .filter(|value| value.end <= BLOCK)
+        .collect()
+}

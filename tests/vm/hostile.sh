@@ -1,0 +1,12 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# vm: --disk 64M --disk 64M --smp 2 --timeout 1000000
+# TEST_IMAGES says how many (as go into 200 s), TEST_SEED which.
+# What the kernel says of each is read by the tests; printing it takes longer than all else.
+dmesg -n 3
+# Devices come and go all the time; each waits for several grace periods.
+echo 1 >/sys/kernel/rcu_expedited
+if modprobe brd rd_nr=2 rd_size=65536 2>/dev/null && [ -b /dev/ram1 ]; then
+	export TEST_DISKS="/dev/ram0 /dev/ram1"
+fi
+exec dms-tests hostile
