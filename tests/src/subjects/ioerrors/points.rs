@@ -106,14 +106,23 @@ impl Sum {
     }
 }
 
-/// Fails each request of a sort that an operation makes, until it makes no more.
+/// Which of the requests fail: from `offset` on each `stride`th in turn, and with it the next ones, so
+/// that `times` do.
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub times: usize,
+    pub offset: usize,
+    pub stride: usize,
+}
+
+/// Fails each request of a sort that an operation makes, until it makes no more, or only some of them.
 pub fn all(
     bench: &mut Bench,
     act: Act,
     policy: &'static str,
     which: Which,
     op: Op,
-    times: usize,
+    part: Part,
     sum: &mut Sum,
 ) -> Result<()> {
     bench.prepare(policy).context("before")?;
@@ -127,13 +136,13 @@ pub fn all(
         co.remove()?;
     }
     let saved = bench.save();
-    for first in 0..MOST {
+    for first in (part.offset..MOST).step_by(part.stride) {
         bench.restore(&saved);
         let fault = Fault {
             which,
             op,
             first,
-            times,
+            times: part.times,
         };
         let met = point(bench, act, policy, fault, sum)
             .with_context(|| format!("{act:?}, policy {policy}, {fault:?}"))?;
