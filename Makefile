@@ -53,7 +53,7 @@ test-long-ioerrors: all
 	@scripts/vm tests/long/ioerrors.sh
 
 test-long-replay: all
-	@TEST_POINTS=$${TEST_POINTS:-50000} scripts/vm tests/vm/replay.sh
+	@TEST_POINTS=$${TEST_POINTS:-50000} scripts/vm --timeout 1000000 tests/vm/replay.sh
 
 test-long-powercut: all
 	@TEST_CUTS=$${TEST_CUTS:-100} tests/host/crash.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# vm: --disk 768M --mem 1024 --smp 1 --timeout 1000000
+# vm: --disk 768M --mem 1024 --smp 1 --timeout 2700
 # One processor: grace periods, which activating and removing mostly wait for, are short then.
 echo 1 >/sys/kernel/rcu_expedited
 exec dms-tests replay
