@@ -47,7 +47,8 @@ test-long-soak: dms
 	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test stress
 
 test-long-hostile: all
-	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/test hostile
+	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/vm $(if $(KERNEL),--kernel $(KERNEL)) \
+		--timeout 1000000 tests/vm/hostile.sh
 
 test-long-ioerrors: all
 	@scripts/vm tests/long/ioerrors.sh
