@@ -228,6 +228,7 @@ fn operation(
     }
     mend(bench);
     if act == Act::Unbind && unbound(&co)? {
+        bench.perhaps = None;
         co.remove()?;
         let co = bench.co("-b").context("bind it again")?;
         ensure!(!bench.check(&co)?, "{}", co.status()?);
