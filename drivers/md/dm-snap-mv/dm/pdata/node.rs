@@ -15,7 +15,10 @@ const KEY: usize = size_of::<u64>();
 
 /// How many entries a node has room for, as the library reckons it.
 const fn room(value_size: usize) -> usize {
-    (BLOCK_SIZE - HEADER) / (KEY + value_size) / 3 * 3
+    match (BLOCK_SIZE - HEADER).checked_div(KEY + value_size) {
+        Some(room) => room / 3 * 3,
+        None => 0,
+    }
 }
 
 /// Where a node stands in its tree, as its parent says.
