@@ -141,7 +141,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A write of a snapshot, at whatever stage it has reached.
+    /// A write or write-zeroes of a snapshot, at whatever stage it has reached.
     pub(super) fn snapshot_write(&mut self, cx: &Arc<Store>, mut bio: Bio) {
         let Some(snapshot) = snapshot_of(&bio) else {
             return bio.end(Status::IOERR);
@@ -152,6 +152,15 @@ impl Engine {
                 Ok(()) => self.write_on(cx, &snapshot, bio),
                 Err(error) => Err((bio, error)),
             },
+            Stage::WritingInPlace => {
+                let job = bio.job();
+                self.retry |= job.own.unlock();
+                if job.status.is_ok() {
+                    self.write_on(cx, &snapshot, bio)
+                } else {
+                    Err((bio, StoreError::Kernel(EIO)))
+                }
+            }
             _ => self.write_on(cx, &snapshot, bio),
         };
         if let Err((bio, error)) = result {
@@ -165,6 +174,7 @@ impl Engine {
         snapshot: &Arc<Snapshot>,
         mut bio: Bio,
     ) -> core::result::Result<(), Stopped> {
+        *bio.job().stage = Stage::New;
         if bio.sectors() == 0 {
             return self.finish_write(bio);
         }
@@ -172,8 +182,17 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
+        let whole = whole_chunks(cx, snapshot, &bio);
+        let zeroes = bio.op() == Op::WriteZeroes;
+        if zeroes && whole > 0 {
+            return self.zero_whole(cx, snapshot, bio, whole);
+        }
         let (first, last) = chunks_of(cx, &bio);
-        let max = last.get() - first.get() + 1;
+        let max = match zeroes {
+            // Whole chunks may follow, which are not written.
+            true => 1,
+            false => last.get() - first.get() + 1,
+        };
         let found = match self.find_writable(snapshot, first, max) {
             Ok(found) => found,
             Err(error) => return Err((bio, error)),
@@ -192,24 +211,29 @@ impl Engine {
                 *job.stage = Stage::WritingInPlace;
                 let sectors = run_sectors(cx, &bio, len);
                 let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
-                let fua = bio.is_fua();
-                bio.submit_part(sectors, &cx.cow, sector, fua, &cx.machinery.bios);
+                if zeroes {
+                    zero_part(cx, bio, sectors, sector);
+                } else {
+                    let fua = bio.is_fua();
+                    bio.submit_part(sectors, &cx.cow, sector, fua, &cx.machinery.bios);
+                }
                 Ok(())
             }
-            Writable::New { len, base } => {
-                let whole = whole_chunks(cx, snapshot, &bio).min(len);
-                self.write_new(cx, snapshot, bio, whole, base)
+            Writable::New {
+                base: Location::Zero,
+                ..
+            } if zeroes => {
+                let sectors = run_sectors(cx, &bio, 1);
+                bio.skip_front(sectors);
+                cx.submit(bio);
+                Ok(())
             }
+            Writable::New { len, base } => self.write_new(cx, snapshot, bio, whole.min(len), base),
         }
     }
 
     #[inline(never)]
-    pub(super) fn find_writable(
-        &self,
-        snapshot: &Snapshot,
-        first: Chunk,
-        max: u64,
-    ) -> Result<Writable> {
+    fn find_writable(&self, snapshot: &Snapshot, first: Chunk, max: u64) -> Result<Writable> {
         self.check_valid(snapshot)?;
         let meta = self.meta_ref()?;
         let view = self.origin_state(snapshot.origin_nr())?.view.as_deref();
@@ -228,7 +252,7 @@ impl Engine {
 
     /// Gives `whole` chunks that the bio covers entirely, or else the one it begins in, new places.
     #[inline(never)]
-    pub(super) fn write_new(
+    fn write_new(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
@@ -319,7 +343,7 @@ impl Engine {
     }
 
     /// The rest of a chunk has been copied: now the write itself.
-    pub(super) fn filled(
+    fn filled(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
@@ -352,7 +376,7 @@ impl Engine {
     }
 
     /// The data is in its new place: records it.
-    pub(super) fn written(&mut self, snapshot: &Arc<Snapshot>, bio: &mut Bio) -> Result<()> {
+    fn written(&mut self, snapshot: &Arc<Snapshot>, bio: &mut Bio) -> Result<()> {
         let job = bio.job();
         let status = *job.status;
         *job.status = Status::OK;
@@ -380,7 +404,7 @@ impl Engine {
     }
 
     /// All parts are written. Only a write that asked for it waits until it is durable.
-    pub(super) fn finish_write(&mut self, mut bio: Bio) -> core::result::Result<(), Stopped> {
+    fn finish_write(&mut self, mut bio: Bio) -> core::result::Result<(), Stopped> {
         let dirty = match self.meta_ref() {
             Ok(meta) => meta.is_dirty(),
             Err(error) => return Err((bio, error)),

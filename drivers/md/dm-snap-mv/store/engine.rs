@@ -287,9 +287,8 @@ impl Engine {
             },
             Device::Snapshot(_) => match bio.op() {
                 Op::Read => self.snapshot_read(cx, bio),
-                Op::Write => self.snapshot_write(cx, bio),
+                Op::Write | Op::WriteZeroes => self.snapshot_write(cx, bio),
                 Op::Discard => self.snapshot_discard(cx, bio),
-                Op::WriteZeroes => self.snapshot_zeroes(cx, bio),
                 Op::Flush => self.snapshot_flush(cx, bio),
                 _ => bio.end(Status::NOTSUPP),
             },
@@ -512,9 +511,8 @@ impl Engine {
         Ok(self.meta()?.metadata_free()? / 8)
     }
 
-    /// Reserves COW chunks, and finds out what to do when there are none.
-    ///
-    /// `Ok(None)`: the bio must wait (it has been told so by `busy`, or is hungry).
+    /// Reserves up to `want` COW chunks. What was freed since the last commit is committed first if
+    /// there is nothing else.
     #[inline(never)]
     pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
         if !self.serving && !self.patient.is_empty() {
@@ -525,25 +523,22 @@ impl Engine {
             Err(StoreError::Refused(Refusal::NoMetadataSpace)) => return Ok(Reservation::Full),
             Err(error) => return Err(error),
         }
-        let (meta, alloc) = self.parts()?;
-        let found = alloc.reserve(meta, want);
-        let found = self.seen_through(found)?;
+        let found = self.reserve_once(want)?;
         if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
-            return Ok(self.reserved(found));
+            return Ok(found);
         }
-        // What was freed can be used once that is durable.
         self.commit(cx)?;
-        let (meta, alloc) = self.parts()?;
-        let found = alloc.reserve(meta, want);
-        let found = self.seen_through(found)?;
-        Ok(self.reserved(found))
+        self.reserve_once(want)
     }
 
-    fn reserved(&mut self, found: Reservation) -> Reservation {
+    fn reserve_once(&mut self, want: u64) -> Result<Reservation> {
+        let (meta, alloc) = self.parts()?;
+        let found = alloc.reserve(meta, want);
+        let found = self.seen_through(found)?;
         if matches!(found, Reservation::Run { .. }) {
             self.full = false;
         }
-        found
+        Ok(found)
     }
 
     /// Ends a reservation.

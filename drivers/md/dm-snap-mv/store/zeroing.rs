@@ -7,8 +7,8 @@
 
 use super::access::{snapshot_of, whole_chunks, Stopped};
 use super::engine::Engine;
-use super::error::{Result, StoreError};
-use super::job::{HasJob, Stage};
+use super::error::Result;
+use super::job::HasJob;
 use super::preserve::{chunks_of, run_sectors};
 use super::snapshot::Snapshot;
 use super::store::Store;
@@ -17,10 +17,8 @@ use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
-use crate::model::resolve::Location;
-use crate::model::write::{record_zero, Writable};
+use crate::model::write::record_zero;
 use crate::target::Bio;
-use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// Chunks that are handled before others have their turn.
@@ -51,88 +49,9 @@ impl Engine {
         }
     }
 
-    /// A write-zeroes of a snapshot, at whatever stage it has reached.
-    pub(super) fn snapshot_zeroes(&mut self, cx: &Arc<Store>, mut bio: Bio) {
-        let Some(snapshot) = snapshot_of(&bio) else {
-            return bio.end(Status::IOERR);
-        };
-        let result = match *bio.job().stage {
-            Stage::Filling => self.filled(cx, &snapshot, bio),
-            Stage::WritingNew => match self.written(&snapshot, &mut bio) {
-                Ok(()) => self.zero_on(cx, &snapshot, bio),
-                Err(error) => Err((bio, error)),
-            },
-            Stage::WritingInPlace => {
-                let job = bio.job();
-                self.retry |= job.own.unlock();
-                if job.status.is_ok() {
-                    self.zero_on(cx, &snapshot, bio)
-                } else {
-                    Err((bio, StoreError::Kernel(EIO)))
-                }
-            }
-            _ => self.zero_on(cx, &snapshot, bio),
-        };
-        if let Err((bio, error)) = result {
-            self.end_with_error(bio, error);
-        }
-    }
-
-    fn zero_on(
-        &mut self,
-        cx: &Arc<Store>,
-        snapshot: &Arc<Snapshot>,
-        mut bio: Bio,
-    ) -> core::result::Result<(), Stopped> {
-        *bio.job().stage = Stage::New;
-        if bio.sectors() == 0 {
-            return self.finish_write(bio);
-        }
-        if !self.enter(snapshot, &mut bio) {
-            self.wait(bio);
-            return Ok(());
-        }
-        let whole = whole_chunks(cx, snapshot, &bio);
-        if whole > 0 {
-            return self.zero_whole(cx, snapshot, bio, whole);
-        }
-        let (first, _) = chunks_of(cx, &bio);
-        let found = match self.find_writable(snapshot, first, 1) {
-            Ok(found) => found,
-            Err(error) => return Err((bio, error)),
-        };
-        let sectors = run_sectors(cx, &bio, 1);
-        match found {
-            Writable::InPlace { cow, .. } => {
-                let job = bio.job();
-                let chunk = first.get();
-                if !job
-                    .own
-                    .try_lock(&snapshot.chunks, chunk, chunk, Mode::Shared)
-                {
-                    self.wait(bio);
-                    return Ok(());
-                }
-                *job.stage = Stage::WritingInPlace;
-                let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
-                zero_part(cx, bio, sectors, sector);
-                Ok(())
-            }
-            Writable::New {
-                base: Location::Zero,
-                ..
-            } => {
-                bio.skip_front(sectors);
-                cx.submit(bio);
-                Ok(())
-            }
-            Writable::New { base, .. } => self.write_new(cx, snapshot, bio, 0, base),
-        }
-    }
-
     /// Records zeroes for the first of the chunks that a bio covers whole, and looks at the rest
     /// when others have had their turn.
-    fn zero_whole(
+    pub(super) fn zero_whole(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
