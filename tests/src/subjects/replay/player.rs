@@ -79,7 +79,7 @@ impl<'a> Player<'a> {
 
     /// Notes down an operation that `run` carries out. It says what came of it.
     fn act<T>(&self, run: impl FnOnce() -> Result<(Op, T)>) -> Result<T> {
-        let begin = self.stage.mark()?;
+        let begin = self.stage.mark().context("mark")?;
         let (op, value) = run()?;
         let end = self.stage.mark()?;
         let mut records = self.records.lock().expect("no panic");
@@ -179,8 +179,8 @@ impl<'a> Player<'a> {
         let parts = &self.stage.parts;
         let options = format!("-i {}", IDS[origin]);
         let line = cs_line(&parts.origin(origin), &parts.cow(), tag, &options);
-        let mapped = Mapped::create("cs", &Table::new(row.sectors, TARGET, line))?;
-        Ok(Device(mapped))
+        let mapped = Mapped::create("cs", &Table::new(row.sectors, TARGET, line));
+        Ok(Device(mapped.context("show a snapshot")?))
     }
 
     /// Removes a snapshot's device.
@@ -238,13 +238,13 @@ impl<'a> Player<'a> {
         };
         let result = match how {
             How::Write | How::Fua => write_generation(disk, start, count, generation),
-            How::Discard => Ok(disk.discard(start, count)?),
+            How::Discard => disk.discard(start, count).map_err(Into::into),
             How::Zero => disk.zero_out(start, count).map_err(Into::into),
         };
         let done = match result {
             Ok(()) if how != How::Discard => vec![tried],
-            Ok(()) => seen(disk, &tried)?,
-            Err(e) if is_full(&e) => seen(disk, &tried)?,
+            Ok(()) => seen(disk, &tried).context("look what it wrote")?,
+            Err(e) if is_full(&e) => seen(disk, &tried).context("look what it wrote")?,
             Err(e) => return Err(e),
         };
         let durable = how == How::Fua && done == [tried];
@@ -267,7 +267,8 @@ impl<'a> Player<'a> {
     pub fn flush(&mut self, origin: usize, tag: u32) -> Result<()> {
         let disk = self.device(origin, tag)?.open()?;
         self.act(|| {
-            disk.flush()?;
+            disk.flush()
+                .with_context(|| format!("flush version {tag} of origin {origin}"))?;
             Ok((Op::Flush { origin, tag }, ()))
         })
     }
@@ -282,8 +283,8 @@ impl<'a> Player<'a> {
     fn take_now(&self, origin: usize, parent: u32) -> Result<(Op, u32)> {
         let co = self.co(origin)?;
         let tag = match parent {
-            0 => co.take()?,
-            parent => co.take_of(parent)?,
+            0 => co.take().context("take")?,
+            parent => co.take_of(parent).context("take of a snapshot")?,
         };
         let op = Op::Take {
             origin,
@@ -350,7 +351,8 @@ impl<'a> Player<'a> {
     pub fn delete(&mut self, origin: usize, tag: u32) -> Result<()> {
         self.close(origin, tag)?;
         self.act(|| {
-            self.co(origin)?.delete(tag)?;
+            let deleted = self.co(origin)?.delete(tag);
+            deleted.with_context(|| format!("delete snapshot {tag}"))?;
             Ok((Op::Delete { origin, tag }, ()))
         })?;
         self.origins[origin].tags.retain(|&other| other != tag);
