@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::ids::{Epoch, Tag, TimelineId};
@@ -10,7 +11,7 @@ use dm_snap_mv_model::record_key::child_epoch;
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.children;
-    let tree = Tree::new("children", root, 8);
+    let tree = Tree::new(Part::Children, root, 8);
     let mut below = true;
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let Some((t, root)) = subtree(key, value) else {

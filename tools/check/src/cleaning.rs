@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::facts::{name, Facts};
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
@@ -17,7 +18,7 @@ fn decode(key: u64, value: &[u8]) -> Option<(TimelineId, CleaningRow)> {
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.cleaning;
-    let tree = Tree::new("cleanings", root, CleaningRow::SIZE);
+    let tree = Tree::new(Part::Cleanings, root, CleaningRow::SIZE);
     let mut readable = true;
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let Some((t, row)) = decode(key, value) else {

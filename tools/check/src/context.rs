@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What all parts of a check share: the blocks, who is told, and which blocks were reached.
 
+use crate::reached::{Part, Reached};
+
 use crate::report::{Finding, Kind, Outcome, Report, Watch};
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::ids::TimelineId;
@@ -18,11 +20,13 @@ pub(crate) struct Context<'a> {
     watch: &'a mut dyn Watch,
     pub(crate) superblock: Superblock,
     pub(crate) report: Report,
-    /// How often each metadata block is led to, as far as 255.
-    reached: Vec<u8>,
-    /// All trees but the space maps' could be read from end to end, so that what was not
-    /// reached is not used.
+    /// What each metadata block belongs to.
+    pub(crate) reached: Reached,
+    /// All trees that lead to COW chunks, or to further trees that do, could be read from end to
+    /// end, so that the chunks that were not met are not used.
     pub(crate) whole: bool,
+    /// The same of all trees and metadata blocks.
+    pub(crate) all_reached: bool,
     done: u64,
     all: u64,
 }
@@ -34,12 +38,7 @@ impl<'a> Context<'a> {
         watch: &'a mut dyn Watch,
     ) -> Self {
         let report = Report::new(Outcome::Checked, Some(superblock.clone()));
-        // At most 2^22.
-        let count = usize::try_from(superblock.layout.metadata_blocks).unwrap_or(0);
-        let mut reached = vec![0; count];
-        if let Some(first) = reached.first_mut() {
-            *first = 1;
-        }
+        let reached = Reached::new(superblock.layout.metadata_blocks);
         let all = crate::space::metadata_in_use(&superblock);
         Self {
             blocks,
@@ -48,6 +47,7 @@ impl<'a> Context<'a> {
             report,
             reached,
             whole: true,
+            all_reached: true,
             done: 0,
             all,
         }
@@ -71,43 +71,35 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Notes that something leads to block `nr`. Says what is wrong if nothing may.
-    pub(crate) fn reach(&mut self, nr: u64) -> Result<(), &'static str> {
-        let place = usize::try_from(nr).ok();
-        let count = place.and_then(|nr| self.reached.get_mut(nr));
-        let Some(count) = count else {
-            return Err("lies outside of the metadata");
-        };
-        *count = count.saturating_add(1);
-        match (nr, *count) {
-            (0, _) => Err("is the superblock"),
-            (_, 1) => Ok(()),
-            _ => Err("is used twice"),
-        }
+    /// Notes that `part` leads to block `nr`. Says what is wrong if it may not.
+    pub(crate) fn reach(&mut self, nr: u64, part: Part) -> Result<(), &'static str> {
+        self.reached.add(nr, part)
     }
 
-    /// How often something leads to block `nr`.
-    pub(crate) fn reached(&self, nr: u64) -> u8 {
-        let place = usize::try_from(nr).ok();
-        place
-            .and_then(|nr| self.reached.get(nr))
-            .copied()
-            .unwrap_or(0)
+    /// Notes that blocks are being read.
+    fn goes_on(&mut self, blocks: u64) {
+        let before = self.done / STEP;
+        self.done += blocks;
+        if self.done / STEP != before {
+            self.watch.progress(self.done, self.all.max(self.done));
+        }
     }
 
     /// Reads a block.
     pub(crate) fn read(&mut self, nr: u64) -> io::Result<Box<Block>> {
-        self.done += 1;
-        if self.done % STEP == 0 {
-            self.watch.progress(self.done, self.all.max(self.done));
-        }
+        self.goes_on(1);
         self.blocks.read(nr)
     }
 
-    /// The report, when all is done.
-    pub(crate) fn end(mut self) -> Report {
-        let blocks = self.reached.iter().filter(|&&count| count > 0).count();
-        self.report.statistics.metadata_blocks = blocks as u64;
-        self.report
+    /// Reads several blocks; the results are in their order.
+    pub(crate) fn read_many(&mut self, numbers: &[u64]) -> Vec<io::Result<Box<Block>>> {
+        self.goes_on(numbers.len() as u64);
+        self.blocks.read_many(numbers)
+    }
+
+    /// The report, when all is done, and what was reached.
+    pub(crate) fn end(mut self) -> (Report, Reached) {
+        self.report.statistics.metadata_blocks = self.reached.total();
+        (self.report, self.reached)
     }
 }

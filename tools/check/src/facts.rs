@@ -75,6 +75,8 @@ pub(crate) struct Facts {
     pub(crate) whole: Whole,
     /// COW chunks that belong to records.
     pub(crate) chunks: Used,
+    /// Timelines with garbage that nothing is going to remove.
+    pub(crate) lost: Vec<TimelineId>,
 }
 
 /// What a timeline is called.

@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::facts::Facts;
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::origin_ids;
@@ -10,7 +11,7 @@ use dm_snap_mv_model::ids::OriginNr;
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.origin_ids;
-    let tree = Tree::new("identities", root, 8);
+    let tree = Tree::new(Part::Identities, root, 8);
     // Those with the same checksum as the one before.
     let mut same: (u64, Vec<OriginNr>) = (0, Vec::new());
     let whole = walk(cx, tree, &mut |cx, key, value| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Checks a store of dm-snap-mv: that everything in it can be read, and that no two things in
-//! it contradict each other.
+//! it contradict each other. Repairs what can be made anew of what else there is.
 //!
 //! Nothing that is read is trusted. Each metadata block is read once, or twice if it belongs to
 //! a space map, whatever leads to it, so there is no endless loop. What is kept in memory is a
@@ -17,7 +17,9 @@ mod facts;
 mod identities;
 mod marks;
 mod origins;
+mod reached;
 mod records;
+mod repair;
 mod report;
 mod snapshots;
 mod space;
@@ -25,11 +27,13 @@ mod superblock;
 mod used;
 mod walk;
 
+pub use repair::{plan, Plan, Step};
 pub use report::{Finding, Kind, Outcome, Quiet, Report, Statistics, Watch};
 
 use context::Context;
 use dm_snap_mv_store::Blocks;
 use facts::Facts;
+use reached::Reached;
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,28 +47,44 @@ pub struct Options {
 /// Checks the store on a device of `sectors` sectors. `watch` is told of what is found, and how
 /// far it is.
 pub fn check(blocks: &dyn Blocks, sectors: u64, options: Options, watch: &mut dyn Watch) -> Report {
+    examine(blocks, sectors, options, watch).0
+}
+
+/// What was found on the way, for a repair.
+struct Examined {
+    facts: Facts,
+    reached: Reached,
+}
+
+fn examine(
+    blocks: &dyn Blocks,
+    sectors: u64,
+    options: Options,
+    watch: &mut dyn Watch,
+) -> (Report, Option<Examined>) {
     let superblock = match superblock::check(blocks, sectors, watch) {
         Ok(superblock) => superblock,
-        Err(report) => return *report,
+        Err(report) => return (*report, None),
     };
     let mut cx = Context::new(blocks, superblock, watch);
     superblock::flags(&mut cx);
+    let mut facts = Facts::default();
     if !options.super_only {
-        all(&mut cx, sectors, options);
+        all(&mut cx, &mut facts, sectors, options);
     }
-    cx.end()
+    let (report, reached) = cx.end();
+    (report, Some(Examined { facts, reached }))
 }
 
-fn all(cx: &mut Context<'_>, sectors: u64, options: Options) {
-    let mut facts = Facts::default();
-    origins::check(cx, &mut facts);
-    snapshots::check(cx, &mut facts);
-    cleaning::check(cx, &mut facts);
-    children::check(cx, &mut facts);
-    marks::check(cx, &mut facts);
-    identities::check(cx, &mut facts);
+fn all(cx: &mut Context<'_>, facts: &mut Facts, sectors: u64, options: Options) {
+    origins::check(cx, facts);
+    snapshots::check(cx, facts);
+    cleaning::check(cx, facts);
+    children::check(cx, facts);
+    marks::check(cx, facts);
+    identities::check(cx, facts);
     if !options.skip_records {
-        records::check(cx, &mut facts);
+        records::check(cx, facts);
     }
     facts.compare(cx, !options.skip_records);
     if !options.skip_records {

@@ -3,13 +3,14 @@
 
 use crate::context::Context;
 use crate::facts::Facts;
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::ids::OriginNr;
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.done;
-    let tree = Tree::new("marks", root, 8);
+    let tree = Tree::new(Part::Marks, root, 8);
     walk(cx, tree, &mut |cx, key, value| {
         let nr = u32::try_from(key).ok().and_then(OriginNr::new);
         let root = value.try_into().map(u64::from_le_bytes);

@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::facts::{Facts, OriginFacts};
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
@@ -34,7 +35,7 @@ fn fault(cx: &Context<'_>, row: &OriginRow) -> Option<&'static str> {
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.origins;
-    let tree = Tree::new("origins", root, OriginRow::SIZE);
+    let tree = Tree::new(Part::Origins, root, OriginRow::SIZE);
     let mut readable = true;
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let row = match decode(key, value) {

@@ -4,6 +4,7 @@
 use crate::children::subtree;
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::clean;
@@ -13,7 +14,7 @@ use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.records;
-    let tree = Tree::new("records", root, 8);
+    let tree = Tree::new(Part::Records, root, 8);
     let mut below = true;
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let Some((t, root)) = subtree(key, value) else {
@@ -82,6 +83,7 @@ fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: Timeli
             first.get()
         );
         cx.found(Kind::Garbage, None, what);
+        facts.lost.push(t);
     }
     if let Some(snapshot) = facts.snapshot_mut(t) {
         snapshot.found_chunks = timeline.chunks;

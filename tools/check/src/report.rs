@@ -100,6 +100,8 @@ impl Kind {
         matches!(
             self,
             Kind::Flag
+                | Kind::Count
+                | Kind::Identity
                 | Kind::Garbage
                 | Kind::DataSpace
                 | Kind::LeakedChunk

@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::facts::{name, Facts, SnapshotFacts};
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::chain::MAX_DEPTH;
@@ -18,7 +19,7 @@ fn decode(key: u64, value: &[u8]) -> Option<(TimelineId, SnapshotRow)> {
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.snapshots;
-    let tree = Tree::new("snapshots", root, SnapshotRow::SIZE);
+    let tree = Tree::new(Part::Snapshots, root, SnapshotRow::SIZE);
     let mut readable = true;
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let Some((t, row)) = decode(key, value) else {

@@ -2,6 +2,7 @@
 //! The space maps: what they say is used, and what was found to be.
 
 use crate::context::Context;
+use crate::reached::Part;
 use crate::report::Kind;
 use crate::used::Used;
 use crate::walk::{walk, Tree};
@@ -23,8 +24,8 @@ pub(crate) fn metadata_in_use(superblock: &Superblock) -> u64 {
 pub(crate) fn check(cx: &mut Context<'_>, sectors: u64, chunks: &Used) {
     let data = Root::decode(&cx.superblock.data_space);
     let metadata = Root::decode(&cx.superblock.metadata_space);
-    let mut data_map = Map::new(Kind::DataSpace, "data space map", data);
-    let mut metadata_map = Map::new(Kind::MetadataSpace, "metadata space map", metadata);
+    let mut data_map = Map::new(Kind::DataSpace, Part::DataSpace, data);
+    let mut metadata_map = Map::new(Kind::MetadataSpace, Part::MetadataSpace, metadata);
     padding(cx, &data_map, &cx.superblock.data_space.clone());
     padding(cx, &metadata_map, &cx.superblock.metadata_space.clone());
 
@@ -51,10 +52,9 @@ pub(crate) fn check(cx: &mut Context<'_>, sectors: u64, chunks: &Used) {
         metadata_map.counts(cx);
     }
 
-    let complete = cx.whole;
-    // Blocks that only a damaged map leads to are not known.
-    let known = complete && data_map.whole && metadata_map.whole;
-    let leaked = complete.then_some(Kind::LeakedChunk);
+    // Blocks that only something damaged leads to are not known.
+    let known = cx.all_reached && data_map.whole && metadata_map.whole;
+    let leaked = cx.whole.then_some(Kind::LeakedChunk);
     data_map.compare(cx, leaked, "COW chunk", &|_, chunk| {
         u32::from(chunks.contains(chunk))
     });
@@ -65,7 +65,7 @@ pub(crate) fn check(cx: &mut Context<'_>, sectors: u64, chunks: &Used) {
         leaked,
         "metadata block",
         &|cx, block| match block < end {
-            true => u32::from(cx.reached(block)),
+            true => cx.reached.count(block),
             false => 1,
         },
     );
@@ -82,7 +82,7 @@ type Expected<'e> = &'e dyn Fn(&Context<'_>, u64) -> u32;
 
 struct Map {
     kind: Kind,
-    name: &'static str,
+    part: Part,
     root: Root,
     /// By the bitmap's number. Those whose block cannot be are not in it.
     index: BTreeMap<u64, IndexEntry>,
@@ -93,10 +93,10 @@ struct Map {
 }
 
 impl Map {
-    fn new(kind: Kind, name: &'static str, root: Root) -> Self {
+    fn new(kind: Kind, part: Part, root: Root) -> Self {
         Self {
             kind,
-            name,
+            part,
             root,
             index: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -105,19 +105,16 @@ impl Map {
     }
 
     fn wrong(&self, cx: &mut Context<'_>, what: &str) {
-        cx.found(self.kind, None, format!("{}: {what}", self.name));
+        cx.found(self.kind, None, format!("{}: {what}", self.part.name()));
     }
 
     fn tree(&self, root: u64, value_size: usize) -> Tree {
-        Tree {
-            kind: Some(self.kind),
-            ..Tree::new(self.name, root, value_size)
-        }
+        Tree::new(self.part, root, value_size)
     }
 
     /// Takes an entry of the index in.
     fn enter(&mut self, cx: &mut Context<'_>, nr: u64, entry: IndexEntry) {
-        if let Err(what) = cx.reach(entry.block) {
+        if let Err(what) = cx.reach(entry.block, self.part) {
             self.whole = false;
             self.wrong(cx, &format!("bitmap {nr}: block {} {what}", entry.block));
             return;
@@ -150,7 +147,7 @@ impl Map {
     fn index_block(&mut self, cx: &mut Context<'_>) {
         let nr = self.root.index;
         let index = cx
-            .reach(nr)
+            .reach(nr, self.part)
             .map_err(str::to_owned)
             .and_then(|()| cx.read(nr).map_err(|e| format!("cannot be read: {e}")))
             .and_then(|block| {
@@ -204,14 +201,14 @@ impl Map {
             };
             match bitmap {
                 Ok(bitmap) => {
-                    let mut part = Part {
+                    let mut piece = Piece {
                         map: self,
                         nr,
                         leaked,
                         one,
                         leak: &mut leak,
                     };
-                    used += part.compare(cx, &bitmap, entry, expected);
+                    used += piece.compare(cx, &bitmap, entry, expected);
                 }
                 Err(what) => {
                     complete = false;
@@ -254,12 +251,15 @@ impl Leak {
         let Some(kind) = leaked else { return };
         let what = match count {
             0 => return,
-            1 => format!("{}: {one} {first} is marked as used, and is not", map.name),
+            1 => format!(
+                "{}: {one} {first} is marked as used, and is not",
+                map.part.name()
+            ),
             _ => {
                 let last = first + (count - 1);
                 format!(
                     "{}: {one}s {first} to {last} are marked as used, and are not",
-                    map.name
+                    map.part.name()
                 )
             }
         };
@@ -268,7 +268,7 @@ impl Leak {
 }
 
 /// One bitmap that is compared.
-struct Part<'p> {
+struct Piece<'p> {
     map: &'p mut Map,
     nr: u64,
     leaked: Option<Kind>,
@@ -276,7 +276,7 @@ struct Part<'p> {
     leak: &'p mut Leak,
 }
 
-impl Part<'_> {
+impl Piece<'_> {
     /// Returns how many are in use.
     fn compare(
         &mut self,

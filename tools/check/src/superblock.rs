@@ -7,7 +7,8 @@ use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::{checksum, Blocks};
 
-fn sum(covered: &[u8]) -> u32 {
+/// The checksum of a superblock.
+pub(crate) fn sum(covered: &[u8]) -> u32 {
     checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
 }
 

@@ -35,7 +35,7 @@ pub fn exit_codes() -> String {
     for (code, meaning) in EXIT_CODES {
         text += &format!("  {code:>3}  {meaning}\n");
     }
-    text + "\ndms check has those of fsck(8). See dms(8) for more."
+    text + "\ndms check and dms repair have those of fsck(8). See dms(8) for more."
 }
 
 /// The same, for the commands that have those of fsck.
@@ -66,6 +66,7 @@ pub enum Command {
     Wait(Wait),
     Merge(Merge),
     Check(Check),
+    Repair(Repair),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]
@@ -265,6 +266,34 @@ pub struct Check {
     pub json: bool,
 }
 
+/// Repair the store on a COW device, as far as that takes no guessing
+///
+/// Checks the store as "dms check" does, and says what it would do. Space maps, counts, the way
+/// from identities to origins, and flags can be made anew of what else there is. If anything
+/// else is damaged nothing is changed at all, and it is said whose content is concerned. No
+/// snapshot that can be read is ever given up.
+///
+/// No device of the store may be active. An interrupted repair leaves the store as it was.
+#[derive(Args, Debug)]
+#[command(after_long_help = fsck_exit_codes())]
+pub struct Repair {
+    /// The COW device, or a file that holds an image of one
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub device: OsString,
+    /// Change nothing; only say what would be done
+    #[arg(short = 'n', long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print nothing; the exit code says enough
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Print completions for a shell
 #[derive(Args, Debug)]
 pub struct Completions {
@@ -364,6 +393,9 @@ mod tests {
             "check x y",
             "check x --super-only --skip-records",
             "check x -q --json",
+            "repair",
+            "repair x -n -y",
+            "repair x -q --json",
             "completions powershells",
             "frobnicate",
         ] {
@@ -384,8 +416,14 @@ mod tests {
             "list ",
         ]
         .into_iter()
-        .chain(["status ", "wait ", "merge ", "check ", "completions "])
-        {
+        .chain([
+            "status ",
+            "wait ",
+            "merge ",
+            "check ",
+            "repair ",
+            "completions ",
+        ]) {
             for option in ["-h", "--help", "-V", "--version"] {
                 let error = parse(&format!("{line}{option}")).unwrap_err();
                 assert_eq!(error.exit_code(), 0, "{line}{option}");

@@ -2,7 +2,7 @@
 //! The manual page and the completions, from the definitions of the command line.
 
 use crate::cli::Cli;
-use crate::failure::EXIT_CODES;
+use crate::failure::{fsck, EXIT_CODES};
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::{generate, Shell};
 use clap_mangen::roff::{bold, italic, roman, Inline, Roff};
@@ -74,6 +74,13 @@ pub fn manual() -> String {
     for (code, meaning) in EXIT_CODES {
         tagged(&mut page, vec![bold(code.to_string())], meaning);
     }
+    page.control("PP", []);
+    page.text([roman(
+        "The commands check and repair have those of fsck(8) instead:",
+    )]);
+    for (code, meaning) in fsck::EXIT_CODES {
+        tagged(&mut page, vec![bold(code.to_string())], meaning);
+    }
     page.control("SH", ["ENVIRONMENT"]);
     tagged(
         &mut page,
@@ -120,7 +127,7 @@ pub fn manual() -> String {
 }
 
 /// Of the last change of substance to the page.
-const DATE: &str = "2026-11-20";
+const DATE: &str = "2026-11-21";
 
 const DESCRIPTION: &str = "\
 The COW device holds a store: what the origins contained before it was overwritten, once for \

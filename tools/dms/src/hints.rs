@@ -36,9 +36,12 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::MemoNotUtf8
         | R::MemoControl => Kind::Usage,
         R::NoStore | R::NotBound | R::UnknownTag | R::SnapshotGone | R::Unbound => Kind::NotFound,
-        R::BadChecksum | R::BadSuperblock | R::Corrupt | R::InvalidSnapshot | R::StoreFailed => {
-            Kind::Damaged
-        }
+        R::BadChecksum
+        | R::BadSuperblock
+        | R::Corrupt
+        | R::NeedsCheck
+        | R::InvalidSnapshot
+        | R::StoreFailed => Kind::Damaged,
         _ => match refusal.error() {
             Errno::EBUSY => Kind::Busy,
             Errno::ENOSPC => Kind::NoSpace,
@@ -81,6 +84,9 @@ pub fn hint(refusal: Refusal) -> Option<&'static str> {
         }
         R::UnknownVersion | R::UnknownFeature | R::ReadOnlyFeature => {
             "a newer dm-snap-mv made this store: use that"
+        }
+        R::NeedsCheck | R::Corrupt => {
+            "remove the devices of the store, then look at it: dms check COW, dms repair COW"
         }
         R::StoreFailed => "the kernel log (dmesg) says what failed; the origin itself is not affected",
         R::NotBound => {

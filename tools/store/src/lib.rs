@@ -3,7 +3,8 @@
 //! that no active table uses, and for programs that check what the kernel has written.
 //!
 //! What the fields of blocks and rows mean is the model's business; here are the blocks
-//! themselves, the nodes of the B-trees and the ways through them. Nothing is ever written.
+//! themselves, the nodes of the B-trees and the ways through them. Who repairs a store finds here
+//! how blocks are made and written, too.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,6 @@ pub mod node;
 pub mod space;
 pub mod store;
 
-pub use block::{Block, Blocks, Device, BLOCK_SIZE};
+pub use block::{Block, Blocks, Device, WritableBlocks, BLOCK_SIZE};
 pub use error::{Error, Result};
 pub use store::Store;

@@ -2,6 +2,7 @@
 
 //! The image of a COW device with a store on it, made of a store in memory.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -12,7 +13,7 @@ use dm_snap_mv_model::disk::origin_ids;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
-use dm_snap_mv_store::{checksum, Block, Blocks};
+use dm_snap_mv_store::{checksum, Block, Blocks, WritableBlocks};
 
 use crate::store::Store;
 use crate::world::chunk_size;
@@ -73,6 +74,51 @@ impl Place for Image {
 
     fn write(&mut self, nr: u64, block: &Block) -> io::Result<()> {
         self.blocks.insert(nr, block.clone());
+        Ok(())
+    }
+}
+
+/// A device that notes what is written to it.
+pub struct Logged {
+    image: RefCell<Image>,
+    /// Blocks in the order in which they were written; none stands for a flush.
+    pub log: RefCell<Vec<Option<(u64, Block)>>>,
+    /// How many writes it takes before all fail.
+    pub last: Cell<usize>,
+}
+
+impl Logged {
+    pub fn new(image: &Image) -> Self {
+        Self {
+            image: RefCell::new(image.clone()),
+            log: RefCell::default(),
+            last: Cell::new(usize::MAX),
+        }
+    }
+
+    pub fn image(self) -> Image {
+        self.image.into_inner()
+    }
+}
+
+impl Blocks for Logged {
+    fn read(&self, nr: u64) -> io::Result<Box<Block>> {
+        self.image.borrow().read(nr)
+    }
+}
+
+impl WritableBlocks for Logged {
+    fn write(&self, nr: u64, block: &Block) -> io::Result<()> {
+        let left = self.last.get().checked_sub(1);
+        self.last
+            .set(left.ok_or_else(|| io::Error::other("no more writes"))?);
+        self.image.borrow_mut().blocks.insert(nr, block.clone());
+        self.log.borrow_mut().push(Some((nr, block.clone())));
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.log.borrow_mut().push(None);
         Ok(())
     }
 }

@@ -13,6 +13,8 @@ mod ops;
 mod oracle;
 #[path = "../../../model/tests/versions/random.rs"]
 mod random;
+mod repair;
+mod rich;
 #[path = "../../../model/tests/versions/store.rs"]
 mod store;
 #[path = "../../../model/tests/versions/check.rs"]
@@ -27,29 +29,13 @@ mod check {
     pub use crate::structure::{after_crash, all_content, content};
 
     use crate::image::{Image, SECTORS};
-    use crate::store::Store;
     use crate::world::World;
     use dm_snap_mv_check::{check, Options};
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
 
     thread_local! {
         /// Images looked at, records in them, and garbage among these.
         pub static SEEN: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
-        /// The first store that has some of everything.
-        pub static RICH: RefCell<Option<Store>> = const { RefCell::new(None) };
-    }
-
-    /// Whether there are two origins, one of them being rolled back with marks, a ghost, garbage,
-    /// and snapshots of snapshots.
-    fn is_rich(store: &Store, garbage: u64) -> bool {
-        let mut snapshots = store.snapshots.iter();
-        garbage > 0
-            && store.origins.iter().count() > 1
-            && store.done.iter().next().is_some()
-            && store.cleaning.iter().any(|(_, row)| row.drop)
-            && store.cleaning.iter().any(|(_, row)| !row.drop)
-            && store.snapshots.iter().any(|(_, row)| row.ghost)
-            && snapshots.any(|(_, row)| row.parent.is_some() && row.chunks > 2)
     }
 
     pub fn structure(w: &World) {
@@ -58,11 +44,7 @@ mod check {
         let mut findings = Vec::new();
         let report = check(&image, SECTORS, Options::default(), &mut findings);
         assert!(report.is_clean(), "{:?} {findings:?}", report.outcome);
-        RICH.with_borrow_mut(|rich| {
-            if rich.is_none() && is_rich(&w.store, report.statistics.garbage) {
-                *rich = Some(w.store.clone());
-            }
-        });
+        crate::rich::look_at(&w.store);
         let [images, records, garbage] = SEEN.get();
         SEEN.set([
             images + 1,

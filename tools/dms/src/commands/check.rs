@@ -37,7 +37,7 @@ fn checked(args: &Check) -> Result<u8> {
         findings: &told.findings,
     };
     if args.json {
-        print(&checked::json(&shown)?)?;
+        print(&checked::json(&shown, None, false)?)?;
     } else if !args.quiet {
         print(&checked::summary(&shown))?;
     }

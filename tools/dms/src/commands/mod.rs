@@ -9,6 +9,7 @@ mod docs;
 mod list;
 mod merge;
 mod remove;
+mod repair;
 mod rollback;
 mod snapshot;
 mod status;
@@ -24,6 +25,7 @@ use std::io::{self, Write};
 pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Repair(args) => repair::run(&args),
         other => act(other).map(|()| 0),
     }
 }
@@ -31,8 +33,8 @@ pub fn run(command: Command) -> Result<u8> {
 /// The commands that either succeed or fail.
 fn act(command: Command) -> Result<()> {
     match command {
-        // It is not one of these.
-        Command::Check(_) => Ok(()),
+        // They are not of these.
+        Command::Check(_) | Command::Repair(_) => Ok(()),
         Command::Create(args) => create::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),

@@ -3,7 +3,7 @@
 
 use super::json;
 use crate::failure::Result;
-use dm_snap_mv_check::{Finding, Report};
+use dm_snap_mv_check::{Finding, Plan, Report};
 use dm_snap_mv_model::ids::{Tag, TimelineId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,8 @@ pub fn summary(checked: &Checked<'_>) -> String {
     }
     let errors = plural(report.errors(), "error", "errors");
     if report.is_repairable() {
-        text += &format!("{device}: {errors}, no content is concerned\n");
+        text +=
+            &format!("{device}: {errors}, no content is concerned; \"dms repair\" can repair it\n");
         return text;
     }
     text += &format!("{device}: {errors}\n");
@@ -77,6 +78,18 @@ pub fn summary(checked: &Checked<'_>) -> String {
         text += &format!("{device}: concerned: {}\n", name(t));
     }
     text
+}
+
+/// What a repair does, or why it does nothing.
+pub fn steps(device: &Path, plan: Option<&Plan>, report: &Report) -> String {
+    let device = device.display();
+    match plan {
+        Some(plan) => plan.steps().fold(String::new(), |text, step| {
+            text + &format!("{device}: to do: {}\n", step.text())
+        }),
+        None if report.is_clean() => format!("{device}: there is nothing to repair\n"),
+        None => format!("{device}: that cannot be repaired, and nothing is changed\n"),
+    }
 }
 
 #[derive(Serialize)]
@@ -136,6 +149,9 @@ struct Whole<'a> {
     store: Store,
     findings: Vec<Found<'a>>,
     left_out: u64,
+    /// Of a repair: what is to be done, and whether it has been.
+    steps: Option<Vec<&'a str>>,
+    repaired: bool,
 }
 
 fn uuid(bytes: &[u8; 16]) -> String {
@@ -150,7 +166,7 @@ fn uuid(bytes: &[u8; 16]) -> String {
 }
 
 /// The whole of it for programs.
-pub fn json(checked: &Checked<'_>) -> Result<String> {
+pub fn json(checked: &Checked<'_>, plan: Option<&Plan>, repaired: bool) -> Result<String> {
     let report = checked.report;
     let superblock = report.superblock.as_ref();
     let statistics = &report.statistics;
@@ -194,5 +210,7 @@ pub fn json(checked: &Checked<'_>) -> Result<String> {
             })
             .collect(),
         left_out: checked.left_out(),
+        steps: plan.map(|plan| plan.steps().map(|step| step.text()).collect()),
+        repaired,
     })
 }

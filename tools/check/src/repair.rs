@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Repairs what can be made anew of what else there is: space maps, counts in rows, the way from
+//! identities to origins, rows of cleaning that are missing, flags.
+//!
+//! It works as the kernel's transactions do. All new blocks go where nothing is, neither of what
+//! is kept nor of what is replaced; when they are on stable storage, the superblock leads to them.
+//! Until then the store is as it was.
+
+use crate::build::{self, Entry, Place};
+use crate::facts::{Facts, OriginFacts, SnapshotFacts};
+use crate::reached::{Part, Reached};
+use crate::report::{Kind, Report, Watch};
+use crate::{examine, Examined, Options};
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::layout::{BLOCK_SECTORS, METADATA_MAX};
+use dm_snap_mv_model::disk::origin_ids;
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
+use dm_snap_mv_model::disk::superblock::{Superblock, SPACE_MAP_ROOT_SIZE};
+use dm_snap_mv_model::ids::TimelineId;
+use dm_snap_mv_store::btree::Btree;
+use dm_snap_mv_store::space::Root;
+use dm_snap_mv_store::{Block, Blocks, WritableBlocks};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::ControlFlow;
+
+/// What is done in a repair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The counts in rows of origins and snapshots are set right.
+    Counts,
+    /// The tree of identities is made of the rows of origins.
+    Identities,
+    /// Garbage that nothing would remove is left to be cleaned.
+    Cleaning,
+    /// The data space map is made of the records.
+    DataSpace,
+    /// The metadata space map is made of what is reachable.
+    MetadataSpace,
+    /// The flags of the superblock are set right.
+    Flags,
+}
+
+impl Step {
+    /// What is done, in words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Step::Counts => "set the counts of origins, snapshots and chunks right",
+            Step::Identities => "make the tree of identities anew",
+            Step::Cleaning => "have garbage removed in the background",
+            Step::DataSpace => "make the data space map anew, and free leaked chunks",
+            Step::MetadataSpace => "make the metadata space map anew, and free leaked blocks",
+            Step::Flags => "mark the store as checked",
+        }
+    }
+}
+
+/// A repair that is possible.
+pub struct Plan {
+    superblock: Superblock,
+    facts: Facts,
+    reached: Reached,
+    sectors: u64,
+    steps: BTreeSet<Step>,
+}
+
+/// Checks a store, and says how what is wrong can be repaired. There is no plan if nothing needs
+/// to be done, or if not all of what is wrong can be repaired.
+pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report, Option<Plan>) {
+    let (report, examined) = examine(blocks, sectors, Options::default(), watch);
+    let steps = steps(&report);
+    let plan = match (examined, &report.superblock) {
+        (Some(Examined { facts, reached }), Some(superblock)) if !steps.is_empty() => Some(Plan {
+            superblock: superblock.clone(),
+            facts,
+            reached,
+            sectors,
+            steps,
+        }),
+        _ => None,
+    };
+    (report, plan)
+}
+
+fn steps(report: &Report) -> BTreeSet<Step> {
+    let mut steps = BTreeSet::new();
+    if !report.is_clean() && !report.is_repairable() {
+        return steps;
+    }
+    for kind in report.counts.keys() {
+        steps.extend(match kind {
+            Kind::Count => Some(Step::Counts),
+            Kind::Identity => Some(Step::Identities),
+            Kind::Garbage => Some(Step::Cleaning),
+            Kind::DataSpace | Kind::LeakedChunk => Some(Step::DataSpace),
+            Kind::MetadataSpace | Kind::LeakedBlock => Some(Step::MetadataSpace),
+            _ => None,
+        });
+    }
+    if steps.iter().any(|&step| step < Step::MetadataSpace) {
+        // It takes new blocks.
+        steps.insert(Step::MetadataSpace);
+    }
+    let unclean = report.superblock.as_ref().is_some_and(|s| !s.clean);
+    if unclean || report.count(Kind::Flag) > 0 || !steps.is_empty() {
+        steps.insert(Step::Flags);
+    }
+    steps
+}
+
+impl Plan {
+    /// What will be done, in order.
+    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        self.steps.iter().copied()
+    }
+
+    fn has(&self, step: Step) -> bool {
+        self.steps.contains(&step)
+    }
+
+    /// Does it, on the device that was checked and has not changed since. If it fails with
+    /// [`io::ErrorKind::StorageFull`], or at all before the superblock is written, the store is
+    /// as it was.
+    pub fn carry_out<D: WritableBlocks>(&self, device: &D) -> io::Result<()> {
+        let mut superblock = self.superblock.clone();
+        let roots = &mut superblock.roots;
+        let mut room = Room::new(self, device);
+        if self.has(Step::Counts) {
+            let origins = self.origins(device)?;
+            roots.origins = build::tree(&mut room, OriginRow::SIZE, &origins)?;
+            let snapshots = self.snapshots(device)?;
+            roots.snapshots = build::tree(&mut room, SnapshotRow::SIZE, &snapshots)?;
+            superblock.nr_origins = u32::try_from(origins.len()).map_err(io::Error::other)?;
+        }
+        if self.has(Step::Identities) {
+            roots.origin_ids = build::tree(&mut room, 8, &self.identities())?;
+        }
+        if self.has(Step::Cleaning) {
+            let rows = self.cleaning();
+            roots.cleaning = build::tree(&mut room, CleaningRow::SIZE, &rows)?;
+        }
+        if self.has(Step::DataSpace) {
+            let chunks = superblock.layout.data_chunks;
+            let used = |chunk| self.facts.chunks.contains(chunk);
+            let root = build::data_map(&mut room, chunks, &used)?;
+            superblock.data_space = encoded(root);
+        }
+        if self.has(Step::MetadataSpace) {
+            let root = build::metadata_map(&mut room, self.metadata_blocks())?;
+            superblock.metadata_space = encoded(root);
+        }
+        superblock.clean = true;
+        superblock.needs_check = false;
+        superblock.cow_full = false;
+        superblock.transaction = superblock.transaction.wrapping_add(1);
+
+        let mut block = Block::zeroed();
+        superblock.encode(&mut block.0);
+        Superblock::seal(&mut block.0, crate::superblock::sum);
+        device.flush()?;
+        device.write(0, &block)?;
+        device.flush()
+    }
+
+    /// How many blocks the metadata space map is for: as many as it was, if that could be.
+    fn metadata_blocks(&self) -> u64 {
+        let said = Root::decode(&self.superblock.metadata_space).blocks;
+        let most = (self.sectors / BLOCK_SECTORS).min(METADATA_MAX);
+        match said {
+            blocks if blocks >= self.superblock.layout.metadata_blocks && blocks <= most => blocks,
+            _ => most,
+        }
+    }
+
+    fn origins(&self, device: &dyn Blocks) -> io::Result<Vec<Entry>> {
+        let root = self.superblock.roots.origins;
+        let mut rows = entries(device, root, OriginRow::SIZE)?;
+        for (key, value) in &mut rows {
+            let place: &mut [u8; OriginRow::SIZE] = array(value)?;
+            let mut row = OriginRow::decode(place).map_err(changed)?;
+            let found = self.facts.origin(row.number);
+            let found: &OriginFacts = found.ok_or_else(|| changed(*key))?;
+            (row.snapshots, row.ghosts) = (found.snapshots, found.ghosts);
+            row.chunks = found.chunks;
+            row.encode(place);
+        }
+        Ok(rows)
+    }
+
+    fn snapshots(&self, device: &dyn Blocks) -> io::Result<Vec<Entry>> {
+        let root = self.superblock.roots.snapshots;
+        let mut rows = entries(device, root, SnapshotRow::SIZE)?;
+        for (key, value) in &mut rows {
+            let place: &mut [u8; SnapshotRow::SIZE] = array(value)?;
+            let mut row = SnapshotRow::decode(place).map_err(changed)?;
+            let found = TimelineId::new(*key).and_then(|t| self.facts.snapshot(t));
+            let found: &SnapshotFacts = found.ok_or_else(|| changed(*key))?;
+            (row.children, row.chunks) = (found.found_children, found.found_chunks);
+            row.encode(place);
+        }
+        Ok(rows)
+    }
+
+    fn identities(&self) -> Vec<Entry> {
+        let mut all = BTreeMap::new();
+        for origin in &self.facts.origins {
+            let crc = crc32c::crc32c(origin.row.id.as_bytes());
+            let (first, last) = origin_ids::keys(crc);
+            if let Some(key) = (first..=last).find(|key| !all.contains_key(key)) {
+                let number = u64::from(origin.row.number.get());
+                all.insert(key, number.to_le_bytes().to_vec());
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// As the module does when something is deleted.
+    fn cleaning(&self) -> Vec<Entry> {
+        let mut all: BTreeMap<TimelineId, CleaningRow> =
+            self.facts.cleaning.iter().copied().collect();
+        for &t in &self.facts.lost {
+            let row = all.entry(t).or_default();
+            row.again |= row.cursor > 0;
+        }
+        let encoded = |row: &CleaningRow| {
+            let mut bytes = [0; CleaningRow::SIZE];
+            row.encode(&mut bytes);
+            bytes.to_vec()
+        };
+        all.iter().map(|(t, row)| (t.get(), encoded(row))).collect()
+    }
+}
+
+fn changed(what: impl std::fmt::Debug) -> io::Error {
+    io::Error::other(format!(
+        "the store has changed since it was checked: {what:?}"
+    ))
+}
+
+fn array<const N: usize>(value: &mut [u8]) -> io::Result<&mut [u8; N]> {
+    value.try_into().map_err(changed)
+}
+
+fn encoded(root: Root) -> [u8; SPACE_MAP_ROOT_SIZE] {
+    let mut bytes = [0; SPACE_MAP_ROOT_SIZE];
+    root.encode(&mut bytes);
+    bytes
+}
+
+/// All entries of a tree that was found to be whole.
+fn entries(device: &dyn Blocks, root: u64, value_size: usize) -> io::Result<Vec<Entry>> {
+    let mut all = Vec::new();
+    Btree::new(device, root, value_size)
+        .walk(0, &mut |key, value| {
+            all.push((key, value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .map_err(io::Error::other)?;
+    Ok(all)
+}
+
+/// The metadata blocks that nothing uses.
+struct Room<'r> {
+    plan: &'r Plan,
+    device: &'r dyn WritableBlocks,
+    /// What was taken.
+    taken: BTreeSet<u64>,
+    next: u64,
+}
+
+impl<'r> Room<'r> {
+    fn new(plan: &'r Plan, device: &'r dyn WritableBlocks) -> Self {
+        Self {
+            plan,
+            device,
+            taken: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
+    /// Whether a block belongs to something that is replaced.
+    fn is_replaced(&self, nr: u64) -> bool {
+        [
+            (Step::Counts, Part::Origins),
+            (Step::Counts, Part::Snapshots),
+            (Step::Identities, Part::Identities),
+            (Step::Cleaning, Part::Cleanings),
+            (Step::DataSpace, Part::DataSpace),
+            (Step::MetadataSpace, Part::MetadataSpace),
+        ]
+        .into_iter()
+        .any(|(step, part)| self.plan.has(step) && self.plan.reached.is_of(nr, part))
+    }
+}
+
+impl Place for Room<'_> {
+    fn take(&mut self) -> io::Result<u64> {
+        let end = self.plan.superblock.layout.metadata_blocks;
+        let free = (self.next..end).find(|&nr| self.plan.reached.count(nr) == 0);
+        let nr = free.ok_or_else(|| {
+            let what = "not enough metadata blocks are free for the repair";
+            io::Error::new(io::ErrorKind::StorageFull, what)
+        })?;
+        self.next = nr + 1;
+        self.taken.insert(nr);
+        Ok(nr)
+    }
+
+    fn is_used(&self, nr: u64) -> bool {
+        nr >= self.plan.superblock.layout.metadata_blocks
+            || self.taken.contains(&nr)
+            || (self.plan.reached.count(nr) > 0 && !self.is_replaced(nr))
+    }
+
+    fn write(&mut self, nr: u64, block: &Block) -> io::Result<()> {
+        self.device.write(nr, block)
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A store that has some of everything: one that random operations come to.
+
+use std::cell::RefCell;
+
+use crate::store::Store;
+
+thread_local! {
+    static RICH: RefCell<Option<Store>> = const { RefCell::new(None) };
+}
+
+/// Whether there are two origins, one of them being rolled back with marks, a ghost, a dead
+/// timeline and one with garbage, and snapshots of snapshots.
+fn is_rich(store: &Store) -> bool {
+    let mut snapshots = store.snapshots.iter();
+    store.origins.iter().count() > 1
+        && store.done.iter().next().is_some()
+        && store.cleaning.iter().any(|(_, row)| row.drop)
+        && store.cleaning.iter().any(|(_, row)| !row.drop)
+        && store.snapshots.iter().any(|(_, row)| row.ghost)
+        && snapshots.any(|(_, row)| row.parent.is_some() && row.chunks > 2)
+}
+
+/// To be called with each state that operations come to.
+pub fn look_at(store: &Store) {
+    RICH.with_borrow_mut(|rich| {
+        if rich.is_none() && is_rich(store) {
+            *rich = Some(store.clone());
+        }
+    });
+}
+
+/// The first such store there is.
+pub fn rich() -> Store {
+    for seed in 1.. {
+        let (config, operations) = crate::ops::generate(seed, 1000);
+        crate::ops::run(&config, &operations, &mut 0);
+        if let Some(store) = RICH.take() {
+            return store;
+        }
+    }
+    unreachable!()
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms repair`
+
+use super::check::{examined, find, unopened, Told};
+use super::print;
+use crate::cli::Repair;
+use crate::failure::{fsck, Failure, Kind, Result};
+use crate::show::checked::{self, Checked};
+use dm_snap_mv_check::{check, plan, Options, Plan};
+use dm_snap_mv_store::Device;
+use std::io::{self, BufRead, IsTerminal};
+use std::path::Path;
+
+pub fn run(args: &Repair) -> Result<u8> {
+    repaired(args).map_err(Failure::as_fsck)
+}
+
+fn repaired(args: &Repair) -> Result<u8> {
+    let path = find(&args.device)?;
+    let open = match args.dry_run {
+        true => Device::open_exclusive,
+        false => Device::open_for_repair,
+    };
+    let device = open(&path).map_err(|e| unopened(&path, &e))?;
+    let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
+    let aloud = !args.quiet && !args.json;
+    let mut told = Told::new(aloud);
+    let (report, plan) = plan(&device, sectors, &mut told);
+    told.progress.done();
+    examined(&path, &report)?;
+    let shown = Checked {
+        device: &path,
+        report: &report,
+        findings: &told.findings,
+    };
+    if aloud {
+        print(&checked::summary(&shown))?;
+        print(&checked::steps(&path, plan.as_ref(), &report))?;
+    }
+    let done = match &plan {
+        Some(plan) if !args.dry_run && (args.yes || agreed(&path)?) => {
+            carry_out(plan, &device, &path)?;
+            verify(&device, sectors, &path)?;
+            true
+        }
+        _ => false,
+    };
+    if args.json {
+        print(&checked::json(&shown, plan.as_ref(), done)?)?;
+    } else if aloud && done {
+        print(&format!("{}: repaired\n", path.display()))?;
+    }
+    Ok(match (report.is_clean(), done) {
+        (_, true) => fsck::REPAIRED,
+        (true, false) => fsck::CLEAN,
+        (false, false) => fsck::ERRORS,
+    })
+}
+
+/// Asks whether to go on.
+fn agreed(path: &Path) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        let what = format!(
+            "{}: nobody can be asked whether to repair it",
+            path.display()
+        );
+        return Err(Failure::new(Kind::Refused, what).hint(
+            "with -y it is repaired without asking, with -n it is only said what would be done",
+        ));
+    }
+    // Not among what programs read.
+    eprint!("Repair it? [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Failure::new(Kind::Refused, format!("cannot read the answer: {e}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn carry_out(plan: &Plan, device: &Device, path: &Path) -> Result<()> {
+    plan.carry_out(device).map_err(|e| {
+        let failure = Failure::new(Kind::Refused, format!("{}: {e}", path.display()));
+        match e.kind() {
+            io::ErrorKind::StorageFull => failure.hint("nothing has been changed"),
+            _ => failure.hint("check it again: it is either as it was or repaired"),
+        }
+    })
+}
+
+/// What was repaired must be in order.
+fn verify(device: &Device, sectors: u64, path: &Path) -> Result<()> {
+    let mut left = Vec::new();
+    let report = check(device, sectors, Options::default(), &mut left);
+    if report.is_clean() {
+        return Ok(());
+    }
+    let first = left.first().map_or(String::new(), |f| format!(": {f}"));
+    Err(Failure::new(
+        Kind::Damaged,
+        format!(
+            "{}: it has been repaired and is not in order{first}",
+            path.display()
+        ),
+    ))
+}
