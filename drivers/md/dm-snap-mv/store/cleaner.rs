@@ -74,6 +74,9 @@ impl Engine {
     /// There may be something to clean: status says so from now on, and the worker's idle turns see
     /// to it.
     pub(super) fn begin_cleaning(&mut self) {
+        if self.failed {
+            return;
+        }
         self.cleaning = true;
         self.timelines_left = self.count_timelines().unwrap_or(1);
         self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);

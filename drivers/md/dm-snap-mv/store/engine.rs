@@ -137,9 +137,9 @@ pub(crate) struct Engine {
 impl Engine {
     pub(super) fn new(meta: KBox<Meta>, source: Source) -> Result<Self> {
         let mut engine = Self {
+            failed: meta.superblock.needs_check,
             meta: Some(meta),
             source: Some(source),
-            failed: false,
             failures: 0,
             rescued: None,
             lost_cause: None,
@@ -174,9 +174,17 @@ impl Engine {
 
     /// The metadata of a store that works, to be changed.
     pub(super) fn meta(&mut self) -> Result<&mut Meta> {
-        match &mut self.meta {
-            Some(meta) if !meta.is_poisoned() && !self.failed => Ok(meta),
-            _ => Err(StoreError::Refused(Refusal::StoreFailed)),
+        if self.failed {
+            return Err(self.why_failed());
+        }
+        self.meta_to_keep()
+    }
+
+    /// Why nothing can be changed.
+    fn why_failed(&self) -> StoreError {
+        match &self.meta {
+            Some(meta) if meta.superblock.needs_check => Refusal::NeedsCheck.into(),
+            _ => Refusal::StoreFailed.into(),
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! The last commit stands. It is read again, so that what needs no change goes on: reads, and
 //! writes of chunks that are preserved. Everything that needs one is refused until the store is
-//! opened anew, as a device of it is loaded or resumed.
+//! opened anew, as a device of it is loaded or resumed. If the metadata contradict themselves, the
+//! superblock says so from then on, and that is not before a repair.
 //!
 //! Which commit was the last is not known when the device failed in the midst of one: it may be the
 //! one that was reported as failed. So nothing is decided by what is remembered, only by what is
@@ -63,6 +64,12 @@ impl Engine {
             return;
         }
         meta.abandon();
+        if meta.corrupt || matches!(error, StoreError::Refused(Refusal::Corrupt)) {
+            match meta.mark_needs_check() {
+                Ok(()) => pr_err!("metadata is corrupt: the store needs a check from now on\n"),
+                Err(e) => pr_err!("metadata is corrupt, and cannot be marked ({})\n", e.name()),
+            }
+        }
         self.failed = true;
         self.failures = self.failures.wrapping_add(1);
         pr_err!(
@@ -150,14 +157,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens a store anew that has failed. Process context, or the worker.
-    #[inline(never)]
+    /// Opens a store anew that has failed, unless it needs a check. Process context, or the worker.
     pub(super) fn revive(&mut self, cx: &Arc<Store>) -> Result<()> {
+        self.revive_unless(cx, true)
+    }
+
+    /// As [`Engine::revive`]; with `heed` false, a store that needs a check too.
+    #[inline(never)]
+    fn revive_unless(&mut self, cx: &Arc<Store>, heed: bool) -> Result<()> {
         self.notice_failure();
         if !self.failed {
             return Ok(());
         }
         self.reload()?;
+        let marked = |meta: &KBox<Meta>| meta.superblock.needs_check;
+        if heed && self.meta.as_ref().is_some_and(marked) {
+            return Err(Refusal::NeedsCheck.into());
+        }
         self.failed = false;
         self.retry = true;
         self.begin_cleaning();
@@ -170,8 +186,8 @@ impl Engine {
     }
 
     /// A write needs something preserved, and the store has failed. If the origin goes first the
-    /// store is opened anew for it; and if it fails again, the snapshots are given up, durably or
-    /// not at all.
+    /// store is opened anew for it, even if it needs a check; and if it fails again, the snapshots
+    /// are given up, durably or not at all.
     pub(super) fn rescue(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
         let recent =
             |when: Option<usize>| when.is_some_and(|when| time::msecs_since(when) < RESCUE_MSECS);
@@ -179,7 +195,7 @@ impl Engine {
             return Err(Refusal::StoreFailed.into());
         }
         let again = recent(self.rescued.replace(time::jiffies()));
-        let rescued = match (self.revive(cx), again) {
+        let rescued = match (self.revive_unless(cx, false), again) {
             (Ok(()), true) => self.invalidate(cx, nr, Refusal::Io),
             (revived, _) => revived,
         };

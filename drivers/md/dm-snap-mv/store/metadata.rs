@@ -19,6 +19,7 @@ use crate::model::disk::superblock::{Roots, Superblock};
 use crate::model::ids::{OriginNr, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use kernel::bindings::ENOTBLK;
 use kernel::prelude::*;
 
 /// How many runs of freed chunks are remembered without allocating memory.
@@ -55,6 +56,8 @@ pub(crate) struct Meta {
     dirty: bool,
     /// A change failed half way. Nothing is committed any more: the last commit stands.
     poisoned: bool,
+    /// That was because they contradict themselves.
+    pub(super) corrupt: bool,
 }
 
 impl Meta {
@@ -77,6 +80,7 @@ impl Meta {
             touched: 0,
             dirty: false,
             poisoned: false,
+            corrupt: false,
         })
     }
 
@@ -287,9 +291,18 @@ impl Meta {
         Ok(())
     }
 
+    /// An error of persistent-data in the middle of a change. What it says when blocks do not
+    /// check, are elsewhere, or counts would fall below 0 is that the metadata are corrupt.
     fn poison(&mut self, error: Error) -> StoreError {
         self.poisoned = true;
-        StoreError::Kernel(error)
+        let error = match error {
+            e if e == EINVAL || e == Error::from_errno(-(ENOTBLK as i32)) => {
+                Refusal::Corrupt.into()
+            }
+            e => e.into(),
+        };
+        self.corrupt |= matches!(error, StoreError::Refused(Refusal::Corrupt));
+        error
     }
 
     fn checked<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {

@@ -17,6 +17,7 @@ mod allocator;
 mod attach;
 mod cleaner;
 mod control;
+mod distrust;
 mod engine;
 pub(crate) mod error;
 mod failure;

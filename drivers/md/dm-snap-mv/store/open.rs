@@ -44,6 +44,10 @@ fn check_device(cow: &BlockDevice) -> Result<()> {
 /// Opens the store on a COW device, and takes all of the device into use.
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     let mut meta = load(io, cow)?;
+    if meta.superblock.needs_check {
+        pr_warn!("store needs a check: it takes no changes until it is repaired\n");
+        return Ok(meta);
+    }
     if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
         let was_clean = meta.superblock.clean;
         meta.grow_data(chunks)?;
@@ -65,7 +69,11 @@ pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     io.flush(cow)?;
     let block = read_block(io, cow, 0)?;
     let superblock = Superblock::decode(&block, checksum)?;
-    superblock.check_writable()?;
+    match superblock.check_writable() {
+        // To be read only, which is the engine's business.
+        Ok(()) | Err(Refusal::NeedsCheck) => {}
+        Err(refusal) => return Err(refusal.into()),
+    }
     superblock.layout.check_device(cow.sectors())?;
     let layout = &superblock.layout;
     let mut txn = Transaction::open(cow, &superblock.metadata_space, layout.metadata_blocks)?;

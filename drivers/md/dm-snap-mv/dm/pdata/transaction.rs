@@ -348,6 +348,11 @@ impl Transaction {
         Ok(if possible { free } else { 0 })
     }
 
+    /// The device.
+    pub(crate) fn device(&self) -> &Arc<BlockDevice> {
+        &self.managers.device
+    }
+
     /// What C calls it. Valid for as long as `self`.
     pub(super) fn tm(&self) -> *mut bindings::dm_transaction_manager {
         self.managers.tm.as_ptr()

@@ -162,6 +162,15 @@ impl Superblock {
         stored.copy_from_slice(&checksum(covered).to_le_bytes());
     }
 
+    /// Marks an encoded block as needing a check, and leaves all else in it as it is.
+    pub fn mark_needs_check(block: &mut [u8; BLOCK_SIZE], checksum: Checksum) {
+        // The flags stand behind the checksum.
+        if let Some(flags) = block.get_mut(CHECKED_FROM) {
+            *flags |= NEEDS_CHECK as u8;
+        }
+        Self::seal(block, checksum);
+    }
+
     /// Reads a block, and says what is wrong with it: nothing there ([`Refusal::NoStore`]),
     /// something else ([`Refusal::ForeignData`]), damaged ([`Refusal::BadChecksum`],
     /// [`Refusal::BadSuperblock`]), or from the future ([`Refusal::UnknownVersion`],
