@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{bail, Context, Result};
 
+use crate::checked;
 use crate::dm::{Mapped, Suspend, Table};
 use crate::io::Disk;
 
@@ -74,6 +76,7 @@ impl Disks {
                 start,
                 sectors,
                 owner: self.disks.clone(),
+                spoiled: AtomicBool::new(false),
             });
         }
         bail!("the test disks have no {sectors} sectors left")
@@ -110,16 +113,23 @@ pub fn linear(path: &Path, start: u64, sectors: u64) -> Table {
 }
 
 /// A piece of a disk, a device-mapper device of its own. It goes back when it goes out of
-/// scope.
+/// scope; a store that is on it then must be in order.
 pub struct Piece {
     mapped: Option<Mapped>,
     disk: PathBuf,
     start: u64,
     sectors: u64,
     owner: Arc<Mutex<Vec<Whole>>>,
+    /// A store on it may be damaged.
+    spoiled: AtomicBool,
 }
 
 impl Piece {
+    /// A store on it has been, or will be, damaged on purpose.
+    pub fn spoil(&self) {
+        self.spoiled.store(true, Ordering::Relaxed);
+    }
+
     /// Its node.
     pub fn path(&self) -> PathBuf {
         self.mapped().path()
@@ -181,6 +191,9 @@ impl Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        if !self.spoiled.load(Ordering::Relaxed) {
+            checked::in_passing(&self.path());
+        }
         // The device goes first: its place must not be given away while it is there.
         self.mapped = None;
         let end = self.start + self.sectors;

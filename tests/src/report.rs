@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{anyhow, Result};
 
-use crate::dm;
+use crate::{checked, dm};
 
 /// One subject's cases.
 pub struct Subject {
@@ -51,6 +51,8 @@ impl Subject {
         let result = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_text(&*panic))));
         let result = result.and_then(|tried| leftovers(&before).map(|()| tried));
+        let complaints = checked::complaints();
+        let result = result.and_then(|tried| complaints.map(|()| tried));
         let seconds = begin.elapsed().as_secs_f32();
         match result {
             Ok(tried) => {

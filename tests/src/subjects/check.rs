@@ -1,73 +1,91 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The checker: stores that the module made are in order.
+//! `dms check` and `dms repair`: stores that the module made are in order, whatever it was in the
+//! middle of; damage is found, and what was repaired is used by the module with the right content.
+//!
+//! Every other subject's stores are checked in passing, too, when a case is done with them.
 
-use anyhow::{ensure, Result};
+mod activation;
+mod command;
+mod corruption;
+mod damage;
+mod repairs;
+mod shapes;
+
+use std::process::Command;
+
+use anyhow::{ensure, Context, Result};
+use dm_snap_mv_check::Statistics;
 
 use crate::checked;
-use crate::disks::{Disks, MIB};
+use crate::disks::{Disks, Piece};
+use crate::io::Disk;
 use crate::random::Random;
 use crate::report::Subject;
-use crate::store::Origin;
+use crate::store::Device;
 use crate::world::{random_io, World};
 
 /// Runs the cases.
 pub fn run(subject: &mut Subject, disks: &Disks) {
-    subject.case("an empty store is in order", || empty(disks));
-    subject.case("a store in use is left alone", || in_use(disks));
-    for pages in [1, 16] {
-        subject.case(
-            &format!("nested snapshots, written, chunks of {pages}"),
-            || nested(disks, pages),
-        );
-    }
+    shapes::run(subject, disks);
+    repairs::run(subject, disks);
+    corruption::run(subject, disks);
+    subject.case("what the command says and how it ends", || {
+        command::command(disks)
+    });
+    subject.case("activation reads as little of a large store", || {
+        activation::activation(disks)
+    });
 }
 
-fn empty(disks: &Disks) -> Result<()> {
-    let (world, co) = World::new(disks, 4 * MIB, 16, 1)?;
-    co.remove()?;
-    let report = checked::clean(&world.store.cow.path())?;
-    ensure!(report.statistics.origins == 1 && report.statistics.chunks == 0);
+/// The store must be in order.
+fn clean(world: &World) -> Result<Statistics> {
+    Ok(checked::clean(&world.store.cow.path())?.statistics)
+}
+
+/// Writes the first sector of each chunk of 4 KiB.
+fn touch_all(world: &mut World, disk: &Disk) -> Result<()> {
+    for sector in (0..world.now.sectors()).step_by(8) {
+        world.now.write(disk, sector, 1)?;
+    }
     Ok(())
 }
 
-fn in_use(disks: &Disks) -> Result<()> {
-    let (world, co) = World::new(disks, 4 * MIB, 16, 1)?;
-    let refused = checked::examine(&world.store.cow.path()).err();
-    ensure!(refused.is_some(), "a store in use was opened");
-    co.remove()
+/// Runs `dms`, and returns how it ended and what it printed, both ways.
+fn dms(arguments: &[&str]) -> Result<(i32, String)> {
+    let output = Command::new("dms").args(arguments).output();
+    let output = output.context("run dms")?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text += &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.code().context("it ended by a signal")?, text))
 }
 
-fn nested(disks: &Disks, pages: u32) -> Result<()> {
-    let mut random = Random::new(pages.into());
-    let (mut world, co) = World::new(disks, 4 * MIB + 8, 48, pages)?;
+/// `dms` must end so, with these words.
+fn dms_says(arguments: &[&str], code: i32, words: &str) -> Result<String> {
+    let (ended, text) = dms(arguments)?;
+    ensure!(
+        ended == code && text.contains(words),
+        "dms {} ended with {ended}, not {code}: {text}",
+        arguments.join(" ")
+    );
+    Ok(text)
+}
+
+/// All of a device's metadata.
+fn metadata(piece: &Piece) -> Result<Vec<u8>> {
+    Ok(piece.open()?.read(0, 1024 * 8)?.to_vec())
+}
+
+/// Goes on with a store: new snapshots, writes, a deletion.
+fn use_it(world: &mut World, co: &Device) -> Result<()> {
+    let mut random = Random::new(11);
     let disk = co.open()?;
-    let mut tags = Vec::new();
-    for round in 0..12 {
-        let tag = match round % 3 {
-            2 => world.take_of(&co, tags[round / 2])?,
-            _ => world.take(&co)?,
-        };
-        tags.push(tag);
-        random_io(&mut random, &disk, &mut world.now, 8)?;
-        let cs = world.cs(tag)?;
-        random_io(&mut random, &cs.open()?, world.shadow(tag), 4)?;
-        cs.remove()?;
-    }
-    for tag in [tags[0], tags[5], tags[7]] {
-        world.delete(&co, tag)?;
-    }
-    drop(disk);
-    co.remove()?;
-    let report = checked::clean(&world.store.cow.path())?;
-    ensure!(report.statistics.snapshots == 9, "{:?}", report.statistics);
-    let co = world.co()?;
-    co.wait_clean()?;
-    co.remove()?;
-    let report = checked::clean(&world.store.cow.path())?;
-    ensure!(report.statistics.garbage == 0, "{:?}", report.statistics);
-    let other = Origin::new(disks, "other", 2 * MIB)?;
-    world.store.bind(&other)?.remove()?;
-    checked::clean(&world.store.cow.path())?;
-    Ok(())
+    let tag = world.take(co)?;
+    random_io(&mut random, &disk, &mut world.now, 30)?;
+    let cs = world.cs(tag)?;
+    random_io(&mut random, &cs.open()?, world.shadow(tag), 20)?;
+    cs.remove()?;
+    world.check_snapshots()?;
+    world.delete(co, tag)?;
+    co.wait_clean()
 }

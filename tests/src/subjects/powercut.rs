@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::checked;
 use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
 use crate::dm::{Mapped, Table};
@@ -97,7 +98,7 @@ impl Machine {
         crate::kernel::reload()?;
         self.origin.comes_back(random);
         self.cow.comes_back(random);
-        Ok(())
+        checked::clean(&self.cow.path()).map(drop)
     }
 }
 

@@ -196,6 +196,7 @@ impl Image {
 
     /// Writes so many of the first blocks to a COW device.
     pub fn write(&self, cow: &Piece) -> Result<()> {
+        cow.spoil();
         let disk = cow.open()?;
         for (i, blocks) in self.blocks.chunks(256).enumerate() {
             let mut buffer = Buffer::new(blocks.len() * BLOCK);

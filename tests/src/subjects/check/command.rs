@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the commands say and how they end.
+
+use std::path::Path;
+
+use anyhow::{ensure, Result};
+
+use super::{dms, dms_says};
+use crate::damage::{Patient, BITMAP};
+use crate::disks::{Disks, MIB};
+use crate::world::World;
+
+/// Goes through what they may be asked.
+pub fn command(disks: &Disks) -> Result<()> {
+    let (world, co) = World::new(disks, 4 * MIB, 16, 1)?;
+    let path = world.store.cow.path();
+    let name = path.display().to_string();
+    let origin = world.origin.piece.path().display().to_string();
+    for command in ["check", "repair"] {
+        dms_says(&[command, &name], 8, "is in use")?;
+        dms_says(&[command, &origin], 8, "in use")?;
+        dms_says(&[command, "/dev/dms-no-such-thing"], 8, "does not exist")?;
+        dms_says(&[command], 16, "required")?;
+        dms_says(&[command, &name, "--frobnicate"], 16, "--frobnicate")?;
+    }
+    co.remove()?;
+    dms_says(&["check", &origin], 8, "not a store")?;
+    dms_says(&["check", &name], 0, "clean, 1 origin, 0 snapshots")?;
+    dms_says(&["check", "--super-only", &name], 0, "clean")?;
+    dms_says(&["check", "--skip-records", &name], 0, "clean")?;
+    dms_says(&["repair", &name], 0, "nothing to repair")?;
+    let (code, text) = dms(&["check", "-q", &name])?;
+    ensure!(code == 0 && text.is_empty(), "{text}");
+    let json = dms_says(&["check", "--json", &name], 0, "\"clean\": true")?;
+    ensure!(json.contains("\"closed_in_order\": true"), "{json}");
+
+    // An image in a file is as good.
+    let file = "/tmp/store.img";
+    copy(&name, file)?;
+    dms_says(&["check", file], 0, "clean")?;
+    let patient = Patient::open(Path::new(file))?;
+    let bitmap = patient.data_bitmap()?;
+    patient.edit(bitmap, Some(BITMAP), |block| block[500] = 0xaa)?;
+    drop(patient);
+    let (code, text) = dms(&["check", "-q", file])?;
+    ensure!(code == 4 && text.is_empty(), "{text}");
+    dms_says(&["repair", "-y", file], 1, "repaired")?;
+    dms_says(&["repair", "-y", file], 0, "nothing to repair")?;
+    Patient::open(Path::new(file))?.set_superblock(|s| s.clean = false)?;
+    dms_says(&["check", file], 0, "clean")?;
+    dms_says(&["repair", "-y", file], 1, "mark the store as checked")?;
+    std::fs::remove_file(file)?;
+    Ok(())
+}
+
+/// Copies a device to a file.
+fn copy(from: &str, to: &str) -> Result<()> {
+    let (from, to) = (format!("if={from}"), format!("of={to}"));
+    crate::kernel::run("dd", &[&from, &to, "bs=1M", "iflag=direct"]).map(drop)
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Damage is found and repaired, and what was repaired is used by the module with the right content.
+
+use anyhow::{ensure, Result};
+use dm_snap_mv_check::Kind;
+
+use super::damage::DAMAGE;
+use super::{clean, dms_says, metadata, use_it};
+use crate::checked::examine;
+use crate::damage::Patient;
+use crate::disks::{Disks, MIB};
+use crate::report::Subject;
+use crate::world::World;
+
+/// Damages one store again and again, which is used in between.
+pub fn run(subject: &mut Subject, disks: &Disks) {
+    // It outlasts the cases, so none of them makes it.
+    let mut world = match patient(disks) {
+        Ok(world) => world,
+        Err(error) => return subject.case("a store to be damaged", || Err(error)),
+    };
+    for (name, kind, damage) in DAMAGE {
+        subject.case(&format!("repaired: {name}"), || {
+            repaired(&mut world, *kind, *damage)
+        });
+    }
+}
+
+/// A store with a few snapshots, one of them of another one.
+fn patient(disks: &Disks) -> Result<World> {
+    let (mut world, co) = World::new(disks, 2 * MIB, 24, 1)?;
+    world.store.cow.spoil();
+    let disk = co.open()?;
+    let first = world.take(&co)?;
+    world.now.write(&disk, 0, 256)?;
+    let nested = world.take_of(&co, first)?;
+    for tag in [first, nested] {
+        let cs = world.cs(tag)?;
+        world.shadow(tag).write(&cs.open()?, 100, 50)?;
+        cs.remove()?;
+    }
+    drop(disk);
+    co.remove()?;
+    Ok(world)
+}
+
+fn repaired(world: &mut World, kind: Kind, damage: fn(&Patient) -> Result<()>) -> Result<()> {
+    let cow = &world.store.cow;
+    let path = cow.path();
+    let name = path.display().to_string();
+    damage(&Patient::open(&path)?)?;
+    let before = metadata(cow)?;
+    let found = examine(&path)?;
+    ensure!(
+        found.report.count(kind) > 0 && found.report.is_repairable(),
+        "{:?}",
+        found.findings
+    );
+    dms_says(&["check", &name], 4, "\"dms repair\" can repair it")?;
+    dms_says(&["repair", "-n", &name], 4, "to do:")?;
+    dms_says(&["repair", &name], 8, "nobody can be asked")?;
+    ensure!(
+        metadata(cow)? == before,
+        "it was changed without being asked"
+    );
+    dms_says(&["repair", "-y", &name], 1, "repaired")?;
+    dms_says(&["check", &name], 0, "clean")?;
+
+    let co = world.co()?;
+    world.check(&co)?;
+    use_it(world, &co)?;
+    co.remove()?;
+    clean(world).map(drop)
+}
