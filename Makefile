@@ -23,6 +23,8 @@ help:
 	@echo '                   I/O errors: one, several or all requests from each one on'
 	@echo 'make test-long-replay    TEST_POINTS=50000 crashes, of recorded writes'
 	@echo 'make test-long-powercut  TEST_CUTS=100 machines killed'
+	@echo 'make test-long-fuzz      every decoder and parser, TEST_RUNS=10000000 inputs each,'
+	@echo '                   guided by coverage'
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -58,6 +60,9 @@ test-long-replay: all
 
 test-long-powercut: all
 	@TEST_CUTS=$${TEST_CUTS:-100} tests/host/crash.sh
+
+test-long-fuzz:
+	@scripts/fuzz
 
 check:
 	@scripts/check

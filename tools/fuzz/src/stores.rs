@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whole stores with something changed in them, looked at and repaired.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::OnceLock;
+
+use dm_snap_mv_check::{check, plan, Options, Outcome, Quiet};
+use dm_snap_mv_store::{checksum, Block, Blocks};
+
+use crate::image::{Image, Logged, SECTORS};
+use crate::input::Input;
+
+/// What checksums are mixed with.
+const KINDS: [u32; 4] = [0x6d76_2153, 121_107, 240_779, 160_478];
+
+/// More reads than this are a loop: there are 1024 metadata blocks, and those of space maps are
+/// read twice.
+const READS: u32 = 3000;
+
+struct Base {
+    image: Image,
+    /// The blocks in use, and what their checksums are mixed with.
+    blocks: Vec<(u64, u32)>,
+}
+
+fn base() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let image = Image::of(&crate::rich::rich());
+        let kind = |block: &Block| {
+            let sum = block.0[..4].try_into().map_or(0, u32::from_le_bytes);
+            let right = |&&xor: &&u32| checksum::of_block(block, xor) == sum;
+            *KINDS.iter().find(right).expect("a block of some kind")
+        };
+        let blocks = image.blocks.iter().map(|(&nr, b)| (nr, kind(b))).collect();
+        Base { image, blocks }
+    })
+}
+
+struct Counted<'a> {
+    image: &'a Image,
+    reads: Cell<u32>,
+}
+
+impl Blocks for Counted<'_> {
+    fn read(&self, nr: u64) -> io::Result<Box<Block>> {
+        self.reads.set(self.reads.get() + 1);
+        assert!(self.reads.get() < READS, "it reads for ever");
+        self.image.read(nr)
+    }
+}
+
+/// One change to an image.
+fn change(image: &mut Image, base: &Base, input: &mut Input<'_>) {
+    let (how, which) = (input.u8(), input.u8());
+    let at = usize::from(input.u16()) % 4096;
+    let value = input.u32();
+    let pick = |which: usize| base.blocks[which % base.blocks.len()];
+    let (nr, xor) = pick(which.into());
+    let (other, other_xor) = pick(value as usize);
+    let mut block = image.blocks[&nr].clone();
+    let mut put = |at: usize, bytes: &[u8]| {
+        let at = at.min(4096 - bytes.len());
+        block.0[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    match how % 8 {
+        0 => put(at, &[value as u8]),
+        1 => put(at, &value.to_le_bytes()),
+        2 => put(at & !7, &u64::from(value).to_le_bytes()),
+        3 => put(at & !7, &(value as i32 as i64).to_le_bytes()),
+        4 => put(at & !7, &other.to_le_bytes()),
+        5 => {
+            let at = at & !7;
+            let field: [u8; 8] = block.0[at..at + 8].try_into().expect("8 bytes");
+            let sum = u64::from_le_bytes(field).wrapping_add(value as i32 as u64);
+            block.0[at..at + 8].copy_from_slice(&sum.to_le_bytes());
+        }
+        6 => block = image.blocks[&other].clone(),
+        _ => {
+            _ = image.broken.insert(nr);
+        }
+    }
+    // Mostly with its own number and a right checksum.
+    if how & 0x40 == 0 {
+        block.0[8..16].copy_from_slice(&nr.to_le_bytes());
+    }
+    if how & 0x80 == 0 {
+        let xor = if how % 8 == 6 { other_xor } else { xor };
+        let sum = checksum::of_block(&block, xor).to_le_bytes();
+        block.0[..4].copy_from_slice(&sum);
+    }
+    image.blocks.insert(nr, block);
+}
+
+pub fn store(data: &[u8]) {
+    let base = base();
+    let mut image = base.image.clone();
+    let mut input = Input(&data[..data.len().min(400)]);
+    while !input.is_empty() {
+        change(&mut image, base, &mut input);
+    }
+    let counted = Counted {
+        image: &image,
+        reads: Cell::new(0),
+    };
+    let report = check(&counted, SECTORS, Options::default(), &mut Quiet);
+    if data.is_empty() {
+        assert!(report.is_clean());
+    }
+    if report.outcome != Outcome::Checked {
+        return;
+    }
+    let device = Logged::new(&image);
+    let (again, plan) = plan(&device, SECTORS, &mut Quiet);
+    assert_eq!(again.counts, report.counts);
+    assert!(plan.is_some() || !report.is_repairable());
+    let Some(plan) = plan else { return };
+    match plan.carry_out(&device) {
+        Ok(()) => {
+            let image = device.image();
+            let after = check(&image, SECTORS, Options::default(), &mut Quiet);
+            assert!(
+                after.is_clean(),
+                "{:?} became {:?}",
+                report.counts,
+                after.counts
+            );
+        }
+        Err(e) => assert_eq!(e.kind(), io::ErrorKind::StorageFull),
+    }
+}
