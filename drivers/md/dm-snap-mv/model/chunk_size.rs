@@ -45,6 +45,16 @@ impl ChunkSize {
         self.shift + PAGE_SECTORS.trailing_zeros()
     }
 
+    /// How many whole chunks there are in so many sectors.
+    pub const fn whole_chunks(self, sectors: u64) -> u64 {
+        sectors >> self.sector_shift()
+    }
+
+    /// Whether so many sectors are whole chunks.
+    pub const fn is_whole(self, sectors: u64) -> bool {
+        sectors & (self.sectors() - 1) == 0
+    }
+
     /// The chunk that holds `sector`; [`Chunk::MAX`] when it lies behind the longest device.
     pub const fn chunk_of(self, sector: u64) -> Chunk {
         Chunk::saturating(sector >> self.sector_shift())
@@ -58,8 +68,8 @@ impl ChunkSize {
     /// The chunks of a device of `size` sectors, the last one perhaps in part: the end of its
     /// range. A device with more chunks than have numbers is refused.
     pub const fn end_of(self, size: u64) -> Result<Chunk, Refusal> {
-        let whole = size >> self.sector_shift();
-        let part = (size & (self.sectors() - 1) != 0) as u64;
+        let whole = self.whole_chunks(size);
+        let part = !self.is_whole(size) as u64;
         match Chunk::new(whole + part) {
             Some(end) => Ok(end),
             None => Err(Refusal::OriginTooLarge),

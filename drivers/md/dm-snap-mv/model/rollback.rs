@@ -190,7 +190,7 @@ fn plan<M: Metadata>(
         return Err(Refusal::InvalidSnapshot.into());
     }
     // A smaller snapshot's last chunk must not hold content of the origin behind its end.
-    let whole = snapshot.size % chunk_size.sectors() == 0;
+    let whole = chunk_size.is_whole(snapshot.size);
     if snapshot.size > row.size || (snapshot.size < row.size && !whole) {
         return Err(Refusal::RollbackSize.into());
     }

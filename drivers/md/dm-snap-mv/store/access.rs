@@ -458,10 +458,8 @@ pub(super) fn whole_chunks(cx: &Store, snapshot: &Snapshot, bio: &Bio) -> u64 {
         return 0;
     }
     let end = bio.sector().saturating_add(u64::from(bio.sectors()));
-    let sectors = if end >= snapshot.size {
-        u64::from(bio.sectors()).next_multiple_of(cx.geometry.chunk_sectors())
-    } else {
-        u64::from(bio.sectors())
-    };
-    sectors >> cx.geometry.chunk_size.sector_shift()
+    let chunk_size = cx.geometry.chunk_size;
+    let sectors = u64::from(bio.sectors());
+    let rest = end >= snapshot.size && !chunk_size.is_whole(sectors);
+    chunk_size.whole_chunks(sectors) + u64::from(rest)
 }

@@ -340,7 +340,8 @@ impl Engine {
         if urgent.is_none() && chunk > cursor {
             self.move_cursor(nr, chunk)?;
         }
-        let most = (MAX_MERGE_SECTORS / cx.geometry.chunk_sectors()).max(1);
+        let chunk_size = cx.geometry.chunk_size;
+        let most = chunk_size.whole_chunks(MAX_MERGE_SECTORS).max(1);
         let run = MergeRun {
             start: chunk,
             len: len.min(most),

@@ -254,7 +254,8 @@ impl Engine {
         mut bio: Bio,
         gap: preserve::Gap,
     ) {
-        let most = (MAX_COPY_SECTORS / cx.geometry.chunk_sectors()).max(1);
+        let chunk_size = cx.geometry.chunk_size;
+        let most = chunk_size.whole_chunks(MAX_COPY_SECTORS).max(1);
         let (cow, len) = match self.reserve(cx, gap.len.min(most)) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
