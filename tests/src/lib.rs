@@ -14,6 +14,7 @@ pub mod content;
 pub mod damage;
 pub mod disks;
 pub mod dm;
+pub mod faults;
 pub mod io;
 pub mod kernel;
 pub mod puppet;

@@ -10,6 +10,7 @@ mod crash;
 mod full;
 mod hostile;
 mod ioerrors;
+mod memory;
 pub mod messages;
 mod origin;
 mod powercut;
@@ -46,4 +47,5 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("crash-before", crash::before),
     ("crash-after", crash::after),
     ("stress", stress::run),
+    ("memory", memory::run),
 ];

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocations that fail on demand: the kernel's failslab and fail_page_alloc.
+//!
+//! Only those count that have the module among their callers.
+
+use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+/// What fails allocations, each a folder of debugfs.
+const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
+
+/// Which allocations fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Plan {
+    /// None.
+    Nothing,
+    /// The one with this number, counted from 1, that the calling thread makes.
+    Caller(u32),
+    /// One in so many that the store's worker makes, once: of small pieces, or of whole pages. If
+    /// the same was the plan before and an allocation failed, it is the one with this number.
+    Worker {
+        /// Whole pages.
+        pages: bool,
+        /// In how many.
+        nth: u32,
+    },
+    /// So many percent of all.
+    Random(u32),
+}
+
+/// The kernel's switches.
+pub struct Faults {
+    nth: File,
+    module: Range<u64>,
+    worker: Range<u64>,
+    plan: Plan,
+    /// Whether the last [`Faults::run`] met an allocation that failed. Not known of random ones.
+    pub hit: bool,
+    /// How many allocations of the caller's there were in the last run, if it was under
+    /// [`Plan::Caller`] and none failed.
+    pub counted: u32,
+}
+
+/// Where the code of functions with `word` in their names is; all of the module's without.
+fn code(word: &str) -> Result<Range<u64>> {
+    let text = fs::read_to_string("/proc/kallsyms")?;
+    let mut symbols: Vec<(u64, bool)> = text
+        .lines()
+        .filter(|line| line.ends_with("[dm_snap_mv]"))
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let at = u64::from_str_radix(words.next()?, 16).ok()?;
+            let kind = words.next()?;
+            let name = words.next()?;
+            matches!(kind, "t" | "T").then(|| (at, name.contains(word)))
+        })
+        .collect();
+    symbols.sort_unstable();
+    let first = symbols.iter().position(|s| s.1);
+    let last = symbols.iter().rposition(|s| s.1);
+    let (first, last) = first.zip(last).context("no such function of the module")?;
+    let end = symbols
+        .get(last + 1)
+        .map_or(symbols[last].0 + 4096, |s| s.0);
+    Ok(symbols[first].0..end)
+}
+
+fn set(kind: &str, name: &str, value: impl std::fmt::Display) -> Result<()> {
+    let path = format!("/sys/kernel/debug/{kind}/{name}");
+    fs::write(&path, value.to_string()).with_context(|| format!("{path} = {value}"))
+}
+
+fn get(kind: &str, name: &str) -> Result<i64> {
+    let path = format!("/sys/kernel/debug/{kind}/{name}");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    text.trim().parse().with_context(|| path)
+}
+
+impl Faults {
+    /// The switches, all off.
+    pub fn new() -> Result<Self> {
+        for kind in KINDS {
+            let folder = format!("/sys/kernel/debug/{kind}");
+            ensure!(
+                Path::new(&folder).exists(),
+                "the kernel has no {folder}: it wants to be the debug kernel"
+            );
+            for (name, value) in [
+                ("verbose", "0"),
+                ("probability", "0"),
+                ("space", "0"),
+                ("task-filter", "N"),
+                ("ignore-gfp-wait", "N"),
+            ] {
+                set(kind, name, value)?;
+            }
+        }
+        set("fail_page_alloc", "min-order", 0)?;
+        Ok(Self {
+            nth: OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/proc/thread-self/fail-nth")?,
+            module: code("")?,
+            worker: code("WorkItem3run")?,
+            plan: Plan::Nothing,
+            hit: false,
+            counted: 0,
+        })
+    }
+
+    fn callers(range: &Range<u64>) -> Result<()> {
+        for kind in KINDS {
+            set(kind, "require-start", format!("{:#x}", range.start))?;
+            set(kind, "require-end", format!("{:#x}", range.end))?;
+        }
+        Ok(())
+    }
+
+    /// What is to fail in the next runs.
+    pub fn plan(&mut self, plan: Plan) -> Result<()> {
+        self.plan = plan;
+        match plan {
+            Plan::Worker { .. } => Self::callers(&self.worker),
+            _ => Self::callers(&self.module),
+        }
+    }
+
+    /// Runs something with allocations failing as planned. Only for the thread that made this.
+    pub fn run<R>(&mut self, run: impl FnOnce() -> R) -> Result<R> {
+        self.hit = false;
+        match self.plan {
+            Plan::Nothing => Ok(run()),
+            Plan::Caller(number) => {
+                // Nothing but the run itself may come between the two.
+                self.nth.write_at(number.to_string().as_bytes(), 0)?;
+                let result = run();
+                let mut left = [0u8; 16];
+                let n = self.nth.read_at(&mut left, 0)?;
+                self.nth.write_at(b"0", 0)?;
+                let left: u32 = String::from_utf8_lossy(&left[..n]).trim().parse()?;
+                self.hit = left == 0;
+                self.counted = number - left;
+                Ok(result)
+            }
+            Plan::Worker { pages, nth } => {
+                let kind = KINDS[usize::from(pages)];
+                set(kind, "interval", nth)?;
+                set(kind, "times", 1)?;
+                set(kind, "probability", 100)?;
+                let result = run();
+                set(kind, "probability", 0)?;
+                self.hit = get(kind, "times")? == 0;
+                Ok(result)
+            }
+            Plan::Random(percent) => {
+                for kind in KINDS {
+                    set(kind, "interval", 1)?;
+                    set(kind, "times", -1)?;
+                    set(kind, "probability", percent)?;
+                }
+                let result = run();
+                for kind in KINDS {
+                    set(kind, "probability", 0)?;
+                }
+                Ok(result)
+            }
+        }
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        let _ = self.nth.write_at(b"0", 0);
+        for kind in KINDS {
+            let _ = set(kind, "probability", 0);
+        }
+    }
+}
