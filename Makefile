@@ -25,6 +25,7 @@ help:
 	@echo 'make test-long-powercut  TEST_CUTS=100 machines killed'
 	@echo 'make test-long-fuzz      every decoder and parser, TEST_RUNS=10000000 inputs each,'
 	@echo '                   guided by coverage'
+	@echo 'make test-long-memory  each allocation failed in turn, and many at random'
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -63,6 +64,9 @@ test-long-powercut: all
 
 test-long-fuzz:
 	@scripts/fuzz
+test-long-memory: dms
+	@KERNEL=debug scripts/build-module
+	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test memory
 
 check:
 	@scripts/check
@@ -79,6 +83,7 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors
+.PHONY: all help modules dms demo test test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
+	test-long-memory test-long-fuzz
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:
