@@ -64,6 +64,7 @@ test-long-powercut: all
 
 test-long-fuzz:
 	@scripts/fuzz
+
 test-long-memory: dms
 	@KERNEL=debug scripts/build-module
 	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test memory
