@@ -593,6 +593,8 @@ impl Engine {
         })?;
         self.commit(cx)?;
         self.refresh(nr)?;
+        // Before anybody is told, or the write that it was for ends.
+        self.publish(cx);
         let shared = self.origin_state(nr)?.shared.clone();
         pr_warn!(
             "{}: the snapshots of origin {} are invalid\n",

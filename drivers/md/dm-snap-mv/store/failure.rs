@@ -85,6 +85,8 @@ impl Engine {
         self.cleaning = false;
         self.cleaned = None;
         self.feed();
+        // Before anybody is told, or what it fails ends.
+        self.publish_failure();
         self.tell_all();
     }
 

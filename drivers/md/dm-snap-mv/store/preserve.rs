@@ -302,7 +302,11 @@ impl Engine {
         if self.space_is_coming() {
             return self.starve(cx, bio);
         }
-        self.full |= self.policy != FullPolicy::Invalidate;
+        if self.policy != FullPolicy::Invalidate && !self.full {
+            self.full = true;
+            // Before the write ends.
+            self.publish(cx);
+        }
         match self.policy {
             FullPolicy::Invalidate => match self.invalidate(cx, origin.number, Refusal::NoSpace) {
                 Ok(()) => {

@@ -24,23 +24,24 @@ impl Engine {
         free.is_ok_and(|free| free < RESERVED_METADATA)
     }
 
-    /// Tells of a COW device that is nearly full, once each time it becomes so.
-    fn watch_low_water(&mut self, usage: &Usage) {
+    /// Whether the COW device has become nearly full, which is news once each time.
+    fn watch_low_water(&mut self, usage: &Usage) -> bool {
         let (used, total) = (usage.used_chunks, usage.total_chunks);
         let low = total > 0 && used.saturating_mul(100) >= total.saturating_mul(LOW_WATER);
-        if low && !self.low_water {
+        let news = low && !self.low_water;
+        self.low_water = low;
+        if news {
             pr_warn!(
                 "COW device nearly full: {} of {} chunks are in use\n",
                 used,
                 total
             );
-            self.tell_all();
         }
-        self.low_water = low;
+        news
     }
 
-    /// The store has failed and cannot be read: what else was said of it is out of date.
-    fn publish_failure(&self) {
+    /// The store has failed: what else was said of it is out of date.
+    pub(super) fn publish_failure(&self) {
         for state in self.origins.iter() {
             let status = state.shared.status();
             state.shared.set_status(OriginStatus {
@@ -76,7 +77,7 @@ impl Engine {
                 };
             }
         }
-        self.watch_low_water(&status.usage);
+        let mut news = self.watch_low_water(&status.usage);
         // Space has come back, whether anybody has asked for it since or not.
         self.full &= status.usage.used_chunks >= status.usage.total_chunks || self.starves();
         cx.set_status(status);
@@ -84,8 +85,16 @@ impl Engine {
             if self.full {
                 pr_warn!("COW device full: writes that need space fail or wait\n");
             }
+            news = true;
+        }
+        self.publish_states(failed);
+        // Who is told looks at what has been published.
+        if news {
             self.tell_all();
         }
+    }
+
+    fn publish_states(&self, failed: bool) {
         let Some(meta) = &self.meta else {
             return self.publish_failure();
         };
