@@ -262,7 +262,12 @@ impl Players {
                     0 => self.origin.as_ref().context("the origin is open")?,
                     tag => self.snapshot(tag)?,
                 };
-                write_generation(disk, start, count, generation)
+                write_generation(disk, start, count, generation)?;
+                // What is new in a snapshot is durable with the next commit, as in a disk's cache.
+                match tag {
+                    0 => Ok(()),
+                    _ => Ok(disk.flush()?),
+                }
             }
             Step::Flush => Ok(self
                 .origin
