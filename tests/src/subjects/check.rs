@@ -19,7 +19,6 @@ use dm_snap_mv_check::Statistics;
 
 use crate::checked;
 use crate::disks::{Disks, Piece};
-use crate::io::Disk;
 use crate::random::Random;
 use crate::report::Subject;
 use crate::store::Device;
@@ -41,14 +40,6 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
 /// The store must be in order.
 fn clean(world: &World) -> Result<Statistics> {
     Ok(checked::clean(&world.store.cow.path())?.statistics)
-}
-
-/// Writes the first sector of each chunk of 4 KiB.
-fn touch_all(world: &mut World, disk: &Disk) -> Result<()> {
-    for sector in (0..world.now.sectors()).step_by(8) {
-        world.now.write(disk, sector, 1)?;
-    }
-    Ok(())
 }
 
 /// Runs `dms`, and returns how it ended and what it printed, both ways.

@@ -56,6 +56,12 @@ fn attempt(
 /// More than anything allocates.
 const MANY: u32 = 1_000_000;
 
+/// When the next of `parts` has had its share of what is left until `end`.
+fn share_of(end: Instant, parts: usize) -> Instant {
+    let now = Instant::now();
+    now + end.saturating_duration_since(now) / parts as u32
+}
+
 fn each_of_caller(disks: &Disks, mut random: Random, long: Duration) -> Result<()> {
     let mut bench = Bench::new(disks, random.clone())?;
     let mut faults = Faults::new()?;
@@ -66,8 +72,7 @@ fn each_of_caller(disks: &Disks, mut random: Random, long: Duration) -> Result<(
         attempt(&mut bench, &mut faults, operation, Plan::Caller(MANY))?;
         let count = faults.counted;
         let mut numbers: Vec<u32> = (1..=count).collect();
-        let left = end.saturating_duration_since(Instant::now());
-        let until = Instant::now() + left / (OPERATIONS.len() - i) as u32;
+        let until = share_of(end, OPERATIONS.len() - i);
         let before = bench.errors;
         let mut done = 0;
         while !numbers.is_empty() && (done == 0 || Instant::now() < until) {
@@ -101,8 +106,7 @@ fn each_of_worker(disks: &Disks, random: Random, long: Duration) -> Result<()> {
     let all = OPERATIONS.len() * 2;
     for (i, operation) in OPERATIONS.iter().chain(OPERATIONS).enumerate() {
         let pages = i >= OPERATIONS.len();
-        let left = end.saturating_duration_since(Instant::now());
-        let until = Instant::now() + left / (all - i) as u32;
+        let until = share_of(end, all - i);
         let before = bench.errors;
         let mut nth = 0;
         let ended = loop {
