@@ -20,22 +20,14 @@ pub fn run(args: &Check) -> Result<u8> {
 }
 
 fn checked(args: &Check) -> Result<u8> {
-    let path = find(&args.device)?;
-    let device = Device::open_exclusive(&path).map_err(|e| unopened(&path, &e))?;
-    let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
+    let (path, device, sectors) = opened(&args.device, Device::open_exclusive)?;
     let options = Options {
         super_only: args.super_only,
         skip_records: args.skip_records,
     };
     let mut told = Told::new(!args.quiet && !args.json);
     let report = check(&device, sectors, options, &mut told);
-    told.progress.done();
-    examined(&path, &report)?;
-    let shown = Checked {
-        device: &path,
-        report: &report,
-        findings: &told.findings,
-    };
+    let shown = told.end(&path, &report)?;
     if args.json {
         print(&checked::json(&shown, None, false)?)?;
     } else if !args.quiet {
@@ -49,7 +41,7 @@ fn checked(args: &Check) -> Result<u8> {
 
 /// Prints findings as they come, and keeps them.
 pub(super) struct Told {
-    pub(super) progress: Progress,
+    progress: Progress,
     pub(super) findings: Vec<Finding>,
     print: bool,
 }
@@ -61,6 +53,17 @@ impl Told {
             findings: Vec::new(),
             print,
         }
+    }
+
+    /// What is to be shown of an examination that has ended, unless it could not be made.
+    pub(super) fn end<'a>(&'a mut self, path: &'a Path, report: &'a Report) -> Result<Checked<'a>> {
+        self.progress.done();
+        examined(path, report)?;
+        Ok(Checked {
+            device: path,
+            report,
+            findings: &self.findings,
+        })
     }
 }
 
@@ -80,8 +83,19 @@ impl Watch for Told {
     }
 }
 
+/// Opens what an argument names. Returns its path and its size in sectors as well.
+pub(super) fn opened(
+    arg: &OsStr,
+    open: fn(&Path) -> io::Result<Device>,
+) -> Result<(PathBuf, Device, u64)> {
+    let path = find(arg)?;
+    let device = open(&path).map_err(|e| unopened(&path, &e))?;
+    let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
+    Ok((path, device, sectors))
+}
+
 /// A device or a file, by the names that other commands take, too.
-pub(super) fn find(arg: &OsStr) -> Result<PathBuf> {
+fn find(arg: &OsStr) -> Result<PathBuf> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let device = normalise(arg, &cwd);
     let is_file = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
@@ -95,7 +109,7 @@ pub(super) fn find(arg: &OsStr) -> Result<PathBuf> {
     }
 }
 
-pub(super) fn unopened(path: &Path, error: &io::Error) -> Failure {
+fn unopened(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ResourceBusy => {
             Failure::new(Kind::Busy, format!("{} is in use", path.display()))
@@ -113,7 +127,7 @@ pub(super) fn unopened(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Whether there was something to be looked at.
-pub(super) fn examined(path: &Path, report: &Report) -> Result<()> {
+fn examined(path: &Path, report: &Report) -> Result<()> {
     match &report.outcome {
         Outcome::Checked => Ok(()),
         Outcome::Refused(refusal) => Err(hints::failure(*refusal).context(path.display())),

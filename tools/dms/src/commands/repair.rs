@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms repair`
 
-use super::check::{examined, find, unopened, Told};
+use super::check::{opened, Told};
 use super::print;
 use crate::cli::Repair;
 use crate::failure::{fsck, Failure, Kind, Result};
-use crate::show::checked::{self, Checked};
+use crate::show::checked;
 use dm_snap_mv_check::{check, plan, Options, Plan};
 use dm_snap_mv_store::Device;
 use std::io::{self, BufRead, IsTerminal};
@@ -16,23 +16,15 @@ pub fn run(args: &Repair) -> Result<u8> {
 }
 
 fn repaired(args: &Repair) -> Result<u8> {
-    let path = find(&args.device)?;
     let open = match args.dry_run {
         true => Device::open_exclusive,
         false => Device::open_for_repair,
     };
-    let device = open(&path).map_err(|e| unopened(&path, &e))?;
-    let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
+    let (path, device, sectors) = opened(&args.device, open)?;
     let aloud = !args.quiet && !args.json;
     let mut told = Told::new(aloud);
     let (report, plan) = plan(&device, sectors, &mut told);
-    told.progress.done();
-    examined(&path, &report)?;
-    let shown = Checked {
-        device: &path,
-        report: &report,
-        findings: &told.findings,
-    };
+    let shown = told.end(&path, &report)?;
     if aloud {
         print(&checked::summary(&shown))?;
         print(&checked::steps(&path, plan.as_ref(), &report))?;
