@@ -194,6 +194,8 @@ fn tries(disks: &Disks) -> Result<()> {
             "{message:?}: {got:?}, not {reply:?}"
         );
     }
+    // Two lists are alike only when nothing goes on in the background.
+    co.wait_clean()?;
     let listing = co.send("try list")?;
     let plain = co.send("list")?;
     ensure!(listing == format!("ok\n{plain}"), "{listing:?}");
