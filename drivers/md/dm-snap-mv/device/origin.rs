@@ -45,13 +45,19 @@ impl OriginDevice {
         }
     }
 
-    /// Whether a write may pass: no snapshot is being taken, and none is there to preserve for.
+    /// Whether it is known that nothing is left to preserve where a write goes.
+    fn is_preserved(&self, bio: &Bio) -> bool {
+        let (first, last) = self.store().chunks_of(bio);
+        self.origin.is_preserved(first, last)
+    }
+
+    /// Whether a write may pass: no snapshot is being taken, and none wants what it overwrites.
     fn pass(&self, bio: &mut Bio) -> bool {
         let Some(pass) = self.origin.gate.try_enter() else {
             return false;
         };
-        // The answer cannot change to no while the pass is held.
-        if !self.origin.is_direct() {
+        // The answers cannot change to no while the pass is held.
+        if !self.origin.is_direct() && !self.is_preserved(bio) {
             return false;
         }
         let job = bio.job();

@@ -15,6 +15,7 @@
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
+//! * [`number_set`]: what is known of many numbers, asked without a lock;
 //! * [`worker`], [`noio`], [`time`]: where and when work is done;
 //! * [`global`]: what there is once for the module;
 //! * [`pdata`]: persistent-data, transactions, B-trees and space maps.
@@ -35,6 +36,7 @@ pub(crate) mod irq_lock;
 pub(crate) mod kcopyd;
 pub(crate) mod limits;
 pub(crate) mod noio;
+pub(crate) mod number_set;
 pub(crate) mod pdata;
 pub(crate) mod range_lock;
 pub(crate) mod status;

@@ -11,7 +11,7 @@ use super::allocator::Reservation;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::job::{CopyRun, HasJob, Redirected, Stage};
-use super::preserve::{chunks_of, run_sectors};
+use super::preserve::run_sectors;
 use super::snapshot::Snapshot;
 use super::store::Store;
 use super::zeroing::zero_part;
@@ -60,7 +60,7 @@ impl Engine {
                 self.end(bio, Status::OK);
                 return Ok(());
             }
-            let (first, last) = chunks_of(cx, &bio);
+            let (first, last) = cx.chunks_of(&bio);
             let job = bio.job();
             if !job.own.is_locked()
                 && !job
@@ -187,7 +187,7 @@ impl Engine {
         if zeroes && whole > 0 {
             return self.zero_whole(cx, snapshot, bio, whole);
         }
-        let (first, last) = chunks_of(cx, &bio);
+        let (first, last) = cx.chunks_of(&bio);
         let max = match zeroes {
             // Whole chunks may follow, which are not written.
             true => 1,
@@ -260,7 +260,7 @@ impl Engine {
         whole: u64,
         base: Location,
     ) -> core::result::Result<(), Stopped> {
-        let (first, _) = chunks_of(cx, &bio);
+        let (first, _) = cx.chunks_of(&bio);
         let want = whole.max(1);
         let job = bio.job();
         let end = first.get() + want - 1;

@@ -209,7 +209,8 @@ impl Engine {
         nr: OriginNr,
         dev: Arc<BlockDevice>,
     ) -> Result<Arc<Origin>> {
-        let shared = Origin::new(nr, dev)?;
+        let chunks = cx.geometry.chunk_of(dev.sectors()).get() + 1;
+        let shared = Origin::new(nr, dev, chunks)?;
         let merge = Merge::new(cx)?;
         self.origins.reserve(1, GFP_KERNEL)?;
         self.meta_to_keep()?.cache_origin(nr)?;

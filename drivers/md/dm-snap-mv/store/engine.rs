@@ -484,10 +484,19 @@ impl Engine {
             None => None,
         };
         let state = self.origin_state_mut(nr)?;
+        let rolling = view.is_some();
+        let rolled = state.view.is_some();
+        let newer = live > state.live;
         state.live = live;
         state.view = view;
         let shared = state.shared.clone();
-        let rolling = state.view.is_some();
+        if rolling {
+            shared.preserved_unknown();
+        } else if newer || rolled {
+            // While the live epoch gets older what is preserved stays so: the cleaner keeps the record
+            // that the newest live epoch resolves to.
+            shared.none_preserved();
+        }
         shared.set_redirect(rolling);
         shared.set_direct(live.is_none() && !rolling);
         Ok(())

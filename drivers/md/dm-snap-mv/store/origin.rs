@@ -5,9 +5,10 @@
 use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::event::EventHandle;
 use crate::dm::gate::Gate;
+use crate::dm::number_set::NumberSet;
 use crate::dm::range_lock::RangeLock;
 use crate::dm::table::MappedDevice;
-use crate::model::ids::OriginNr;
+use crate::model::ids::{Chunk, OriginNr};
 use crate::model::refusal::Refusal;
 use crate::model::report::{RollbackProgress, State};
 use kernel::prelude::*;
@@ -49,6 +50,10 @@ pub(crate) struct Origin {
     /// rollback runs. Changes only while the gate is closed and empty, so a write that holds a
     /// pass can trust it.
     direct: Atomic<bool>,
+    /// Chunks that need no look at the metadata to be written, because a durable record has what
+    /// every live snapshot wants of them. Emptied only while the gate is closed and empty, so a write
+    /// that holds a pass can trust it.
+    preserved: NumberSet,
     /// A read must ask where the content is, because a rollback runs.
     redirect: Atomic<bool>,
     /// Reads on their way that a rollback sent elsewhere than to the origin device. What they read
@@ -83,7 +88,9 @@ pub(crate) struct Listeners {
 }
 
 impl Origin {
-    pub(super) fn new(number: OriginNr, dev: Arc<BlockDevice>) -> Result<Arc<Self>> {
+    /// `chunks`: how many the device has.
+    pub(super) fn new(number: OriginNr, dev: Arc<BlockDevice>, chunks: u64) -> Result<Arc<Self>> {
+        let preserved = NumberSet::new(chunks)?;
         let phys = Arc::pin_init(RangeLock::new(), GFP_KERNEL)?;
         let gate = Arc::pin_init(Gate::new(), GFP_KERNEL)?;
         Arc::pin_init(
@@ -93,6 +100,7 @@ impl Origin {
                 phys,
                 gate,
                 direct: Atomic::new(false),
+                preserved,
                 redirect: Atomic::new(false),
                 redirected: Atomic::new(0),
                 status <- new_spinlock!(OriginStatus {
@@ -118,6 +126,29 @@ impl Origin {
 
     pub(super) fn set_direct(&self, direct: bool) {
         self.direct.store(direct, Release);
+    }
+
+    /// Whether a write of chunks `first..=last` that holds a pass may go straight to the origin device,
+    /// as nothing there is left to preserve. May say no although it might. Any context.
+    pub(crate) fn is_preserved(&self, first: Chunk, last: Chunk) -> bool {
+        self.preserved.has_all(first.get(), last.get())
+    }
+
+    /// Remembers that. With the engine's mutex held; the records are durable.
+    pub(super) fn set_preserved(&self, first: Chunk, last: Chunk) {
+        self.preserved.insert(first.get(), last.get());
+    }
+
+    /// Forgets what is preserved: a newer snapshot wants all chunks again. While the gate is closed
+    /// and empty, or nothing is known.
+    pub(super) fn none_preserved(&self) {
+        self.preserved.clear();
+    }
+
+    /// As [`Origin::none_preserved`], and learns nothing until that is called: a rollback runs, for
+    /// which each write has to be noted.
+    pub(super) fn preserved_unknown(&self) {
+        self.preserved.stop();
     }
 
     /// Whether reads of the origin must ask for the way.

@@ -71,7 +71,7 @@ impl Engine {
                 self.end(bio, Status::OK);
                 return Ok(());
             }
-            let (first, last) = chunks_of(cx, &bio);
+            let (first, last) = cx.chunks_of(&bio);
             let found = self.head_run(origin, first, last);
             let run = match found {
                 Ok(run) => run,
@@ -135,7 +135,7 @@ impl Engine {
         {
             return self.issue(cx, bio);
         }
-        let (first, last) = chunks_of(cx, &bio);
+        let (first, last) = cx.chunks_of(&bio);
         let job = bio.job();
         if !job.phys.is_locked()
             && !job
@@ -454,16 +454,13 @@ impl Engine {
         };
         *job.pass = Some(pass);
         *job.stage = Stage::Issued;
+        if job.live.is_some() {
+            let (first, last) = cx.chunks_of(&bio);
+            origin.set_preserved(first, last);
+        }
         let sector = bio.sector();
         bio.submit_to(&origin.dev, sector);
     }
-}
-
-/// The first and the last chunk that a bio touches. Empty bios count as one sector.
-pub(super) fn chunks_of(cx: &Store, bio: &Bio) -> (Chunk, Chunk) {
-    let first = bio.sector();
-    let last = first.saturating_add(u64::from(bio.sectors().max(1) - 1));
-    (cx.geometry.chunk_of(first), cx.geometry.chunk_of(last))
 }
 
 /// Sectors from the start of a bio that lie in the first `len` chunks it touches.

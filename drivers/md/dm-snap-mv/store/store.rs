@@ -238,6 +238,13 @@ impl Store {
         *self.status.lock() = status;
     }
 
+    /// The first and the last chunk that a bio touches. An empty one counts as one sector.
+    pub(crate) fn chunks_of(&self, bio: &Bio) -> (Chunk, Chunk) {
+        let first = bio.sector();
+        let last = first.saturating_add(u64::from(bio.sectors().max(1) - 1));
+        (self.geometry.chunk_of(first), self.geometry.chunk_of(last))
+    }
+
     /// The region of chunks on the COW device.
     pub(super) fn cow_region(&self, cow: CowChunk, sectors: u64) -> Region<'_> {
         Region {

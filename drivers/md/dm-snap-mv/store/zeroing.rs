@@ -9,7 +9,7 @@ use super::access::{snapshot_of, whole_chunks, Stopped};
 use super::engine::Engine;
 use super::error::Result;
 use super::job::HasJob;
-use super::preserve::{chunks_of, run_sectors};
+use super::preserve::run_sectors;
 use super::snapshot::Snapshot;
 use super::store::Store;
 use crate::dm::kcopyd::Region;
@@ -58,7 +58,7 @@ impl Engine {
         mut bio: Bio,
         whole: u64,
     ) -> core::result::Result<(), Stopped> {
-        let (first, _) = chunks_of(cx, &bio);
+        let (first, _) = cx.chunks_of(&bio);
         let room = match self.metadata_room(cx) {
             Ok(room) => room,
             Err(error) => return Err((bio, error)),
