@@ -332,10 +332,10 @@ impl Engine {
             self.dirty_since = None;
             return;
         }
-        if self.dirty_since.is_none() {
-            self.dirty_since = Some(time::jiffies());
-        }
-        cx.machinery.worker.kick_after(COMMIT_MSECS);
+        let since = *self.dirty_since.get_or_insert_with(time::jiffies);
+        // A timer that was set for something else may have come early.
+        let left = COMMIT_MSECS.saturating_sub(time::msecs_since(since));
+        cx.machinery.worker.kick_after(left.max(1));
     }
 
     /// Makes all changes durable. After an error the store has failed: it keeps the last commit,
