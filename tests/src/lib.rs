@@ -11,6 +11,7 @@
 
 pub mod checked;
 pub mod content;
+pub mod counts;
 pub mod damage;
 pub mod disks;
 pub mod dm;

@@ -9,6 +9,7 @@ mod consistency;
 mod crash;
 mod full;
 mod hostile;
+mod iocounts;
 mod ioerrors;
 mod memory;
 pub mod messages;
@@ -39,6 +40,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
+    ("iocounts", iocounts::run),
     ("ioerrors", ioerrors::run),
     ("scale", scale::run),
     ("powercut", powercut::run),

@@ -2,20 +2,13 @@
 
 //! What activation reads after an unclean stop.
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 
 use super::clean;
+use crate::counts::Counts;
 use crate::damage::Patient;
-use crate::disks::{Disks, Piece, MIB};
+use crate::disks::{Disks, MIB};
 use crate::world::World;
-
-/// Read requests that a device has seen so far.
-fn reads(piece: &Piece) -> Result<u64> {
-    let stat = format!("/sys/block/{}/stat", piece.mapped().kernel_name());
-    let text = std::fs::read_to_string(&stat).context(stat)?;
-    let first = text.split_whitespace().next().context("a number")?;
-    Ok(first.parse()?)
-}
 
 /// How many reads of the COW device it takes to activate an origin after an unclean stop, and
 /// how many records there are.
@@ -33,10 +26,10 @@ fn activation_of(disks: &Disks, rounds: u64) -> Result<(u64, u64)> {
     let path = world.store.cow.path();
     Patient::open(&path)?.set_superblock(|superblock| superblock.clean = false)?;
     let records = clean(&world)?.records;
-    let before = reads(&world.store.cow)?;
+    let before = Counts::of(&world.store.cow)?;
     let co = world.co()?;
     co.status()?;
-    let count = reads(&world.store.cow)? - before;
+    let count = (Counts::of(&world.store.cow)? - before).reads;
     co.remove()?;
     Ok((count, records))
 }
