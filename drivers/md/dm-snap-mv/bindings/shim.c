@@ -186,14 +186,34 @@ void dm_rs_global_unlock(void)
 	mutex_unlock(&dm_rs_global_mutex);
 }
 
-bool dm_rs_percpu_ref_tryget_live(struct percpu_ref *ref)
+unsigned long __percpu *dm_rs_counter_alloc(void)
 {
-	return percpu_ref_tryget_live(ref);
+	return alloc_percpu(unsigned long);
 }
 
-void dm_rs_percpu_ref_put(struct percpu_ref *ref)
+void dm_rs_counter_free(unsigned long __percpu *counter)
 {
-	percpu_ref_put(ref);
+	free_percpu(counter);
+}
+
+void dm_rs_counter_inc(unsigned long __percpu *counter)
+{
+	this_cpu_inc(*counter);
+}
+
+void dm_rs_counter_dec(unsigned long __percpu *counter)
+{
+	this_cpu_dec(*counter);
+}
+
+unsigned long dm_rs_counter_sum(unsigned long __percpu *counter)
+{
+	unsigned long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(*per_cpu_ptr(counter, cpu));
+	return sum;
 }
 
 /* Ranges */

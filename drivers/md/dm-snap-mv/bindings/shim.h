@@ -9,7 +9,7 @@
 #include <linux/bio.h>
 #include <linux/device-mapper.h>
 #include <linux/mempool.h>
-#include <linux/percpu-refcount.h>
+#include <linux/percpu.h>
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
@@ -51,8 +51,13 @@ bool dm_rs_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 void dm_rs_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 void dm_rs_global_lock(void);
 void dm_rs_global_unlock(void);
-bool dm_rs_percpu_ref_tryget_live(struct percpu_ref *ref);
-void dm_rs_percpu_ref_put(struct percpu_ref *ref);
+
+/* Counters of which each CPU has its part. Any context, but for the first two. */
+unsigned long __percpu *dm_rs_counter_alloc(void);
+void dm_rs_counter_free(unsigned long __percpu *counter);
+void dm_rs_counter_inc(unsigned long __percpu *counter);
+void dm_rs_counter_dec(unsigned long __percpu *counter);
+unsigned long dm_rs_counter_sum(unsigned long __percpu *counter);
 
 /* Ranges */
 struct dm_rs_range {
