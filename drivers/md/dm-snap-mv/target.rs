@@ -8,6 +8,7 @@ use crate::dm::bio::TargetBio;
 use crate::dm::block_device::BlockDevice;
 use crate::dm::limits::Limits;
 use crate::dm::noio::NoIo;
+use crate::dm::shortcut::{Glance, Shortcut};
 use crate::dm::status::Status;
 use crate::dm::table::{Instance, Setup, TableDevice, Visitor};
 use crate::dm::target::{StatusKind, Target, FEATURE_SINGLETON};
@@ -223,6 +224,11 @@ impl Target for SnapMv {
             ti.set_discards_supported(true);
         }
         Ok(Arc::new(built, GFP_KERNEL)?)
+    }
+
+    #[inline]
+    fn shortcut<'a>(this: &'a Arc<Self>, bio: &Glance<'_>) -> Option<Shortcut<'a>> {
+        this.device.shortcut(bio)
     }
 
     fn map(this: &Arc<Self>, bio: Bio) -> MapAction<Self> {

@@ -13,6 +13,7 @@ pub(crate) use origin::OriginDevice;
 pub(crate) use snapshot::SnapshotDevice;
 
 use crate::dm::action::MapAction;
+use crate::dm::shortcut::{Glance, Shortcut};
 use crate::dm::status::Status;
 use crate::store::job::{HasJob, Stage};
 use crate::store::{Origin, Store};
@@ -42,6 +43,15 @@ impl Device {
         match self {
             Device::Origin(device) => device.origin(),
             Device::Snapshot(device) => &device.snapshot().origin,
+        }
+    }
+
+    /// Where a new bio goes, if it needs no more than that. Does not sleep.
+    #[inline]
+    pub(crate) fn shortcut(&self, bio: &Glance<'_>) -> Option<Shortcut<'_>> {
+        match self {
+            Device::Origin(device) => device.shortcut(bio),
+            Device::Snapshot(_) => None,
         }
     }
 

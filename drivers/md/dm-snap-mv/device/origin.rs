@@ -4,7 +4,8 @@
 
 use crate::dm::action::MapAction;
 use crate::dm::bio::Op;
-use crate::store::job::{HasJob, Stage};
+use crate::dm::gate::Pass;
+use crate::dm::shortcut::{Glance, Shortcut};
 use crate::store::{Origin, OriginHandle, Store};
 use crate::target::{Bio, SnapMv};
 use kernel::sync::Arc;
@@ -28,41 +29,40 @@ impl OriginDevice {
     }
 
     /// Reads, flushes, and writes that nobody needs the old content of go straight through: one
-    /// per-CPU counter is all they touch. Does not sleep.
-    pub(super) fn map(&self, mut bio: Bio) -> MapAction<SnapMv> {
-        let direct = match bio.op() {
-            Op::Read => !self.origin.redirects_reads(),
-            Op::Flush => true,
-            _ => self.pass(&mut bio),
+    /// per-CPU counter is all that they write to. Does not sleep.
+    #[inline]
+    pub(super) fn shortcut(&self, bio: &Glance<'_>) -> Option<Shortcut<'_>> {
+        let pass = match bio.op() {
+            Op::Read if self.origin.redirects_reads() => return None,
+            Op::Read | Op::Flush => None,
+            _ => Some(self.pass(bio)?),
         };
-        if direct {
-            let sector = bio.sector();
-            bio.remap(&self.origin.dev, sector)
-        } else {
-            let store = self.store();
-            store.submit(bio);
-            MapAction::Submitted
-        }
-    }
-
-    /// Whether it is known that nothing is left to preserve where a write goes.
-    fn is_preserved(&self, bio: &Bio) -> bool {
-        let (first, last) = self.store().chunks_of(bio);
-        self.origin.is_preserved(first, last)
+        Some(Shortcut {
+            device: &self.origin.dev,
+            sector: bio.sector(),
+            pass,
+        })
     }
 
     /// Whether a write may pass: no snapshot is being taken, and none wants what it overwrites.
-    fn pass(&self, bio: &mut Bio) -> bool {
-        let Some(pass) = self.origin.gate.try_enter() else {
-            return false;
-        };
+    #[inline]
+    fn pass(&self, bio: &Glance<'_>) -> Option<Pass> {
+        let pass = self.origin.gate.try_enter()?;
         // The answers cannot change to no while the pass is held.
-        if !self.origin.is_direct() && !self.is_preserved(bio) {
-            return false;
-        }
-        let job = bio.job();
-        *job.pass = Some(pass);
-        *job.stage = Stage::Issued;
-        true
+        let direct = self.origin.is_direct() || self.is_preserved(bio);
+        direct.then_some(pass)
+    }
+
+    /// Whether it is known that nothing is left to preserve where a write goes.
+    #[inline]
+    fn is_preserved(&self, bio: &Glance<'_>) -> bool {
+        let (first, last) = self.store().chunks_in(bio.sector(), bio.sectors());
+        self.origin.is_preserved(first, last)
+    }
+
+    /// All others go where the metadata are looked at. Does not sleep.
+    pub(super) fn map(&self, bio: Bio) -> MapAction<SnapMv> {
+        self.store().submit(bio);
+        MapAction::Submitted
     }
 }

@@ -10,6 +10,7 @@ use super::{
     bio_set::BioSet,
     block_device::BlockDevice,
     gate::Pass,
+    shortcut::Shortcut,
     status::Status,
     table::Private,
     target::Target,
@@ -45,12 +46,36 @@ pub(crate) enum Op {
     Other,
 }
 
+impl Op {
+    /// That of a bio.
+    ///
+    /// # Safety
+    ///
+    /// The bio must be there, and nobody change it.
+    #[inline]
+    pub(super) unsafe fn of(bio: NonNull<bindings::bio>) -> Self {
+        // SAFETY: By the function's requirements.
+        let (flags, size) = unsafe { ((*bio.as_ptr()).bi_opf, (*bio.as_ptr()).bi_iter.bi_size) };
+        match flags & bindings::DM_RS_OP_MASK {
+            bindings::req_op_REQ_OP_READ => Op::Read,
+            bindings::req_op_REQ_OP_WRITE if flags & bindings::DM_RS_PREFLUSH != 0 && size == 0 => {
+                Op::Flush
+            }
+            bindings::req_op_REQ_OP_WRITE => Op::Write,
+            bindings::req_op_REQ_OP_FLUSH => Op::Flush,
+            bindings::req_op_REQ_OP_DISCARD => Op::Discard,
+            bindings::req_op_REQ_OP_WRITE_ZEROES => Op::WriteZeroes,
+            _ => Op::Other,
+        }
+    }
+}
+
 /// What is kept with each bio, before the target's own data, in the room that device-mapper
 /// allocates with it.
 #[repr(C)]
 pub(super) struct PerBio<T: Target> {
-    /// Set once the bio has been given back to device-mapper: `data` is gone then. It is the only
-    /// field that may be used after that.
+    /// Set once the bio has been given back to device-mapper: `data` is gone then. From there on
+    /// only this and `part` may be used.
     finished: bool,
     /// The bio has been through `bio_endio()`, and is ours again.
     returned: bool,
@@ -58,7 +83,8 @@ pub(super) struct PerBio<T: Target> {
     /// Keeps the device open that the bio, or a part of it, is on its way to, if the table does
     /// not.
     device: Option<BlockDevice>,
-    /// Keeps the set alive that the part in flight came from.
+    /// Keeps the set alive that the part in flight came from. Of a bio that is finished: what is to
+    /// be left when it has ended.
     part: Option<Pass>,
     data: T::BioData,
 }
@@ -104,14 +130,41 @@ impl<T: Target> PerBio<T> {
         }
     }
 
-    /// Whether the bio has been given back to device-mapper, which is just ending it.
+    /// As [`PerBio::init`], of a bio that goes straight to a device that the table has open, and is
+    /// finished as far as the target is concerned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PerBio::init`].
+    #[inline]
+    pub(super) unsafe fn init_finished(bio: NonNull<bindings::bio>, shortcut: Shortcut<'_>) {
+        // SAFETY: By the function's requirements. `this` is valid for writes, and nobody else uses
+        // it, nor the bio. The device stays open, as the table has it.
+        unsafe {
+            let this = Self::of(bio);
+            (&raw mut (*this).finished).write(true);
+            (&raw mut (*this).part).write(shortcut.pass);
+            bindings::dm_rs_bio_set_dev(bio.as_ptr(), shortcut.device.as_raw());
+            (*bio.as_ptr()).bi_iter.bi_sector = shortcut.sector;
+        }
+    }
+
+    /// Whether the bio has been given back to device-mapper, which is just ending it. Then leaves
+    /// what there was to be left.
     ///
     /// # Safety
     ///
     /// `bio` must have been mapped by a target of this type, and not be freed yet.
+    #[inline]
     pub(super) unsafe fn is_finished(bio: NonNull<bindings::bio>) -> bool {
-        // SAFETY: By the function's requirements the field is initialised. Nobody else uses it.
-        unsafe { (*Self::of(bio)).finished }
+        // SAFETY: By the function's requirements the fields are initialised. Nobody else uses them.
+        unsafe {
+            let this = Self::of(bio);
+            if (*this).finished {
+                (*this).part = None;
+            }
+            (*this).finished
+        }
     }
 }
 
@@ -216,19 +269,8 @@ impl<T: Target> TargetBio<T> {
 
     /// What is to be done.
     pub(crate) fn op(&self) -> Op {
-        match self.flags() & bindings::DM_RS_OP_MASK {
-            bindings::req_op_REQ_OP_READ => Op::Read,
-            bindings::req_op_REQ_OP_WRITE
-                if self.has_flag(bindings::DM_RS_PREFLUSH) && self.place().bi_size == 0 =>
-            {
-                Op::Flush
-            }
-            bindings::req_op_REQ_OP_WRITE => Op::Write,
-            bindings::req_op_REQ_OP_FLUSH => Op::Flush,
-            bindings::req_op_REQ_OP_DISCARD => Op::Discard,
-            bindings::req_op_REQ_OP_WRITE_ZEROES => Op::WriteZeroes,
-            _ => Op::Other,
-        }
+        // SAFETY: By the type's invariants the bio is there, and nobody changes it.
+        unsafe { Op::of(self.bio) }
     }
 
     /// The first sector, counted from the target's begin. Moves on with what is done of the bio.
@@ -342,10 +384,10 @@ impl<T: Target> TargetBio<T> {
         let per_bio = self.per_bio();
         let bio = self.into_raw();
         // SAFETY: By the type's invariants all is initialised and only ours; nothing of it is used
-        // again, but for `finished`.
+        // again, but for `finished` and `part`.
         unsafe {
             ptr::drop_in_place(&raw mut (*per_bio).data);
-            ptr::drop_in_place(&raw mut (*per_bio).part);
+            (*per_bio).part = None;
             ptr::drop_in_place(&raw mut (*per_bio).device);
             (*per_bio).finished = true;
         }

@@ -7,6 +7,7 @@ use super::{
     bio::{PerBio, TargetBio},
     limits::Limits,
     noio::NoIo,
+    shortcut::Glance,
     status::Status,
     table::{Instance, Private, Setup, Visitor},
     target::{StatusKind, Target},
@@ -123,6 +124,15 @@ impl<T: Target> Callbacks<T> {
         let (ti, raw) = unsafe { (NonNull::new_unchecked(ti), NonNull::new_unchecked(bio)) };
         // SAFETY: The instance is there until the call returns.
         let private = unsafe { Self::private(ti.as_ptr()) };
+        // SAFETY: The bio is there, and device-mapper leaves it to us.
+        let glance = unsafe { Glance::new(raw, private.base.begin()) };
+        if let Some(shortcut) = T::shortcut(&private.target, &glance) {
+            if private.base.has_device(shortcut.device) {
+                // SAFETY: The bio is just being mapped.
+                unsafe { PerBio::<T>::init_finished(raw, shortcut) };
+                return bindings::DM_MAPIO_REMAPPED as c_int;
+            }
+        }
         // SAFETY: The bio is about to be mapped by this instance, which stays until it has ended.
         unsafe { PerBio::<T>::init(raw, NonNull::from(private)) };
         // SAFETY: The bio is ours from here on, and its `PerBio` is initialised.

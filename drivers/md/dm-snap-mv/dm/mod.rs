@@ -13,6 +13,7 @@
 //! * [`event`]: a handle to a table that outlives it, for events;
 //! * [`limits`], [`text`]: queue limits; what status and messages answer;
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
+//! * [`shortcut`]: bios that it only directs elsewhere;
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
 //! * [`number_set`]: what is known of many numbers, asked without a lock;
@@ -39,6 +40,7 @@ pub(crate) mod noio;
 pub(crate) mod number_set;
 pub(crate) mod pdata;
 pub(crate) mod range_lock;
+pub(crate) mod shortcut;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod target;

@@ -9,6 +9,7 @@ use super::{
     bio::TargetBio,
     callbacks::Callbacks,
     limits::Limits,
+    shortcut::{Glance, Shortcut},
     status::Status,
     table::{Instance, Setup, Visitor},
     text::Text,
@@ -78,6 +79,13 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// The table is about to go, and drops its reference after this. There are no bios any more,
     /// nor will be. Process context; may sleep.
     fn dtr(_this: &Arc<Self>) {}
+
+    /// Looks at a bio before anything is made for it. `Some`: that is where it goes, and the target
+    /// does not see it again. In its submitter's context, many at once; does not sleep.
+    #[inline]
+    fn shortcut<'a>(_this: &'a Arc<Self>, _bio: &Glance<'_>) -> Option<Shortcut<'a>> {
+        None
+    }
 
     /// Decides about a bio. In its submitter's context, many at once; may sleep, unless the bio
     /// says otherwise ([`TargetBio::is_nowait`]), but must not wait for I/O that it has sent in

@@ -240,8 +240,13 @@ impl Store {
 
     /// The first and the last chunk that a bio touches. An empty one counts as one sector.
     pub(crate) fn chunks_of(&self, bio: &Bio) -> (Chunk, Chunk) {
-        let first = bio.sector();
-        let last = first.saturating_add(u64::from(bio.sectors().max(1) - 1));
+        self.chunks_in(bio.sector(), bio.sectors())
+    }
+
+    /// The first and the last chunk that sectors are in, which are at least one.
+    #[inline]
+    pub(crate) fn chunks_in(&self, first: u64, sectors: u32) -> (Chunk, Chunk) {
+        let last = first.saturating_add(u64::from(sectors.max(1) - 1));
         (self.geometry.chunk_of(first), self.geometry.chunk_of(last))
     }
 
