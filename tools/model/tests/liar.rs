@@ -321,7 +321,7 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     let end = start.plus(max);
     let view = RollbackView::of(m, &row).unwrap_or(None);
     if let Some(view) = &view {
-        let _ = rollback::next_pending(m, view, start, end);
+        let _ = rollback::next_pending(m, view, start, end, 64);
         let _ = rollback::is_done(m, view, start);
         let _ = view.pending_at(m, start, max);
     }

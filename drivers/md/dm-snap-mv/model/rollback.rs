@@ -142,21 +142,29 @@ fn next_mark<M: Metadata>(m: &M, origin: OriginNr, c: Chunk) -> Result<Option<Ch
     }
 }
 
-/// The first run of pending chunks from `start` up to `end` (exclusive): its start, its length, and
-/// where to copy it from. Searches as long as the range has records or marks, so the caller bounds
-/// the range.
+/// The first run of pending chunks from `start` up to `end` (exclusive): its start, its length, which
+/// is at most `most` chunks (at least 1), and where to copy it from. Searches as long as the range
+/// has marks, so the caller bounds the range.
 pub fn next_pending<M: Metadata>(
     m: &M,
     view: &RollbackView,
     start: Chunk,
     end: Chunk,
+    most: u64,
 ) -> Result<Option<(Chunk, u64, Location)>, M::Error> {
     let end = end.min(view.limit);
     let mut at = start.max(view.cursor);
     while at < end {
-        match view.pending_at(m, at, end.since(at))? {
+        let left = end.since(at);
+        // The records of a run are looked at one by one: of no more than are wanted.
+        match view.pending_at(m, at, left.min(most.max(1)))? {
             Pending::Copy { from, len } => return Ok(Some((at, len, from))),
-            Pending::Done { len } | Pending::Same { len } => at = at.plus(len),
+            Pending::Done { len } => at = at.plus(len),
+            // What has no records costs one look, however long it is.
+            Pending::Same { .. } => match view.pending_at(m, at, left)? {
+                Pending::Copy { from, len } => return Ok(Some((at, len.min(most), from))),
+                Pending::Done { len } | Pending::Same { len } => at = at.plus(len),
+            },
         }
     }
     Ok(None)

@@ -32,8 +32,12 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 /// Chunks of which one look at the metadata finds those that differ.
 const LOOK_AHEAD: u64 = 1 << 16;
 
-/// The longest run that is merged at once, in sectors.
-const MAX_MERGE_SECTORS: u64 = 2048;
+/// The longest run that is merged at once, in sectors: enough to keep a disk streaming. A write of
+/// any of its chunks waits for all of it.
+const MAX_MERGE_SECTORS: u64 = 8192;
+
+/// The longest run that is merged when a write waits for it.
+const MAX_URGENT_SECTORS: u64 = 1024;
 
 /// After an error a run is begun anew after twice this time, and twice as much each time it fails
 /// again, up to 2^[`MOST_DOUBLINGS`] times this.
@@ -328,7 +332,12 @@ impl Engine {
         let end = start.plus(ahead).min(limit);
         let meta = self.meta_ref()?;
         let view = self.view(nr)?;
-        let found = rollback::next_pending(meta, view, start, end)?;
+        let most = match urgent {
+            Some(_) => MAX_URGENT_SECTORS,
+            None => MAX_MERGE_SECTORS,
+        };
+        let most = cx.geometry.chunk_size.whole_chunks(most).max(1);
+        let found = rollback::next_pending(meta, view, start, end, most)?;
         let Some((chunk, len, from)) = found else {
             if urgent.is_none() {
                 self.move_cursor(nr, end)?;
@@ -340,11 +349,9 @@ impl Engine {
         if urgent.is_none() && chunk > cursor {
             self.move_cursor(nr, chunk)?;
         }
-        let chunk_size = cx.geometry.chunk_size;
-        let most = chunk_size.whole_chunks(MAX_MERGE_SECTORS).max(1);
         let run = MergeRun {
             start: chunk,
-            len: len.min(most),
+            len,
             from,
         };
         let last = run.start.get() + run.len - 1;

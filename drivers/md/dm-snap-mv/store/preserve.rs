@@ -216,7 +216,7 @@ impl Engine {
         let meta = self.meta_ref()?;
         let state = self.origin_state(origin.number)?;
         if let Some(view) = state.view.as_deref() {
-            if let Some((chunk, _, _)) = rollback::next_pending(meta, view, first, end)? {
+            if let Some((chunk, _, _)) = rollback::next_pending(meta, view, first, end, 1)? {
                 return Ok(Next::Merge(chunk));
             }
         }

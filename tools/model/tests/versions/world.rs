@@ -316,9 +316,13 @@ impl World {
             return Ok(());
         };
         let mut at = start;
-        while let Some((first, len, from)) = next_pending(&self.store, &view, at, end)? {
+        loop {
             // In parts, now and then.
-            let len = if self.random.once_in(4) { 1 } else { len };
+            let most = if self.random.once_in(4) { 1 } else { u64::MAX };
+            let found = next_pending(&self.store, &view, at, end, most)?;
+            let Some((first, len, from)) = found else {
+                break;
+            };
             let behind = first.plus(len);
             self.preserve(o, view.boundary, first, behind)?;
             self.commit_if_lazy(nr)?;
