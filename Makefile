@@ -13,6 +13,8 @@ help:
 	@echo '                   KERNEL=7.3.4 another kernel of the archive, KERNEL=debug ours'
 	@echo 'make dms           build/dms, static, with its manual and completions'
 	@echo 'make demo          see it work, in a virtual machine'
+	@echo 'make bench         measure it beside other targets, a quarter of an hour; into'
+	@echo '                   build/bench; QUICK=1 three minutes'
 	@echo 'make test          all tests, native ones and those in virtual machines;'
 	@echo '                   TESTS=WORD those with WORD in their name, KERNEL=debug on the'
 	@echo '                   debug kernel (which is built once, a quarter of an hour)'
@@ -44,6 +46,9 @@ demo: all
 
 test: all
 	@scripts/test
+
+bench: all
+	@scripts/bench $(if $(QUICK),--quick)
 
 test-long-soak: dms
 	@KERNEL=debug scripts/build-module
@@ -84,7 +89,7 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
+.PHONY: all help modules dms demo test bench test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
 	test-long-memory test-long-fuzz
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

@@ -303,7 +303,14 @@ pub struct Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Result<Self> {
+    /// See [`Listing::lasting`].
+    pub fn lasting(mut self) -> Self {
+        self.metadata.0 = 0;
+        self
+    }
+
+    /// Takes apart what device-mapper printed.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
         let mut word = || words.next().ok_or_else(|| anyhow!("a word is missing"));
         let kind = word()?.to_owned();
@@ -418,6 +425,15 @@ impl Listing {
             [next, tag] if next == "next" => Ok(Some(tag.parse()?)),
             _ => bail!("last line {last:?}"),
         }
+    }
+
+    /// What another activation does not change: all but how many metadata blocks are in use, since
+    /// what the journal stands for is given back then.
+    pub fn lasting(mut self) -> Self {
+        if let Some(metadata) = self.store.get_mut(2) {
+            metadata.clear();
+        }
+        self
     }
 
     /// A snapshot's row.

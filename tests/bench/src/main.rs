@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Measures the target beside dm-linear, dm-snapshot and dm-thin, in a virtual machine (`run`),
+//! and makes tables and charts of the results, anywhere (`report`).
+//!
+//! Only ratios within one run mean anything: all devices are in memory, and the machine is
+//! shared with whatever else runs on it.
+
+#![forbid(unsafe_code)]
+
+mod disks;
+mod fio;
+mod peers;
+mod report;
+mod sample;
+mod works;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+enum Command {
+    /// Measures; prints a sample a line, as JSON, and what it is doing with a `#` before it.
+    Run {
+        /// One round with devices without latency only.
+        #[arg(long)]
+        quick: bool,
+        /// Only what has this in its name.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Reads the lines that `run` printed; prints tables, and puts charts into a folder.
+    Report {
+        /// What was printed.
+        samples: PathBuf,
+        /// Where the charts go.
+        folder: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Run { quick, only } => works::run(quick, &only),
+        Command::Report { samples, folder } => report::run(&samples, &folder),
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured.
+
+mod activation;
+mod cleaning;
+mod rollback;
+mod taking;
+mod throughput;
+
+use anyhow::{Context, Result};
+
+use crate::disks::Disks;
+use crate::sample::{Sample, Setting};
+
+/// Latencies of the devices in microseconds.
+const LATENCIES: [u32; 2] = [0, 100];
+
+/// How often everything is measured.
+const ROUNDS: u32 = 3;
+
+/// What is being measured, and where samples go.
+pub struct Course<'a> {
+    /// On these.
+    pub disks: &'a Disks,
+    /// Their latency in microseconds.
+    pub latency: u32,
+    /// Which time.
+    pub round: u32,
+    /// No more than shows that all of it works, and about how fast.
+    pub quick: bool,
+    only: &'a str,
+}
+
+impl Course<'_> {
+    /// Measures something, if it is wanted.
+    pub fn sample(&self, setting: Setting, measure: impl FnOnce() -> Result<f64>) -> Result<()> {
+        let name = format!(
+            "{}, {}, {} snapshots, {} jobs, {} µs",
+            setting.work.title(),
+            setting.peer.name(),
+            setting.snapshots,
+            setting.jobs,
+            setting.latency
+        );
+        if !self.wanted(&name) {
+            return Ok(());
+        }
+        let value = measure().with_context(|| name.clone())?;
+        self.tell(setting, value)
+    }
+
+    /// Whether anything of this name is wanted.
+    pub fn wanted(&self, name: &str) -> bool {
+        name.contains(self.only)
+    }
+
+    /// Prints a sample.
+    pub fn tell(&self, setting: Setting, value: f64) -> Result<()> {
+        let round = self.round;
+        let sample = Sample {
+            setting,
+            round,
+            value,
+        };
+        println!("{}", serde_json::to_string(&sample)?);
+        println!(
+            "# round {round}, {} µs: {}, {}, {} snapshots, {} jobs: {value:.1} {}",
+            self.latency,
+            setting.work.title(),
+            setting.peer.name(),
+            setting.snapshots,
+            setting.jobs,
+            setting.work.unit()
+        );
+        Ok(())
+    }
+}
+
+/// Measures all whose name has `only` in it.
+pub fn run(quick: bool, only: &str) -> Result<()> {
+    let (latencies, rounds) = match quick {
+        true => (&LATENCIES[..1], 1),
+        false => (&LATENCIES[..], ROUNDS),
+    };
+    for round in 1..=rounds {
+        for &latency in latencies {
+            let disks = Disks::new(latency)?;
+            let course = Course {
+                disks: &disks,
+                latency,
+                round,
+                quick,
+                only,
+            };
+            throughput::run(&course)?;
+            taking::run(&course)?;
+            cleaning::run(&course)?;
+            rollback::run(&course)?;
+        }
+        activation::run(&Course {
+            // Has its own.
+            disks: &Disks::new(0)?,
+            latency: 0,
+            round,
+            quick,
+            only,
+        })?;
+    }
+    Ok(())
+}
