@@ -326,13 +326,13 @@ fn found_again(disks: &Disks, reload: bool) -> Result<()> {
     for _ in 0..3 {
         world.take(&co)?;
         random_io(&mut random, &co.open()?, &mut world.now, 15)?;
-        let before = (co.list()?, co.state()?);
+        let before = (co.list()?.lasting(), co.state()?.lasting());
         co.remove()?;
         if reload {
             kernel::reload()?;
         }
         co = world.co()?;
-        let after = (co.list()?, co.state()?);
+        let after = (co.list()?.lasting(), co.state()?.lasting());
         ensure!(before == after, "before {before:?}, after {after:?}");
         world.check(&co)?;
     }

@@ -85,6 +85,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The blocks, for what reads them by itself.
+    pub(crate) fn blocks(&self) -> &'a dyn Blocks {
+        self.blocks
+    }
+
     /// Reads a block.
     pub(crate) fn read(&mut self, nr: u64) -> io::Result<Box<Block>> {
         self.goes_on(1);

@@ -15,6 +15,7 @@ mod cleaning;
 mod context;
 mod facts;
 mod identities;
+mod journal;
 mod marks;
 mod origins;
 mod reached;
@@ -87,6 +88,7 @@ fn all(cx: &mut Context<'_>, facts: &mut Facts, sectors: u64, options: Options) 
         records::check(cx, facts);
     }
     facts.compare(cx, !options.skip_records);
+    journal::check(cx, facts);
     if !options.skip_records {
         space::check(cx, sectors, &facts.chunks);
     }

@@ -63,6 +63,8 @@ pub struct Plan {
     reached: Reached,
     sectors: u64,
     steps: BTreeSet<Step>,
+    /// There is something in the journal.
+    journaled: bool,
 }
 
 /// Checks a store, and says how what is wrong can be repaired. There is no plan if nothing needs
@@ -77,6 +79,7 @@ pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report
             reached,
             sectors,
             steps,
+            journaled: report.statistics.journaled > 0,
         }),
         _ => None,
     };
@@ -102,7 +105,9 @@ fn steps(report: &Report) -> BTreeSet<Step> {
         // It takes new blocks.
         steps.insert(Step::MetadataSpace);
     }
+    // With something in the journal it is not clean.
     let unclean = report.superblock.as_ref().is_some_and(|s| !s.clean);
+    let unclean = unclean && report.statistics.journaled == 0;
     if unclean || report.count(Kind::Flag) > 0 || !steps.is_empty() {
         steps.insert(Step::Flags);
     }
@@ -150,10 +155,14 @@ impl Plan {
             let root = build::metadata_map(&mut room, self.metadata_blocks())?;
             superblock.metadata_space = encoded(root);
         }
-        superblock.clean = true;
         superblock.needs_check = false;
         superblock.cow_full = false;
-        superblock.transaction = superblock.transaction.wrapping_add(1);
+        // The journal belongs to a transaction: what it adds to the trees it adds to the repaired
+        // ones.
+        superblock.clean = !self.journaled;
+        if !self.journaled {
+            superblock.transaction = superblock.transaction.wrapping_add(1);
+        }
 
         let mut block = Block::zeroed();
         superblock.encode(&mut block.0);

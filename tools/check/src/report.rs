@@ -18,6 +18,8 @@ pub enum Kind {
     Unreadable,
     /// A block of a tree is damaged, or is where it does not belong.
     Block,
+    /// The journal cannot be read, or does not fit the trees.
+    Journal,
     /// A row of an origin contradicts itself or others.
     Origin,
     /// A row of a snapshot contradicts itself or others.
@@ -55,6 +57,7 @@ impl Kind {
         Kind::Flag,
         Kind::Unreadable,
         Kind::Block,
+        Kind::Journal,
         Kind::Origin,
         Kind::Snapshot,
         Kind::Count,
@@ -78,6 +81,7 @@ impl Kind {
             Kind::Flag => "flag",
             Kind::Unreadable => "unreadable",
             Kind::Block => "block",
+            Kind::Journal => "journal",
             Kind::Origin => "origin",
             Kind::Snapshot => "snapshot",
             Kind::Count => "count",
@@ -186,6 +190,8 @@ pub struct Statistics {
     pub cleaning: u64,
     /// Rollbacks under way.
     pub rollbacks: u64,
+    /// Records, rows and marks in the journal, which the trees do not show yet.
+    pub journaled: u64,
 }
 
 /// What came of a check.

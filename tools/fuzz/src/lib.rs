@@ -54,6 +54,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("snapshot_row", rows::snapshot_row),
     ("cleaning_row", rows::cleaning_row),
     ("record", rows::record),
+    ("journal", rows::journal),
     ("node", rows::node),
     ("space", rows::space),
     ("table", texts::table),

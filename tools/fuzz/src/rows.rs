@@ -4,6 +4,7 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::journal::{self, Batch, Place};
 use dm_snap_mv_model::disk::layout::{Layout, METADATA_MAX, METADATA_MIN};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
@@ -125,6 +126,60 @@ pub fn record(data: &[u8]) {
             RecordValue::Cow(cow) => cow.get() < chunks,
             RecordValue::Zero => true,
         });
+    }
+}
+
+fn journal_sum(covered: &[u8]) -> u32 {
+    checksum::crc32c_raw(covered) ^ journal::CHECKSUM_XOR
+}
+
+/// A block that belongs into the journal by its head, with anything in it.
+pub fn journal(data: &[u8]) {
+    const DATA_CHUNKS: u64 = 1 << 20;
+    let place = Place {
+        uuid: [7; 16],
+        transaction: 3,
+        first_block: 1024,
+        index: 2,
+    };
+    let mut input = Input(data);
+    let flags = u32::from(input.u8());
+    let used = u32::from(input.u16());
+    let mut block = Block::zeroed();
+    let body = input.bytes(block.0.len() - 64);
+    block.0[64..64 + body.len()].copy_from_slice(body);
+    block.0[4..8].copy_from_slice(&flags.to_le_bytes());
+    block.0[8..16].copy_from_slice(&1026u64.to_le_bytes());
+    block.0[16..32].copy_from_slice(&place.uuid);
+    block.0[32..40].copy_from_slice(&place.transaction.to_le_bytes());
+    block.0[40..48].copy_from_slice(&place.index.to_le_bytes());
+    block.0[48..52].copy_from_slice(&used.to_le_bytes());
+    seal(&mut block, journal::CHECKSUM_XOR);
+    let Some(found) = journal::look(&block.0, &place, journal_sum) else {
+        assert!(flags > 1 || !(64..=4096).contains(&used));
+        return;
+    };
+    assert_eq!(found.last, flags == 1);
+    let mut all = Vec::new();
+    let read = journal::entries(&block.0, found, DATA_CHUNKS, |entry| {
+        all.push(*entry);
+        Ok::<_, Refusal>(())
+    });
+    let _ = read;
+    // What was read can be written.
+    for entry in all {
+        let mut blocks = [[0xff; 4096]];
+        let mut batch = Batch::new();
+        assert!(batch.push(&mut blocks, &entry));
+        assert_eq!(batch.seal(&mut blocks, &place, journal_sum), 1);
+        let found = journal::look(&blocks[0], &place, journal_sum).expect("a block");
+        let mut again = Vec::new();
+        journal::entries(&blocks[0], found, DATA_CHUNKS, |entry| {
+            again.push(*entry);
+            Ok::<_, Refusal>(())
+        })
+        .expect("it was sealed");
+        assert_eq!(again, [entry]);
     }
 }
 

@@ -122,6 +122,7 @@ prop_compose! {
         spaces in (vec(any::<u8>(), 128), vec(any::<u8>(), 128)),
     ) -> Superblock {
         let [records, origins_root, origin_ids, snapshots, children, done, cleaning] = roots;
+        let layout = Layout::new(device * 8, chunk_size, None).unwrap();
         Superblock {
             clean: flags.0,
             needs_check: flags.1,
@@ -129,8 +130,8 @@ prop_compose! {
             uuid,
             compat: features.0,
             ro_compat: features.1,
-            incompat: 0,
-            layout: Layout::new(device * 8, chunk_size, None).unwrap(),
+            incompat: Superblock::incompat_of(&layout),
+            layout,
             transaction,
             next_origin: origins.0,
             nr_origins: origins.1 % origins.0,
@@ -159,7 +160,7 @@ fn superblock_value() -> Superblock {
         uuid: *b"0123456789abcdef",
         compat: 0,
         ro_compat: 0,
-        incompat: 0,
+        incompat: 1,
         layout: Layout::new(1 << 21, chunk_size, None).unwrap(),
         transaction: 7,
         next_origin: 3,
@@ -343,7 +344,7 @@ fn superblock_bytes() {
     assert_eq!(&block[32..40], b"dmsnapmv");
     assert_eq!(
         [u32_at(40), u32_at(44), u32_at(48), u32_at(52)],
-        [1, 0, 0, 0]
+        [1, 0, 0, 1]
     );
     assert_eq!([u32_at(56), u32_at(60)], [8, 4]);
     let layout = superblock.layout;
@@ -360,7 +361,7 @@ fn superblock_bytes() {
             0,
             layout.metadata_blocks,
             layout.metadata_blocks,
-            0,
+            layout.journal_blocks,
             layout.data_start,
             layout.data_chunks
         ]
@@ -393,7 +394,7 @@ fn superblock_refusals() {
     assert_eq!(Superblock::probe(&[0; BLOCK_SIZE]), Contents::Blank);
     assert_eq!(with(32, b"x"), Err(Refusal::ForeignData));
     assert_eq!(with(40, &[2]), Err(Refusal::UnknownVersion));
-    assert_eq!(with(52, &[1]), Err(Refusal::UnknownFeature));
+    assert_eq!(with(52, &[3]), Err(Refusal::UnknownFeature));
     let mut broken = good;
     broken[300] ^= 1;
     assert_eq!(
@@ -402,9 +403,12 @@ fn superblock_refusals() {
     );
     assert_eq!(Superblock::probe(&broken), Contents::Store);
     // Flags, block number, block size, chunk size, regions, counts, reserved bytes.
-    let bad: [(usize, &[u8]); 14] = [
+    let bad: [(usize, &[u8]); 16] = [
         (4, &[8]),
         (8, &[1]),
+        // A journal that is not spoken of, and one that is not there.
+        (52, &[0]),
+        (88, &[0, 0]),
         (56, &[4]),
         (60, &[3]),
         (60, &[0]),
@@ -453,9 +457,10 @@ fn layout_examples() {
     assert_eq!(layout.metadata_blocks, 512 * gib / 8 / 64 / 16);
     let layout = Layout::new(gib, pages(256), None).unwrap();
     assert_eq!(layout.metadata_blocks, METADATA_MIN);
-    assert_eq!((layout.data_start, layout.data_chunks), (8192, 1020));
+    assert_eq!(layout.journal_blocks, 1024);
+    assert_eq!((layout.data_start, layout.data_chunks), (16384, 1016));
     // The smallest device.
-    let least = METADATA_MIN * 8 + 16 * 8;
+    let least = (METADATA_MIN + 64) * 8 + 16 * 8;
     assert_eq!(Layout::new(least, pages(1), None).unwrap().data_chunks, 16);
     assert_eq!(
         Layout::new(least - 1, pages(1), None),

@@ -12,6 +12,7 @@ pub mod block;
 pub mod btree;
 pub mod checksum;
 pub mod error;
+pub mod journal;
 pub mod node;
 pub mod space;
 pub mod store;

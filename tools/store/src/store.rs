@@ -5,11 +5,14 @@ use crate::block::{Block, Blocks};
 use crate::btree::Btree;
 use crate::checksum;
 use crate::error::{Error, Result};
+use crate::journal;
+use dm_snap_mv_model::disk::journal::Entry;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::refusal::Refusal;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// How often reading is tried while the kernel changes the store.
@@ -25,19 +28,40 @@ fn read(blocks: &dyn Blocks, nr: u64) -> Result<Box<Block>> {
         .map_err(|source| Error::Io { block: nr, source })
 }
 
-/// A store as it was after one transaction.
+/// A store as it was after one transaction, and what the journal adds to that.
 pub struct Store<'a> {
     blocks: &'a dyn Blocks,
     superblock: Superblock,
+    /// Rows that the trees do not show yet, the latest of each.
+    new_origins: BTreeMap<u64, OriginRow>,
+    new_snapshots: BTreeMap<u64, SnapshotRow>,
 }
 
 impl<'a> Store<'a> {
-    /// Reads the superblock. It is refused, with the words the kernel has for that, where
+    /// Reads the superblock and the journal. It is refused, with the words the kernel has for that, where
     /// there is no store, a damaged one, or one of a later version.
     pub fn open(blocks: &'a dyn Blocks) -> Result<Self> {
         let block = read(blocks, 0)?;
         let superblock = Superblock::decode(&block.0, superblock_checksum)?;
-        Ok(Self { blocks, superblock })
+        let mut store = Self {
+            blocks,
+            superblock,
+            new_origins: BTreeMap::new(),
+            new_snapshots: BTreeMap::new(),
+        };
+        for entry in journal::read(blocks, &store.superblock)? {
+            match entry {
+                Entry::Origin(row) => {
+                    store.new_origins.insert(row.number.get().into(), row);
+                }
+                Entry::Snapshot(origin, row) => {
+                    let key = TimelineId::of_snapshot(origin, row.tag).get();
+                    store.new_snapshots.insert(key, row);
+                }
+                _ => {}
+            }
+        }
+        Ok(store)
     }
 
     /// Opens a store that the kernel may be changing, and reads from it. A transaction leaves
@@ -73,20 +97,13 @@ impl<'a> Store<'a> {
 
     /// All origins, by number.
     pub fn origins(&self) -> Result<Vec<OriginRow>> {
-        let mut rows = Vec::new();
-        let mut wrong = None;
-        self.origins_tree()
-            .walk(0, &mut |key, value| match origin_row(key, value) {
-                Ok(row) => {
-                    rows.push(row);
-                    ControlFlow::Continue(())
-                }
-                Err(refusal) => {
-                    wrong = Some(refusal);
-                    ControlFlow::Break(())
-                }
-            })?;
-        wrong.map_or(Ok(rows), |refusal| Err(refusal.into()))
+        let mut rows = BTreeMap::new();
+        self.rows(&self.origins_tree(), 0, |key, value| {
+            rows.insert(key, origin_row(key, value)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        rows.extend(self.new_origins.iter().map(|(&key, row)| (key, *row)));
+        Ok(rows.into_values().collect())
     }
 
     /// The origin that was bound as `id`.
@@ -100,6 +117,9 @@ impl<'a> Store<'a> {
     /// A snapshot, deleted ones that are kept for their children included.
     pub fn snapshot(&self, origin: OriginNr, tag: Tag) -> Result<Option<SnapshotRow>> {
         let key = TimelineId::of_snapshot(origin, tag).get();
+        if let Some(row) = self.new_snapshots.get(&key) {
+            return Ok(Some(*row));
+        }
         let Some(value) = self.snapshots_tree().lookup(key)? else {
             return Ok(None);
         };
@@ -109,24 +129,35 @@ impl<'a> Store<'a> {
     /// All snapshots of an origin, by tag.
     pub fn snapshots(&self, origin: OriginNr) -> Result<Vec<SnapshotRow>> {
         let first = TimelineId::of_origin(origin).get();
-        let mut rows = Vec::new();
-        let mut wrong = None;
-        self.snapshots_tree().walk(first, &mut |key, value| {
-            if TimelineId::new(key).is_none_or(|t| t.origin() != origin) {
-                return ControlFlow::Break(());
+        let is_of = |key| TimelineId::new(key).is_some_and(|t| t.origin() == origin);
+        let mut rows = BTreeMap::new();
+        self.rows(&self.snapshots_tree(), first, |key, value| {
+            if !is_of(key) {
+                return Ok(ControlFlow::Break(()));
             }
-            match snapshot_row(key, value) {
-                Ok(row) => {
-                    rows.push(row);
-                    ControlFlow::Continue(())
-                }
-                Err(refusal) => {
-                    wrong = Some(refusal);
-                    ControlFlow::Break(())
-                }
-            }
+            rows.insert(key, snapshot_row(key, value)?);
+            Ok(ControlFlow::Continue(()))
         })?;
-        wrong.map_or(Ok(rows), |refusal| Err(refusal.into()))
+        let new = self.new_snapshots.iter().filter(|(&key, _)| is_of(key));
+        rows.extend(new.map(|(&key, row)| (key, *row)));
+        Ok(rows.into_values().collect())
+    }
+
+    /// Gives the rows of a tree to `each`, from a key on, until it has enough of them.
+    fn rows(
+        &self,
+        tree: &Btree<'_>,
+        from: u64,
+        mut each: impl FnMut(u64, &[u8]) -> std::result::Result<ControlFlow<()>, Refusal>,
+    ) -> Result<()> {
+        let mut wrong = None;
+        tree.walk(from, &mut |key, value| {
+            each(key, value).unwrap_or_else(|refusal| {
+                wrong = Some(refusal);
+                ControlFlow::Break(())
+            })
+        })?;
+        wrong.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! Stores made by hand, block by block, and read.
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::disk::journal::{self, Batch, Entry, Place};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
@@ -215,7 +216,7 @@ fn superblock(transaction: u64) -> Superblock {
         uuid: [7; 16],
         compat: 0,
         ro_compat: 0,
-        incompat: 0,
+        incompat: 1,
         layout: Layout::new(1 << 20, ChunkSize::from_pages(1).unwrap(), None).unwrap(),
         transaction,
         next_origin: 3,
@@ -288,6 +289,8 @@ fn snapshot_row(n: u32, size: u64) -> Vec<u8> {
 fn store() -> Memory {
     let memory = Memory::default();
     put_superblock(&memory, 1);
+    // The journal is empty.
+    memory.put(superblock(1).layout.journal_start, *Block::zeroed());
     memory.node(
         1,
         LEAF,
@@ -388,4 +391,51 @@ fn a_store_that_changes_is_read_again() {
         put_superblock(memory, now + 1);
     }));
     assert!(matches!(Store::read(&memory, read), Err(Error::Changing)));
+}
+
+#[test]
+fn the_journal_has_the_latest_rows() {
+    let memory = store();
+    let row = |bytes: Vec<u8>| OriginRow::decode(&bytes.try_into().unwrap()).unwrap();
+    let snapshot = |bytes: Vec<u8>| SnapshotRow::decode(&bytes.try_into().unwrap()).unwrap();
+    let mut blocks = [[0; 4096]; 2];
+    let mut batch = Batch::new();
+    for entry in [
+        Entry::Origin(row(origin_row(2, "/dev/vg/other"))),
+        Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 20))),
+        Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 21))),
+        Entry::Snapshot(nr(1), snapshot(snapshot_row(7, 1 << 22))),
+    ] {
+        assert!(batch.push(&mut blocks, &entry));
+    }
+    let first_block = superblock(1).layout.journal_start;
+    let place = Place {
+        uuid: [7; 16],
+        transaction: 1,
+        first_block,
+        index: 0,
+    };
+    let sum = |covered: &[u8]| checksum::crc32c_raw(covered) ^ journal::CHECKSUM_XOR;
+    assert_eq!(batch.seal(&mut blocks, &place, sum), 1);
+    memory.put(first_block, Block(blocks[0]));
+    memory.put(first_block + 1, *Block::zeroed());
+
+    let store = Store::open(&memory).unwrap();
+    assert!(store.origin_by_id(b"/dev/vg/lv").unwrap().is_none());
+    assert!(store.origin_by_id(b"/dev/vg/other").unwrap().is_some());
+    let size = |t| store.snapshot(nr(1), tag(t)).unwrap().map(|row| row.size);
+    assert_eq!(
+        [size(1), size(3), size(7)],
+        [Some(2048), Some(1 << 21), Some(1 << 22)]
+    );
+    let tags = |origin| -> Vec<u32> {
+        let rows = store.snapshots(nr(origin)).unwrap();
+        rows.iter().map(|row| row.tag.get()).collect()
+    };
+    assert_eq!((tags(1), tags(2)), (vec![1, 3, 7], vec![1]));
+
+    // With the next transaction it is empty.
+    put_superblock(&memory, 2);
+    let store = Store::open(&memory).unwrap();
+    assert!(store.snapshot(nr(1), tag(7)).unwrap().is_none());
 }

@@ -85,6 +85,14 @@ impl RecordValue {
         }
     }
 
+    /// What stands `distance` chunks behind this in one run.
+    pub fn plus(self, distance: u64) -> Option<RecordValue> {
+        match self {
+            RecordValue::Cow(cow) => cow.checked_add(distance).map(RecordValue::Cow),
+            RecordValue::Zero => Some(RecordValue::Zero),
+        }
+    }
+
     /// Whether this is what stands `distance` chunks behind `first` in one run.
     pub fn follows(self, first: RecordValue, distance: u64) -> bool {
         match (first, self) {

@@ -184,7 +184,7 @@ impl Engine {
             (Some(nr), false) => Ok(nr),
             (None, true) => {
                 let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
-                self.has_metadata_space(cx)?;
+                self.has_metadata_space()?;
                 let now = time::unix_seconds();
                 let nr = self.alter(|meta| versions::bind(meta, id, size, chunk_size, now))?;
                 self.commit(cx)?;

@@ -30,7 +30,7 @@ impl Engine {
         }
         let hungry = !self.hungry.is_empty();
         let from = self.clean_from;
-        let Ok(budget) = self.metadata_room(cx) else {
+        let Ok(budget) = self.metadata_room() else {
             self.cleaning = false;
             return false;
         };
@@ -50,7 +50,7 @@ impl Engine {
             self.has_cleaned = true;
             let enough = self
                 .meta_ref()
-                .is_ok_and(|meta| meta.changes() >= STEP as u32);
+                .is_ok_and(|meta| meta.volatile() >= STEP as u32);
             if enough || (hungry && step.freed > 0) {
                 let _ = self.commit(cx);
             }

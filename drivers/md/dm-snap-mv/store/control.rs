@@ -73,7 +73,7 @@ impl Store {
         // cut must not take out of it what is still in that device's cache.
         self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
-        engine.has_metadata_space(self)?;
+        engine.has_metadata_space()?;
         let taken = engine.change(self, origin, |meta, row| {
             versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
         });
@@ -94,7 +94,7 @@ impl Store {
         let timeline = TimelineId::of_snapshot(origin.number, parent);
         let _closed = self.close_snapshot(timeline);
         let mut engine = self.engine.lock();
-        engine.has_metadata_space(self)?;
+        engine.has_metadata_space()?;
         engine.change(self, origin, |meta, row| {
             let mut snapshot = meta.snapshot_row(timeline)?;
             let tag = versions::take_snapshot_snapshot(
@@ -172,7 +172,7 @@ impl Store {
         let merge = Merge::new(self)?;
         let mut engine = self.engine.lock();
         let chunk_size = self.geometry.chunk_size;
-        engine.has_metadata_space(self)?;
+        engine.has_metadata_space()?;
         let begun = engine.change(self, origin, |meta, row| {
             rollback::begin(meta, row, source, delete_source, chunk_size)
         });

@@ -34,7 +34,7 @@ use crate::target::{Bio, SnapMv};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-/// A transaction is committed when it has gathered this many tree changes, though nobody waits.
+/// Changes are made durable when there are this many, though nobody waits.
 const MAX_CHANGES: u32 = 1024;
 
 /// Metadata blocks that stay free, so that a transaction under way never meets the end.
@@ -244,6 +244,9 @@ impl Engine {
             let _ = self.commit(cx);
         }
         self.release_committed(cx);
+        if !busy && self.meta_ref().is_ok_and(Meta::wants_commit) {
+            let _ = self.commit_trees();
+        }
         let mut again = self.retry || self.alloc.has_room() && !self.patient.is_empty();
         if self.cleaning && !self.closing {
             // Foreground work comes first, but must not keep the cleaner out for ever.
@@ -317,7 +320,7 @@ impl Engine {
         let Ok(meta) = self.meta_ref() else {
             return false;
         };
-        if !self.committing.is_empty() || meta.changes() >= MAX_CHANGES {
+        if !self.committing.is_empty() || meta.volatile() >= MAX_CHANGES {
             return true;
         }
         meta.is_dirty()
@@ -347,7 +350,21 @@ impl Engine {
             return Ok(());
         }
         let freed = !meta.freed().is_empty();
+        let result = meta.persist();
+        self.committed(result, freed)
+    }
+
+    /// Writes the trees, whatever the journal has room for: blocks and chunks that were freed can be
+    /// used again.
+    #[inline(never)]
+    fn commit_trees(&mut self) -> Result<()> {
+        let meta = self.meta()?;
+        let freed = !meta.freed().is_empty();
         let result = meta.commit(false);
+        self.committed(result, freed)
+    }
+
+    fn committed(&mut self, result: Result<()>, freed: bool) -> Result<()> {
         self.dirty_since = None;
         if let Err(error) = result {
             self.fail(error);
@@ -503,13 +520,13 @@ impl Engine {
     }
 
     /// Whether there is room to record more; [`Refusal::NoMetadataSpace`] if not.
-    pub(super) fn has_metadata_space(&mut self, cx: &Arc<Store>) -> Result<()> {
+    pub(super) fn has_metadata_space(&mut self) -> Result<()> {
         if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
             return Ok(());
         }
-        if self.meta_ref()?.is_dirty() {
+        if self.meta_ref()?.changes() != 0 {
             // Blocks that this transaction has replaced come free with its commit.
-            self.commit(cx)?;
+            self.commit_trees()?;
         }
         if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
             return Ok(());
@@ -521,9 +538,9 @@ impl Engine {
     /// lives on what [`Engine::has_metadata_space`] leaves to it.
     ///
     /// For each record at worst a leaf, a bitmap, and what leads to them are written anew.
-    pub(super) fn metadata_room(&mut self, cx: &Arc<Store>) -> Result<u64> {
+    pub(super) fn metadata_room(&mut self) -> Result<u64> {
         if self.meta()?.metadata_free()? < RESERVED_METADATA * 2 {
-            self.commit(cx)?;
+            self.commit_trees()?;
         }
         Ok(self.meta()?.metadata_free()? / 8)
     }
@@ -535,7 +552,7 @@ impl Engine {
         if !self.serving && !self.patient.is_empty() {
             return Ok(Reservation::Later);
         }
-        match self.has_metadata_space(cx) {
+        match self.has_metadata_space() {
             Ok(()) => {}
             Err(StoreError::Refused(Refusal::NoMetadataSpace)) => return Ok(Reservation::Full),
             Err(error) => return Err(error),

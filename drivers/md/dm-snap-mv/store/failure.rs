@@ -17,7 +17,7 @@ use super::error::{Result, StoreError};
 use super::job::{HasJob, Stage};
 use super::merge::Merge;
 use super::metadata::Meta;
-use super::open;
+use super::open::{self, Purpose};
 use super::origin::{Origin, RollbackState};
 use super::store::Store;
 use crate::dm::block_device::BlockDevice;
@@ -44,8 +44,8 @@ pub(super) struct Source {
 
 impl Source {
     /// The metadata as they are on the device, durably.
-    fn load(&self) -> Result<KBox<Meta>> {
-        let meta = open::load(&self.io, &self.cow)?;
+    fn load(&self, purpose: Purpose) -> Result<KBox<Meta>> {
+        let meta = open::load(&self.io, &self.cow, purpose)?;
         if meta.superblock.uuid != self.uuid {
             // Somebody has put another store there.
             return Err(Refusal::Corrupt.into());
@@ -79,7 +79,7 @@ impl Engine {
         for state in self.snapshots.iter_mut() {
             state.lost |= state.written;
         }
-        if let Err(error) = self.reload() {
+        if let Err(error) = self.reload(Purpose::Look) {
             pr_err!("metadata cannot be read ({})\n", error.name());
         }
         self.cleaning = false;
@@ -112,14 +112,14 @@ impl Engine {
 
     /// Reads the metadata anew. After an error there are none.
     #[inline(never)]
-    fn reload(&mut self) -> Result<()> {
+    fn reload(&mut self, purpose: Purpose) -> Result<()> {
         // Others may hold what it takes to free memory.
         let _noio = NoIo::enter();
         // There must not be two of them at a time.
         self.meta = None;
         self.alloc.forget();
         let source = self.source.as_ref().ok_or(Refusal::StoreFailed)?;
-        let mut meta = source.load()?;
+        let mut meta = source.load(purpose)?;
         for state in self.origins.iter_mut().filter(|state| state.bound) {
             match meta.cache_origin(state.shared.number) {
                 Ok(()) => {}
@@ -171,7 +171,11 @@ impl Engine {
         if !self.failed {
             return Ok(());
         }
-        self.reload()?;
+        self.reload(if heed {
+            Purpose::Change
+        } else {
+            Purpose::ChangeAnyway
+        })?;
         let marked = |meta: &KBox<Meta>| meta.superblock.needs_check;
         if heed && self.meta.as_ref().is_some_and(marked) {
             return Err(Refusal::NeedsCheck.into());

@@ -328,7 +328,7 @@ impl Engine {
         let urgent = state.merge.as_mut().and_then(|merge| merge.urgent.take());
         let start = urgent.unwrap_or(cursor);
         // Taking marks away writes metadata anew, for which there may be little room.
-        let ahead = self.metadata_room(cx)?.clamp(1, LOOK_AHEAD / 64) * 64;
+        let ahead = self.metadata_room()?.clamp(1, LOOK_AHEAD / 64) * 64;
         let end = start.plus(ahead).min(limit);
         let meta = self.meta_ref()?;
         let view = self.view(nr)?;

@@ -10,9 +10,11 @@
 //! which is what `&Meta` and `&mut Meta` stand for.
 
 use super::error::{Result, StoreError};
+use super::journal::Journal;
 use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
+use crate::model::disk::journal::{key_behind, Entry};
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::{Roots, Superblock};
@@ -36,6 +38,10 @@ pub(super) struct Trees {
     pub(super) cleaning: BTree<1, CleaningRow>,
 }
 
+/// The most tree changes that the journal stands for. It bounds how long opening a store takes, and how
+/// many blocks of the trees wait in memory to be written.
+const MAX_JOURNALED: u32 = 1 << 15;
+
 /// The metadata of one open store.
 pub(crate) struct Meta {
     // Declared before the transaction: the space map is closed before the transaction manager.
@@ -49,11 +55,18 @@ pub(crate) struct Meta {
     /// the transaction is durable, or a crash would bring back a record of overwritten data. When
     /// memory is short a run may have others between, that were free before or are in use.
     freed: KVec<(u64, u64)>,
+    /// Where changes are made durable before the trees are written, if the store has one.
+    journal: Option<KBox<Journal>>,
     /// Tree changes in the open transaction, to bound its size.
     changes: u32,
+    /// Those of them that are not durable yet.
+    volatile: u32,
     /// Changes of any sort so far, in core too.
     touched: u64,
+    /// Something is not durable.
     dirty: bool,
+    /// Something is not durable, and not noted in the journal: only a commit can make it so.
+    unnoted: bool,
     /// A change failed half way. Nothing is committed any more: the last commit stands.
     poisoned: bool,
     /// That was because they contradict themselves.
@@ -67,6 +80,7 @@ impl Meta {
         data: DiskSpaceMap,
         trees: Trees,
         superblock: Superblock,
+        journal: Option<KBox<Journal>>,
     ) -> Result<Self> {
         Ok(Self {
             data,
@@ -76,15 +90,18 @@ impl Meta {
             origins: RowCache::new(),
             snapshots: RowCache::new(),
             freed: KVec::with_capacity(REMEMBERED, GFP_KERNEL)?,
+            journal,
             changes: 0,
+            volatile: 0,
             touched: 0,
             dirty: false,
+            unnoted: false,
             poisoned: false,
             corrupt: false,
         })
     }
 
-    /// Whether something awaits [`Meta::commit`].
+    /// Whether something awaits [`Meta::persist`].
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty
     }
@@ -105,10 +122,21 @@ impl Meta {
         self.touched
     }
 
-    /// Something has been changed that awaits a commit.
+    /// Something has been changed that awaits [`Meta::persist`].
     pub(super) fn touch(&mut self) {
         self.dirty = true;
         self.touched += 1;
+    }
+
+    /// Those of them that are not durable.
+    pub(super) fn volatile(&self) -> u32 {
+        self.volatile
+    }
+
+    /// Whether there is so much in the journal that the trees should be written when there is time.
+    pub(super) fn wants_commit(&self) -> bool {
+        let half = self.journal.as_ref().is_some_and(|j| j.is_half_full());
+        half || self.changes > MAX_JOURNALED / 2
     }
 
     /// COW chunks freed since the last commit, as (first, length).
@@ -161,8 +189,8 @@ impl Meta {
             Err(e) if e == ENOSPC => return Ok(None),
             Err(e) => return Err(self.poison(e)),
         };
+        // Nothing has changed, so there is nothing to make durable.
         let given_back = self.data.dec(&mut self.txn, chunk, chunk + 1);
-        self.dirty = true;
         self.checked(given_back)?;
         Ok(Some(chunk))
     }
@@ -178,7 +206,7 @@ impl Meta {
         let grown = self.data.extend(&mut self.txn, extra);
         self.checked(grown)?;
         self.superblock.layout.data_chunks = chunks;
-        self.touch();
+        self.set_unnoted();
         Ok(())
     }
 
@@ -206,13 +234,22 @@ impl Meta {
     #[inline(never)]
     pub(super) fn uncache_origin(&mut self, nr: OriginNr) -> Result<()> {
         self.write_rows()?;
-        self.origins.remove(u64::from(nr.get()));
+        let key = u64::from(nr.get());
+        if let Some(row) = self.origins.unlogged(key) {
+            let entry = Entry::Origin(*row);
+            self.note(&entry);
+        }
+        self.origins.remove(key);
         Ok(())
     }
 
     /// As [`Meta::uncache_origin`], for a snapshot.
     pub(super) fn uncache_snapshot(&mut self, timeline: TimelineId) -> Result<()> {
         self.write_rows()?;
+        if let Some(row) = self.snapshots.unlogged(timeline.get()) {
+            let entry = Entry::Snapshot(timeline.origin(), *row);
+            self.note(&entry);
+        }
         self.snapshots.remove(timeline.get());
         Ok(())
     }
@@ -232,8 +269,131 @@ impl Meta {
         self.origins.get(u64::from(nr.get()))
     }
 
-    /// Makes all changes durable: every data write that completed on the COW device before this
-    /// call is durable before the records that point at it.
+    /// Makes all changes durable, and every data write that completed on the COW device before this
+    /// call before them: with one write of the journal if they are noted there, else by
+    /// [`Meta::commit`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Meta::commit`].
+    pub(super) fn persist(&mut self) -> Result<()> {
+        if self.log()? {
+            Ok(())
+        } else {
+            self.commit(false)
+        }
+    }
+
+    /// Writes the journal; `false` if that is not enough or there is no room.
+    #[inline(never)]
+    fn log(&mut self) -> Result<bool> {
+        // The first change makes the store unclean, which its superblock must say.
+        if self.poisoned || self.unnoted || self.superblock.clean || self.changes > MAX_JOURNALED {
+            return Ok(false);
+        }
+        let Some(journal) = &mut self.journal else {
+            return Ok(false);
+        };
+        for (_, row) in self.origins.all_unlogged() {
+            if !journal.note(&Entry::Origin(*row)) {
+                return Ok(false);
+            }
+        }
+        for (key, row) in self.snapshots.all_unlogged() {
+            let timeline = TimelineId::new(key).ok_or(Refusal::Corrupt)?;
+            if !journal.note(&Entry::Snapshot(timeline.origin(), *row)) {
+                return Ok(false);
+            }
+        }
+        if !journal.has_room() {
+            return Ok(false);
+        }
+        let written = journal.write();
+        self.checked(written)?;
+        self.all_durable();
+        Ok(true)
+    }
+
+    fn all_durable(&mut self) {
+        self.origins.set_logged();
+        self.snapshots.set_logged();
+        self.volatile = 0;
+        self.dirty = false;
+        self.unnoted = false;
+    }
+
+    /// Whether the journal holds nothing.
+    pub(super) fn journal_is_empty(&mut self) -> Result<bool> {
+        self.journal.as_mut().map_or(Ok(true), |j| j.is_empty())
+    }
+
+    /// Does what the journal holds once more, in core. Before anything else is changed; nothing may
+    /// be changed after it but by a commit. Returns how many changes that were.
+    #[inline(never)]
+    pub(super) fn replay(&mut self) -> Result<u32> {
+        let Some(mut journal) = self.journal.take() else {
+            return Ok(0);
+        };
+        let replayed = journal.replay(|entry| self.redo(entry));
+        self.journal = Some(journal);
+        replayed?;
+        // It is in the journal.
+        self.all_durable();
+        Ok(self.changes)
+    }
+
+    #[inline(never)]
+    fn redo(&mut self, entry: &Entry) -> Result<()> {
+        self.set_unnoted();
+        let most = u64::from(MAX_JOURNALED.saturating_mul(2).saturating_sub(self.changes));
+        match *entry {
+            Entry::Records {
+                timeline,
+                key,
+                value,
+                len,
+            } => {
+                if u64::from(len) > most {
+                    return Err(Refusal::Corrupt.into());
+                }
+                for i in 0..u64::from(len) {
+                    let key = key_behind(key, i).ok_or(Refusal::Corrupt)?;
+                    let value = value.plus(i).ok_or(Refusal::Corrupt)?;
+                    self.insert_record(timeline, key, value)?;
+                }
+            }
+            Entry::Use { start, len } => {
+                if len > most {
+                    return Err(Refusal::Corrupt.into());
+                }
+                for i in 0..len {
+                    if !self.is_free(start.get() + i)? {
+                        return Err(Refusal::Corrupt.into());
+                    }
+                }
+                self.use_chunks(start, len)?;
+            }
+            Entry::Origin(ref row) => self.put_origin(row)?,
+            Entry::Snapshot(origin, ref row) => self.put_snapshot(origin, row)?,
+            Entry::Child {
+                timeline,
+                epoch,
+                tag,
+            } => self.insert_child(timeline, epoch, tag)?,
+            Entry::Done { origin, start, len } => {
+                if len > most {
+                    return Err(Refusal::Corrupt.into());
+                }
+                for i in 0..len {
+                    self.insert_done(origin, start.plus(i))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all changes durable by writing the trees: every data write that completed on the COW
+    /// device before this call is durable before the records that point at it.
     ///
     /// # Errors
     ///
@@ -265,7 +425,11 @@ impl Meta {
         self.checked(committed)?;
         self.freed.clear();
         self.changes = 0;
-        self.dirty = false;
+        self.all_durable();
+        let superblock = &self.superblock;
+        if let Some(journal) = &mut self.journal {
+            journal.restart(superblock.transaction, superblock.layout.data_chunks);
+        }
         Ok(())
     }
 
@@ -280,12 +444,12 @@ impl Meta {
     fn write_rows(&mut self) -> Result<()> {
         while let Some((key, row)) = self.origins.changed() {
             let put = self.trees.origins.insert(&mut self.txn, &[key], row);
-            self.changed(put)?;
+            self.counted(put)?;
             self.origins.set_written(key);
         }
         while let Some((key, row)) = self.snapshots.changed() {
             let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);
-            self.changed(put)?;
+            self.counted(put)?;
             self.snapshots.set_written(key);
         }
         Ok(())
@@ -310,9 +474,43 @@ impl Meta {
     }
 
     /// Counts a tree change, or poisons the transaction when it failed.
-    pub(super) fn changed<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
+    fn counted<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
         self.touch();
         self.changes = self.changes.saturating_add(1);
+        self.volatile = self.volatile.saturating_add(1);
         self.checked(result)
+    }
+
+    /// As [`Meta::counted`], of a change that only a commit makes durable.
+    pub(super) fn changed<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
+        self.set_unnoted();
+        self.counted(result)
+    }
+
+    /// As [`Meta::counted`], of a change that the journal can make durable.
+    pub(super) fn noted<T>(
+        &mut self,
+        result: kernel::error::Result<T>,
+        entry: &Entry,
+    ) -> Result<T> {
+        self.note(entry);
+        self.counted(result)
+    }
+
+    fn note(&mut self, entry: &Entry) {
+        self.touch();
+        if !self.unnoted {
+            let noted = self
+                .journal
+                .as_mut()
+                .is_some_and(|journal| journal.note(entry));
+            self.unnoted = !noted;
+        }
+    }
+
+    /// Something changed that is not noted.
+    pub(super) fn set_unnoted(&mut self) {
+        self.touch();
+        self.unnoted = true;
     }
 }

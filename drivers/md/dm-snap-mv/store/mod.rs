@@ -9,7 +9,8 @@
 //! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`failure`]: when the metadata cannot be changed any more;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
-//! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`allocator`]: space for data;
+//! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`journal`]: what they do not say yet;
+//! * [`allocator`]: space for data;
 //! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
 
 mod access;
@@ -22,6 +23,7 @@ mod engine;
 pub(crate) mod error;
 mod failure;
 pub(crate) mod job;
+mod journal;
 mod listing;
 mod merge;
 mod metadata;

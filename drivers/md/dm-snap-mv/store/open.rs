@@ -5,6 +5,7 @@
 //! Process context, from a table load; may sleep and allocate with `GFP_KERNEL`.
 
 use super::error::Result;
+use super::journal::Journal;
 use super::metadata::{Meta, Trees};
 use crate::dm::block_device::BlockDevice;
 use crate::dm::io::{DmIo, Durability};
@@ -41,9 +42,20 @@ fn check_device(cow: &BlockDevice) -> Result<()> {
     Ok(())
 }
 
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Purpose {
+    /// To look only. What the journal holds is done in core.
+    Look,
+    /// To be changed, unless it needs a check: then to look.
+    Change,
+    /// To be changed, even if it needs a check.
+    ChangeAnyway,
+}
+
 /// Opens the store on a COW device, and takes all of the device into use.
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
-    let mut meta = load(io, cow)?;
+    let mut meta = load(io, cow, Purpose::Change)?;
     if meta.superblock.needs_check {
         pr_warn!("store needs a check: it takes no changes until it is repaired\n");
         return Ok(meta);
@@ -57,9 +69,15 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     Ok(meta)
 }
 
-/// Opens the store on a COW device without changing anything. Reads the superblock and the roots of
-/// the trees and space maps only, however much is stored.
-pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
+/// Opens the store on a COW device. Reads the superblock, the roots of the trees and space maps, and
+/// the journal with what it changes, however much is stored.
+///
+/// # Errors
+///
+/// What is wrong with the device or the store. [`Refusal::NeedsCheck`] when it needs a check, is not
+/// to be changed even so, and there is something in its journal: that cannot be read without taking
+/// blocks for it, of which the space map cannot be trusted to know.
+pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>, purpose: Purpose) -> Result<KBox<Meta>> {
     check_device(cow)?;
     if cow.sectors() < BLOCK_SECTORS {
         return Err(Refusal::NoStore.into());
@@ -88,10 +106,39 @@ pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
         done: BTree::open(&txn, roots.done)?,
         cleaning: BTree::open(&txn, roots.cleaning)?,
     };
-    Ok(KBox::new(
-        Meta::new(txn, data, trees, superblock)?,
-        GFP_KERNEL,
-    )?)
+    let mut meta = assemble(cow, txn, data, trees, superblock)?;
+    catch_up(&mut meta, purpose)?;
+    Ok(meta)
+}
+
+/// What is opened or made, as one. A function of its own for the sake of the stack.
+#[inline(never)]
+fn assemble(
+    cow: &Arc<BlockDevice>,
+    txn: Transaction,
+    data: DiskSpaceMap,
+    trees: Trees,
+    superblock: Superblock,
+) -> Result<KBox<Meta>> {
+    let journal = Journal::new(cow, &superblock)?;
+    let meta = Meta::new(txn, data, trees, superblock, journal)?;
+    Ok(KBox::new(meta, GFP_KERNEL)?)
+}
+
+/// Does what is in the journal.
+#[inline(never)]
+fn catch_up(meta: &mut Meta, purpose: Purpose) -> Result<()> {
+    let distrusted = meta.superblock.needs_check && purpose != Purpose::ChangeAnyway;
+    if distrusted && !meta.journal_is_empty()? {
+        return Err(Refusal::NeedsCheck.into());
+    }
+    let changes = meta.replay()?;
+    if changes != 0 && purpose != Purpose::Look {
+        // From here on the journal is written anew, and must not be taken for a continuation.
+        meta.commit(false)?;
+        pr_info!("{} changes of the journal are in place\n", changes);
+    }
+    Ok(())
 }
 
 /// Makes a new, empty store on a COW device.
@@ -128,7 +175,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         uuid: time::random_uuid(),
         compat: 0,
         ro_compat: 0,
-        incompat: 0,
+        incompat: Superblock::incompat_of(&layout),
         layout,
         transaction: 0,
         next_origin: 1,
@@ -137,7 +184,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         metadata_space: [0; 128],
         data_space: [0; 128],
     };
-    let mut meta = KBox::new(Meta::new(txn, data, trees, superblock)?, GFP_KERNEL)?;
+    let mut meta = assemble(cow, txn, data, trees, superblock)?;
     meta.commit(true)?;
     Ok(meta)
 }

@@ -10,7 +10,10 @@ use kernel::prelude::*;
 struct Entry<R> {
     key: u64,
     row: R,
+    /// It differs from its tree.
     changed: bool,
+    /// It differs from what the journal and its tree say together.
+    unlogged: bool,
 }
 
 /// Rows by key, in order. One per active device, so a binary search is enough.
@@ -44,6 +47,7 @@ impl<R: Copy + PartialEq> RowCache<R> {
             key,
             row,
             changed: false,
+            unlogged: false,
         };
         match self.position(key) {
             Ok(index) => {
@@ -71,6 +75,7 @@ impl<R: Copy + PartialEq> RowCache<R> {
                 if entry.row != *row {
                     entry.row = *row;
                     entry.changed = true;
+                    entry.unlogged = true;
                 }
                 true
             }
@@ -96,6 +101,25 @@ impl<R: Copy + PartialEq> RowCache<R> {
             if let Some(entry) = self.entries.get_mut(index) {
                 entry.changed = false;
             }
+        }
+    }
+
+    /// A row, if it has changed since [`RowCache::set_logged`].
+    pub(super) fn unlogged(&self, key: u64) -> Option<&R> {
+        let entry = self.entries.get(self.position(key).ok()?)?;
+        entry.unlogged.then_some(&entry.row)
+    }
+
+    /// All such rows, by key.
+    pub(super) fn all_unlogged(&self) -> impl Iterator<Item = (u64, &R)> {
+        let unlogged = self.entries.iter().filter(|entry| entry.unlogged);
+        unlogged.map(|entry| (entry.key, &entry.row))
+    }
+
+    /// All rows are durable.
+    pub(super) fn set_logged(&mut self) {
+        for entry in self.entries.iter_mut() {
+            entry.unlogged = false;
         }
     }
 }

@@ -10,6 +10,7 @@ use super::metadata::Meta;
 use crate::dm::pdata::checksum;
 use crate::dm::pdata::Value;
 use crate::model::disk::cleaning_row::CleaningRow;
+use crate::model::disk::journal::Entry;
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
@@ -93,7 +94,13 @@ impl Metadata for Meta {
             .trees
             .records
             .insert(&mut self.txn, &[t.get(), key], &v.encode());
-        self.changed(put)?;
+        let entry = Entry::Records {
+            timeline: t,
+            key,
+            value: v,
+            len: 1,
+        };
+        self.noted(put, &entry)?;
         Ok(())
     }
 
@@ -113,7 +120,7 @@ impl Metadata for Meta {
 
     fn use_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
         let used = self.data.inc(&mut self.txn, start.get(), start.get() + len);
-        self.changed(used)
+        self.noted(used, &Entry::Use { start, len })
     }
 
     fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
@@ -141,7 +148,12 @@ impl Metadata for Meta {
             .trees
             .children
             .insert(&mut self.txn, &keys, &u64::from(tag));
-        self.changed(put)?;
+        let entry = Entry::Child {
+            timeline: t,
+            epoch: e,
+            tag,
+        };
+        self.noted(put, &entry)?;
         Ok(())
     }
 
@@ -169,7 +181,7 @@ impl Metadata for Meta {
             return Ok(());
         }
         let put = self.trees.origins.insert(&mut self.txn, &[key], row);
-        self.changed(put)?;
+        self.noted(put, &Entry::Origin(*row))?;
         Ok(())
     }
 
@@ -208,7 +220,7 @@ impl Metadata for Meta {
         let nr = OriginNr::new(self.superblock.next_origin).ok_or(Refusal::Corrupt)?;
         self.superblock.next_origin = nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
         self.superblock.nr_origins = self.superblock.nr_origins.saturating_add(1);
-        self.touch();
+        self.set_unnoted();
         Ok(nr)
     }
 
@@ -236,7 +248,7 @@ impl Metadata for Meta {
             return Ok(());
         }
         let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);
-        self.changed(put)?;
+        self.noted(put, &Entry::Snapshot(origin, *row))?;
         Ok(())
     }
 
@@ -261,7 +273,12 @@ impl Metadata for Meta {
     fn insert_done(&mut self, o: OriginNr, c: Chunk) -> Result<()> {
         let keys = [u64::from(o.get()), c.get()];
         let put = self.trees.done.insert(&mut self.txn, &keys, &0);
-        self.changed(put)?;
+        let entry = Entry::Done {
+            origin: o,
+            start: c,
+            len: 1,
+        };
+        self.noted(put, &entry)?;
         Ok(())
     }
 

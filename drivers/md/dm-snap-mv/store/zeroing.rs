@@ -59,7 +59,7 @@ impl Engine {
         whole: u64,
     ) -> core::result::Result<(), Stopped> {
         let (first, _) = cx.chunks_of(&bio);
-        let room = match self.metadata_room(cx) {
+        let room = match self.metadata_room() {
             Ok(room) => room,
             Err(error) => return Err((bio, error)),
         };
@@ -73,7 +73,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let zeroed = match self.has_metadata_space(cx) {
+        let zeroed = match self.has_metadata_space() {
             Ok(()) => self.zero(snapshot, first, len),
             Err(error) => Err(error),
         };

@@ -27,10 +27,10 @@ const USUAL: Sizes = Sizes {
     cow: 7 * MIB,
 };
 
-/// Metadata take 4 MiB, so this has room for 32 chunks of 4 KiB.
+/// Metadata take 4 MiB, the journal 256 KiB, so this has room for 32 chunks of 4 KiB.
 const SMALL: Sizes = Sizes {
     origins: [MIB / 2, MIB / 8],
-    cow: 4 * MIB + 256,
+    cow: 4 * MIB + 512 + 256,
 };
 
 const fn scene(

@@ -53,7 +53,7 @@ pub fn look(image: &Image) -> (Vec<Finding>, Outcome) {
 }
 
 /// Among what is found there must be this.
-fn expect(name: &str, image: &Image, kind: Kind, words: &str) {
+pub fn expect(name: &str, image: &Image, kind: Kind, words: &str) {
     let (findings, outcome) = look(image);
     assert_eq!(outcome, Outcome::Checked, "{name}");
     let found = findings
@@ -188,6 +188,7 @@ fn every_kind_of_damage_is_found() {
     records(&store);
     data_space(&store);
     metadata_space(&store);
+    crate::journal::damage(&store);
     let found = FOUND.take();
     for kind in Kind::ALL {
         assert!(found.contains(kind), "no damage here is {kind:?}");
@@ -223,7 +224,7 @@ fn superblock(store: &Store) {
     for (image, refusal) in [
         (Image::default(), Refusal::NoStore),
         (
-            with_superblock(store, |s| s.incompat = 1),
+            with_superblock(store, |s| s.incompat |= 2),
             Refusal::UnknownFeature,
         ),
         (

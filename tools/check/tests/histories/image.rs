@@ -228,7 +228,7 @@ impl Image {
             uuid: [7; 16],
             compat: 0,
             ro_compat: 0,
-            incompat: 0,
+            incompat: Superblock::incompat_of(&layout),
             layout,
             transaction: 5,
             next_origin: store.next_origin.get(&()).copied().unwrap_or(1),

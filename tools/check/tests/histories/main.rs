@@ -7,6 +7,7 @@
 
 mod damage;
 mod image;
+mod journal;
 #[path = "../../../model/tests/versions/ops.rs"]
 mod ops;
 #[path = "../../../model/tests/versions/oracle.rs"]

@@ -65,6 +65,12 @@ pub fn summary(checked: &Checked<'_>) -> String {
             statistics.metadata_blocks,
             layout.map_or(0, |layout| layout.metadata_blocks),
         );
+        if statistics.journaled > 0 {
+            text += &format!(
+                "{device}: {} in the journal, for its next activation\n",
+                plural(statistics.journaled, "change", "changes")
+            );
+        }
         return text;
     }
     let errors = plural(report.errors(), "error", "errors");
@@ -134,6 +140,7 @@ struct Store {
     garbage: u64,
     cleaning: u64,
     rollbacks: u64,
+    journaled: u64,
     chunks: Part,
     metadata_blocks: Part,
 }
@@ -190,6 +197,7 @@ pub fn json(checked: &Checked<'_>, plan: Option<&Plan>, repaired: bool) -> Resul
             garbage: statistics.garbage,
             cleaning: statistics.cleaning,
             rollbacks: statistics.rollbacks,
+            journaled: statistics.journaled,
             chunks: Part {
                 used: statistics.chunks,
                 total: superblock.map(|s| s.layout.data_chunks),

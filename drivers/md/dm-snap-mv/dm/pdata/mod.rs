@@ -31,7 +31,7 @@ mod verify;
 
 pub(crate) use btree::{BTree, Value};
 pub(crate) use space_map::DiskSpaceMap;
-pub(crate) use superblock::checksum;
+pub(crate) use superblock::{checksum, checksum_with};
 pub(crate) use transaction::Transaction;
 
 /// The size of a metadata block in bytes.

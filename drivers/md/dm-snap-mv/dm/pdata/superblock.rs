@@ -14,8 +14,13 @@ const BLOCKNR: core::ops::Range<usize> = 8..16;
 /// The checksum of a superblock, of which `data` is all that follows the checksum itself. Any
 /// context.
 pub(crate) fn checksum(data: &[u8]) -> u32 {
+    checksum_with(data, CSUM_XOR)
+}
+
+/// As [`checksum`], of a kind of block that is told from others by `xor`. Any context.
+pub(crate) fn checksum_with(data: &[u8], xor: u32) -> u32 {
     // SAFETY: It reads that many bytes.
-    unsafe { bindings::dm_bm_checksum(data.as_ptr().cast(), data.len(), CSUM_XOR) }
+    unsafe { bindings::dm_bm_checksum(data.as_ptr().cast(), data.len(), xor) }
 }
 
 /// A validator, which is only read.

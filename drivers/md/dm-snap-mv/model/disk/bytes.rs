@@ -14,6 +14,11 @@ impl<'a> Reader<'a> {
         Reader { rest: buffer }
     }
 
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// The next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
         let (head, rest) = self.rest.split_first_chunk().ok_or(Refusal::Corrupt)?;

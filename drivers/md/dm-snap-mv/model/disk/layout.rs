@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the regions of a COW device lie: metadata from block 0 on, then data chunks to the end.
+//! Where the regions of a COW device lie: metadata from block 0 on, the journal, then data chunks to
+//! the end.
 
 use super::super::chunk_size::{ChunkSize, PAGE_SECTORS};
 use super::super::ids::CowChunk;
@@ -20,6 +21,13 @@ pub const METADATA_MAX: u64 = 255 * ((1 << 14) - 64);
 /// and what else is kept is little. At chunks of 4 KiB that is 1.6 % of the device.
 const CHUNKS_PER_BLOCK: u64 = 64;
 
+/// Fewest and most blocks of the journal that a new store gets: 256 KiB and 16 MiB.
+const JOURNAL_MIN: u64 = 64;
+const JOURNAL_MAX: u64 = 4096;
+
+/// Blocks of the device for each block of the journal.
+const BLOCKS_PER_JOURNAL_BLOCK: u64 = 256;
+
 /// Fewest data chunks.
 const DATA_MIN: u64 = 16;
 
@@ -30,9 +38,9 @@ pub struct Layout {
     pub chunk_size: ChunkSize,
     /// Metadata blocks, from block 0 on, the superblock among them.
     pub metadata_blocks: u64,
-    /// First block of the journal; the end of the metadata while there is no journal.
+    /// First block of the journal.
     pub journal_start: u64,
-    /// Blocks of the journal.
+    /// Blocks of the journal; a store can do without.
     pub journal_blocks: u64,
     /// First sector of the data region.
     pub data_start: u64,
@@ -58,14 +66,16 @@ impl Layout {
                 (chunks / CHUNKS_PER_BLOCK).clamp(METADATA_MIN, METADATA_MAX)
             }
         };
-        // At most 2^22 blocks, so neither product nor sum overflows.
-        let metadata_end = metadata_blocks * BLOCK_SECTORS;
-        let data_start = metadata_end.next_multiple_of(chunk_size.sectors());
+        let journal_blocks =
+            (device / BLOCK_SECTORS / BLOCKS_PER_JOURNAL_BLOCK).clamp(JOURNAL_MIN, JOURNAL_MAX);
+        // Little more than 2^22 blocks at most, so neither product nor sum overflows.
+        let journal_end = (metadata_blocks + journal_blocks) * BLOCK_SECTORS;
+        let data_start = journal_end.next_multiple_of(chunk_size.sectors());
         let layout = Layout {
             chunk_size,
             metadata_blocks,
             journal_start: metadata_blocks,
-            journal_blocks: 0,
+            journal_blocks,
             data_start,
             data_chunks: Self::chunks_behind(data_start, device, chunk_size),
         };

@@ -24,8 +24,11 @@ pub const SPACE_MAP_ROOT_SIZE: usize = 128;
 const MAGIC: [u8; 8] = *b"dmsnapmv";
 const VERSION: u32 = 1;
 
-/// Features that this version knows: none yet.
-const INCOMPAT_KNOWN: u32 = 0;
+/// Feature: the store has a journal, without which the trees are not up to date.
+const INCOMPAT_JOURNAL: u32 = 1;
+
+/// Features that this version knows.
+const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL;
 const RO_COMPAT_KNOWN: u32 = 0;
 
 const CLEAN: u32 = 1;
@@ -243,7 +246,10 @@ impl Superblock {
         }
         layout.check()?;
         let known = CLEAN | NEEDS_CHECK | COW_FULL;
-        let odd = flags & !known != 0 || number != 0 || u64::from(block_sectors) != BLOCK_SECTORS;
+        let odd = incompat != Self::incompat_of(&layout)
+            || flags & !known != 0
+            || number != 0
+            || u64::from(block_sectors) != BLOCK_SECTORS;
         if odd || next_origin == 0 || nr_origins >= next_origin {
             return Err(Refusal::BadSuperblock);
         }
@@ -263,6 +269,15 @@ impl Superblock {
             metadata_space,
             data_space,
         })
+    }
+
+    /// The features that nobody may ignore of a store with this layout.
+    pub const fn incompat_of(layout: &Layout) -> u32 {
+        if layout.journal_blocks > 0 {
+            INCOMPAT_JOURNAL
+        } else {
+            0
+        }
     }
 
     /// Refuses a store that this version may only read.

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The journal of an open store: changes made durable with one write.
+//!
+//! A change is made in the trees, in core, and noted here. One write of the notes makes it durable;
+//! the trees are written when many changes have come together, and with that the journal is empty
+//! again. What it holds after a crash is done once more when the store is opened.
+
+use super::error::{Result, StoreError};
+use crate::dm::block_device::BlockDevice;
+use crate::dm::io::{DmIo, Durability};
+use crate::dm::pdata::checksum_with;
+use crate::model::disk::journal::{self, Batch, Block, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR};
+use crate::model::disk::layout::BLOCK_SECTORS;
+use crate::model::disk::superblock::Superblock;
+use crate::model::refusal::Refusal;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Notes and the region they are written to. Sleeps in whatever does I/O; used with the engine's
+/// mutex held.
+pub(super) struct Journal {
+    cow: Arc<BlockDevice>,
+    io: DmIo,
+    blocks: KVBox<[Block; BATCH_BLOCKS]>,
+    batch: Batch,
+    /// Where the next batch goes.
+    place: Place,
+    /// Blocks of the region.
+    size: u64,
+    data_chunks: u64,
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    checksum_with(bytes, CHECKSUM_XOR)
+}
+
+impl Journal {
+    /// The journal of a store, if it has one: empty, or to be read by [`Journal::replay`] first.
+    #[inline(never)]
+    pub(super) fn new(
+        cow: &Arc<BlockDevice>,
+        superblock: &Superblock,
+    ) -> Result<Option<KBox<Self>>> {
+        let layout = &superblock.layout;
+        if layout.journal_blocks == 0 {
+            return Ok(None);
+        }
+        let journal = Self {
+            cow: cow.clone(),
+            io: DmIo::new()?,
+            blocks: KVBox::init::<core::convert::Infallible>(pin_init::init_zeroed(), GFP_KERNEL)?,
+            batch: Batch::new(),
+            place: Place {
+                uuid: superblock.uuid,
+                transaction: superblock.transaction,
+                first_block: layout.journal_start,
+                index: 0,
+            },
+            size: layout.journal_blocks,
+            data_chunks: layout.data_chunks,
+        };
+        Ok(Some(KBox::new(journal, GFP_KERNEL)?))
+    }
+
+    /// Notes a change; `false` if there is no room for it, so that the trees must be written.
+    #[must_use]
+    pub(super) fn note(&mut self, entry: &Entry) -> bool {
+        self.batch.push(&mut self.blocks[..], entry)
+    }
+
+    /// Whether the region has room for what is noted.
+    pub(super) fn has_room(&self) -> bool {
+        let needed = self.batch.blocks() as u64;
+        self.place.index.saturating_add(needed) <= self.size
+    }
+
+    /// Whether more than half of the region is in use.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.place.index > self.size / 2
+    }
+
+    /// Makes what is noted durable, and all data that was written to the COW device before.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device. It is not known then whether the notes are durable.
+    pub(super) fn write(&mut self) -> kernel::error::Result {
+        let count = self.batch.seal(&mut self.blocks[..], &self.place, sum);
+        self.batch = Batch::new();
+        if count == 0 {
+            return self.io.flush(&self.cow);
+        }
+        let Some(blocks) = self.blocks.get(..count) else {
+            return Err(EINVAL);
+        };
+        let sector = (self.place.first_block + self.place.index) * BLOCK_SECTORS;
+        self.io.write(
+            &self.cow,
+            sector,
+            blocks.as_flattened(),
+            Durability::FlushFua,
+        )?;
+        self.place.index += count as u64;
+        Ok(())
+    }
+
+    /// The trees have been written, in the transaction with this number: nothing of what was noted
+    /// is needed any more.
+    pub(super) fn restart(&mut self, transaction: u64, data_chunks: u64) {
+        self.batch = Batch::new();
+        self.place.transaction = transaction;
+        self.place.index = 0;
+        self.data_chunks = data_chunks;
+    }
+
+    /// Whether there is nothing in the region.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device.
+    pub(super) fn is_empty(&mut self) -> Result<bool> {
+        let mut any = false;
+        let place = self.place;
+        let looked = self.replay(|_| {
+            any = true;
+            Ok(())
+        });
+        self.place = place;
+        // What cannot be understood is something too.
+        match looked {
+            Ok(()) => Ok(!any),
+            Err(StoreError::Refused(Refusal::Corrupt)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives all that is in the region to `each`, in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Corrupt`] for a block that is valid and makes no sense; those of the device, and of
+    /// `each`.
+    pub(super) fn replay(&mut self, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
+        loop {
+            let count = (self.size - self.place.index.min(self.size)).min(BATCH_BLOCKS as u64);
+            let Some(blocks) = self.blocks.get_mut(..count as usize) else {
+                return Err(Refusal::Corrupt.into());
+            };
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            let sector = (self.place.first_block + self.place.index) * BLOCK_SECTORS;
+            self.io.read(&self.cow, sector, blocks.as_flattened_mut())?;
+            let mut begin = 0;
+            for i in 0..blocks.len() {
+                let place = Place {
+                    index: self.place.index + i as u64,
+                    ..self.place
+                };
+                let found = blocks.get(i).and_then(|b| journal::look(b, &place, sum));
+                match found {
+                    None => break,
+                    Some(found) if !found.last => continue,
+                    Some(_) => {}
+                }
+                // A batch is whole.
+                for j in begin..=i {
+                    let place = Place {
+                        index: self.place.index + j as u64,
+                        ..self.place
+                    };
+                    let block = blocks.get(j).ok_or(Refusal::Corrupt)?;
+                    let found = journal::look(block, &place, sum).ok_or(Refusal::Corrupt)?;
+                    journal::entries(block, found, self.data_chunks, &mut each)?;
+                }
+                begin = i + 1;
+            }
+            if begin == 0 {
+                return Ok(());
+            }
+            self.place.index += begin as u64;
+        }
+    }
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is noted in the journal is read back, batch by batch; what was not written is not.
+
+use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::disk::journal::{
+    entries, key_behind, look, Batch, Block, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR,
+};
+use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
+use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
+use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
+use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
+use dm_snap_mv_model::refusal::Refusal;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const DATA_CHUNKS: u64 = 1 << 20;
+const FIRST_BLOCK: u64 = 1024;
+
+fn checksum(bytes: &[u8]) -> u32 {
+    !crc32c::crc32c(bytes) ^ CHECKSUM_XOR
+}
+
+fn place(index: u64) -> Place {
+    Place {
+        uuid: *b"0123456789abcdef",
+        transaction: 7,
+        first_block: FIRST_BLOCK,
+        index,
+    }
+}
+
+fn nr(number: u32) -> OriginNr {
+    OriginNr::new(number).unwrap()
+}
+
+fn origin_row(chunks: u64) -> OriginRow {
+    OriginRow {
+        number: nr(1),
+        size: 1 << 30,
+        current_epoch: Epoch::new(9).unwrap(),
+        next_tag: Tag::new(9).unwrap(),
+        snapshots: 3,
+        ghosts: 1,
+        created: 1_000_000_000,
+        chunks,
+        invalid_below: 0,
+        rollback: None,
+        deferred: None,
+        id: OriginId::new(b"/dev/sdb1").unwrap(),
+    }
+}
+
+fn snapshot_row(chunks: u64) -> SnapshotRow {
+    SnapshotRow {
+        tag: Tag::new(5).unwrap(),
+        ghost: false,
+        parent: None,
+        base_epoch: Epoch::new(3).unwrap(),
+        current_epoch: Epoch::new(1).unwrap(),
+        children: 0,
+        size: 1 << 20,
+        created: 1_000_000_001,
+        chunks,
+        memo: Memo::new(b"memo").unwrap(),
+    }
+}
+
+/// Entries whose numbers are small, so that many continue one another.
+fn entry() -> impl Strategy<Value = Entry> {
+    let small = 0..32u64;
+    prop_oneof![
+        8 => (1..3u32, small.clone(), 1..3u32, small.clone(), any::<bool>()).prop_map(
+            |(origin, chunk, epoch, cow, zero)| {
+                let timeline = TimelineId::of(nr(origin), None);
+                let chunk = Chunk::new(chunk).unwrap();
+                let epoch = Epoch::new(epoch).unwrap();
+                Entry::Records {
+                    timeline,
+                    key: RecordKey::new(timeline, chunk, epoch).get(),
+                    value: match zero {
+                        true => RecordValue::Zero,
+                        false => RecordValue::Cow(CowChunk::new(cow).unwrap()),
+                    },
+                    len: 1,
+                }
+            }
+        ),
+        4 => (small.clone(), 1..9u64).prop_map(|(start, len)| Entry::Use {
+            start: CowChunk::new(start).unwrap(),
+            len,
+        }),
+        4 => (1..3u32, small, 1..9u64).prop_map(|(origin, start, len)| Entry::Done {
+            origin: nr(origin),
+            start: Chunk::new(start).unwrap(),
+            len,
+        }),
+        1 => any::<u64>().prop_map(|chunks| Entry::Origin(origin_row(chunks))),
+        1 => any::<u64>().prop_map(|chunks| Entry::Snapshot(nr(1), snapshot_row(chunks))),
+        1 => (1..100u32, any::<u32>()).prop_map(|(epoch, tag)| Entry::Child {
+            timeline: TimelineId::of(nr(1), None),
+            epoch: Epoch::new(epoch).unwrap(),
+            tag,
+        }),
+    ]
+}
+
+/// What entries mean, whatever they were joined to: kind by kind, since only entries of one kind can
+/// speak of the same thing.
+#[derive(Debug, Default, PartialEq)]
+struct Meaning {
+    records: Vec<(TimelineId, u64, RecordValue)>,
+    chunks: Vec<u64>,
+    done: Vec<(OriginNr, u64)>,
+    rows: Vec<Entry>,
+}
+
+impl Meaning {
+    fn of(entries: &[Entry]) -> Meaning {
+        let mut meaning = Meaning::default();
+        for entry in entries {
+            match *entry {
+                Entry::Records {
+                    timeline,
+                    key,
+                    value,
+                    len,
+                } => {
+                    for i in 0..u64::from(len) {
+                        let key = key_behind(key, i).unwrap();
+                        let value = value.plus(i).unwrap();
+                        meaning.records.push((timeline, key, value));
+                    }
+                }
+                Entry::Use { start, len } => {
+                    meaning.chunks.extend((0..len).map(|i| start.get() + i));
+                }
+                Entry::Done { origin, start, len } => {
+                    let chunks = (0..len).map(|i| (origin, start.get() + i));
+                    meaning.done.extend(chunks);
+                }
+                row => meaning.rows.push(row),
+            }
+        }
+        meaning
+    }
+}
+
+/// A journal of batches, as it lies on a device, and the block that each batch ends before.
+fn write(batches: &[Vec<Entry>]) -> (Vec<Block>, Vec<usize>) {
+    let mut device = Vec::new();
+    let mut ends = Vec::new();
+    // What was there before must not matter.
+    let mut blocks = vec![[0xa5; 4096]; BATCH_BLOCKS];
+    for batch in batches {
+        let mut writer = Batch::new();
+        for entry in batch {
+            assert!(writer.push(&mut blocks, entry));
+        }
+        let expected = writer.blocks();
+        let count = writer.seal(&mut blocks, &place(device.len() as u64), checksum);
+        assert_eq!(count, expected);
+        device.extend_from_slice(&blocks[..count]);
+        ends.push(device.len());
+    }
+    (device, ends)
+}
+
+/// All whole batches, as the module replays them.
+fn read(device: &[Block]) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let mut batch = Vec::new();
+    for (index, block) in device.iter().enumerate() {
+        let Some(found) = look(block, &place(index as u64), checksum) else {
+            break;
+        };
+        entries::<Refusal>(block, found, DATA_CHUNKS, |entry| {
+            batch.push(*entry);
+            Ok(())
+        })
+        .unwrap();
+        if found.last {
+            all.append(&mut batch);
+        }
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(batches in vec(vec(entry(), 1..200), 1..5)) {
+        let (device, _) = write(&batches);
+        let whole: Vec<Entry> = batches.concat();
+        prop_assert_eq!(Meaning::of(&read(&device)), Meaning::of(&whole));
+    }
+
+    #[test]
+    fn a_batch_that_is_not_whole_is_not_there(
+        batches in vec(vec(entry(), 1..600), 1..4),
+        lost in any::<prop::sample::Index>(),
+        at in 0..4096usize,
+        bit in 0..8u8,
+    ) {
+        let (mut device, ends) = write(&batches);
+        let lost = lost.index(device.len());
+        device[lost][at] ^= 1u8 << bit;
+        let whole = ends.iter().filter(|&&end| end <= lost).count();
+        let there: Vec<Entry> = batches[..whole].concat();
+        prop_assert_eq!(Meaning::of(&read(&device)), Meaning::of(&there));
+    }
+
+    #[test]
+    fn a_block_of_another_place_is_not_taken(batch in vec(entry(), 1..9), index in 1..9u64) {
+        let (device, _) = write(&[batch]);
+        let right = place(0);
+        prop_assert!(look(&device[0], &right, checksum).is_some());
+        let others = [
+            Place { index, ..right },
+            Place { transaction: 8, ..right },
+            Place { uuid: [0; 16], ..right },
+            Place { first_block: FIRST_BLOCK + index, ..right },
+        ];
+        for other in others {
+            prop_assert_eq!(look(&device[0], &other, checksum), None);
+        }
+    }
+
+    /// Any bytes with a right header: entries or an error, and no panic.
+    #[test]
+    fn bytes_are_entries_or_refused(bytes in vec(any::<u8>(), 0..600), kind in 0..8u8) {
+        let (mut device, _) = write(&[vec![Entry::Use { start: CowChunk::new(0).unwrap(), len: 1 }]]);
+        let block = &mut device[0];
+        block[64] = kind;
+        block[65..65 + bytes.len()].copy_from_slice(&bytes);
+        block[48..52].copy_from_slice(&(65 + bytes.len() as u32).to_le_bytes());
+        let sum = checksum(&block[4..]);
+        block[..4].copy_from_slice(&sum.to_le_bytes());
+        let found = look(block, &place(0), checksum).unwrap();
+        let _ = entries::<Refusal>(block, found, DATA_CHUNKS, |entry| {
+            if let Entry::Records { timeline, key, value, len } = *entry {
+                let last = u64::from(len) - 1;
+                RecordKey::decode(timeline, key_behind(key, last).unwrap())?;
+                if let Some(RecordValue::Cow(cow)) = value.plus(last) {
+                    assert!(cow.get() < DATA_CHUNKS);
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn runs_take_one_entry() {
+    let mut blocks = vec![[0; 4096]; BATCH_BLOCKS];
+    let mut batch = Batch::new();
+    let timeline = TimelineId::of(nr(1), None);
+    for i in 0..100_000 {
+        let chunk = Chunk::new(i).unwrap();
+        let cow = CowChunk::new(1000 + i).unwrap();
+        let entry = Entry::Records {
+            timeline,
+            key: RecordKey::new(timeline, chunk, Epoch::FIRST).get(),
+            value: RecordValue::Cow(cow),
+            len: 1,
+        };
+        assert!(batch.push(&mut blocks, &entry));
+        assert!(batch.push(&mut blocks, &Entry::Use { start: cow, len: 1 }));
+    }
+    assert_eq!(batch.blocks(), 1);
+}
+
+#[test]
+fn a_full_batch_says_so_and_keeps_what_it_has() {
+    let mut blocks = vec![[0; 4096]; 2];
+    let mut batch = Batch::new();
+    let mut pushed = 0;
+    while batch.push(&mut blocks, &Entry::Origin(origin_row(pushed))) {
+        pushed += 1;
+    }
+    assert_eq!(pushed, 14);
+    assert!(!batch.push(&mut blocks, &Entry::Origin(origin_row(pushed))));
+    assert_eq!(batch.seal(&mut blocks, &place(0), checksum), 2);
+    assert_eq!(read(&blocks).len(), 14);
+}
+
+#[test]
+fn the_chunk_size_does_not_matter_to_the_region() {
+    use dm_snap_mv_model::disk::layout::Layout;
+    for pages in [1, 16, 256] {
+        let size = ChunkSize::from_pages(pages).unwrap();
+        let small = Layout::new(1 << 16, size, None).unwrap();
+        let large = Layout::new(1 << 40, size, None).unwrap();
+        assert_eq!((small.journal_blocks, large.journal_blocks), (64, 4096));
+        let end = (small.journal_start + small.journal_blocks) * 8;
+        assert!(end <= small.data_start && small.data_start - end < size.sectors());
+    }
+}
