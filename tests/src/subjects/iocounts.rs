@@ -8,6 +8,7 @@ use anyhow::{ensure, Result};
 use crate::counts::Counts;
 use crate::disks::{Disks, MIB};
 use crate::io::Disk;
+use crate::kernel;
 use crate::random::Random;
 use crate::report::Subject;
 use crate::store::Device;
@@ -23,6 +24,11 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("reads of the origin", || reads(disks));
     subject.case("reads of a snapshot", || snapshot_reads(disks));
     subject.case("rewrites of a snapshot", || snapshot_rewrites(disks));
+    subject.case("first writes, random", || first_random(disks));
+    subject.case("first writes, sequential", || first_sequential(disks));
+    subject.case("first writes of a snapshot", || snapshot_first(disks));
+    subject.case("taking a snapshot", || taking(disks));
+    subject.case("deleting a snapshot", || deleting(disks));
 }
 
 /// What some requests cost the origin's disk and the COW device.
@@ -202,5 +208,153 @@ fn snapshot_rewrites(disks: &Disks) -> Result<()> {
     drop(disk);
     cs.remove()?;
     world.check_snapshots()?;
+    co.remove()
+}
+
+/// Has fio write all of a device, each block once.
+fn fio(device: &Device, how: &[&str]) -> Result<()> {
+    let file = format!("--filename={}", device.path().display());
+    let usual = [
+        "--name=first",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--random_generator=lfsr",
+        &file,
+    ];
+    kernel::run("fio", &[&usual, how].concat()).map(drop)
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// Each chunk is one read and two writes, and many share the write that makes them durable.
+fn first_random(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 16 * MIB, 128, 1)?;
+    world.take(&co)?;
+    let count = world.now.sectors() / CHUNK;
+    let [origin, cow] = cost(&world, || {
+        fio(&co, &["--rw=randwrite", "--bs=4k", "--iodepth=16"])
+    })?;
+    ensure!(
+        origin.reads == count && origin.writes == count,
+        "{origin:?}"
+    );
+    let all = origin.reads + origin.writes + cow.reads + cow.writes;
+    let durable = cow.writes - count;
+    println!(
+        "# first writes: {:.3} I/Os each, {:.1} for each that makes them durable",
+        ratio(all, count),
+        ratio(count, durable)
+    );
+    // Nobody waits for others: with 16 at a time about six come while the last ones are being made
+    // durable, which on a disk as quick as this one does not take long.
+    ensure!(ratio(all, count) <= 3.25, "{origin:?}, {cow:?}");
+    // Each of them flushes once.
+    ensure!(durable * 4 <= count, "{durable} for {count}");
+    co.remove()
+}
+
+/// Of a long write as much is read, and twice as much written, and little more.
+fn first_sequential(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 64 * MIB, 160, 1)?;
+    world.take(&co)?;
+    let sectors = world.now.sectors();
+    let [origin, cow] = cost(&world, || {
+        fio(&co, &["--rw=write", "--bs=1m", "--iodepth=4"])
+    })?;
+    let moved = |c: &Counts| c.read_sectors + c.written_sectors;
+    let all = ratio(moved(&origin) + moved(&cow), sectors);
+    println!("# first writes of 1 MiB: {all:.3} MiB moved for each MiB");
+    ensure!(all <= 3.05, "{origin:?}, {cow:?}");
+    co.remove()
+}
+
+/// A whole chunk is one write; a part is a copy before it. Nothing of it is durable before a flush,
+/// and then it takes one write more.
+fn snapshot_first(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 8 * MIB, 96, 4)?;
+    let tag = world.take(&co)?;
+    let cs = world.cs(tag)?;
+    let disk = cs.open()?;
+    // What it takes to say that the store is in use.
+    world.shadow(tag).write(&disk, 0, 32)?;
+    disk.flush()?;
+    let mut shadow = world.shadow(tag).clone();
+    let [origin, cow] = cost(&world, || {
+        for chunk in 1..=64 {
+            shadow.write(&disk, chunk * 32, 32)?;
+        }
+        Ok(disk.flush()?)
+    })?;
+    ensure!(origin == Counts::default(), "whole: {origin:?}");
+    ensure!(cow.reads == 0 && cow.writes <= 64 + 4, "whole: {cow:?}");
+    let [origin, cow] = cost(&world, || {
+        for chunk in 101..=164 {
+            shadow.write(&disk, chunk * 32 + 8, 8)?;
+        }
+        Ok(disk.flush()?)
+    })?;
+    *world.shadow(tag) = shadow;
+    ensure!(
+        origin.writes == 0 && origin.reads <= 128,
+        "parts: {origin:?}"
+    );
+    ensure!(cow.reads == 0 && cow.writes <= 3 * 64 + 4, "parts: {cow:?}");
+    drop(disk);
+    cs.remove()?;
+    world.check_snapshots()?;
+    co.remove()
+}
+
+/// What the COW device gets for each of some commands.
+fn each(world: &World, times: u32, mut command: impl FnMut() -> Result<()>) -> Result<Vec<Counts>> {
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let [_, cow] = cost(world, &mut command)?;
+        all.push(cow);
+    }
+    Ok(all)
+}
+
+/// However many snapshots there are, and however much is not in the trees yet.
+fn taking(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 16 * MIB, 128, 1)?;
+    world.take(&co)?;
+    let few = each(&world, 3, || co.take().map(drop))?;
+    for _ in 0..300 {
+        co.take()?;
+    }
+    fio(&co, &["--rw=randwrite", "--bs=4k", "--iodepth=16"])?;
+    let many = each(&world, 3, || co.take().map(drop))?;
+    println!("# taking a snapshot: {few:?}, with 300 {many:?}");
+    for cow in few.iter().chain(&many) {
+        ensure!(cow.writes <= 2 && cow.reads == 0, "{cow:?}");
+    }
+    co.remove()
+}
+
+/// The trees are written for it, and once more when all is cleaned: as few blocks for many
+/// snapshots as for few.
+fn deleting(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 8 * MIB, 96, 1)?;
+    for _ in 0..20 {
+        world.take(&co)?;
+    }
+    let mut tag = 0;
+    let mut next = || {
+        tag += 2;
+        co.delete(tag)?;
+        co.wait_clean()
+    };
+    let few = each(&world, 3, &mut next)?;
+    for _ in 0..300 {
+        co.take()?;
+    }
+    let many = each(&world, 3, &mut next)?;
+    println!("# deleting a snapshot: {few:?}, with 300 {many:?}");
+    for cow in few.iter().chain(&many) {
+        ensure!(cow.writes <= 32, "{cow:?}");
+    }
     co.remove()
 }
