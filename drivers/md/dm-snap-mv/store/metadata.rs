@@ -38,9 +38,12 @@ pub(super) struct Trees {
     pub(super) cleaning: BTree<1, CleaningRow>,
 }
 
-/// The most tree changes that the journal stands for. It bounds how long opening a store takes, and how
-/// many blocks of the trees wait in memory to be written.
-const MAX_JOURNALED: u32 = 1 << 15;
+/// The most tree changes that the journal stands for. It bounds how long opening a store takes, and
+/// how long everybody waits while the blocks that they touch are written: 32 MiB at worst.
+const MAX_JOURNALED: u32 = 1 << 13;
+
+/// A journal that stands for more is corrupt: see the format.
+const MAX_REPLAYED: u32 = 1 << 17;
 
 /// The metadata of one open store.
 pub(crate) struct Meta {
@@ -345,7 +348,7 @@ impl Meta {
     #[inline(never)]
     fn redo(&mut self, entry: &Entry) -> Result<()> {
         self.set_unnoted();
-        let most = u64::from(MAX_JOURNALED.saturating_mul(2).saturating_sub(self.changes));
+        let most = u64::from(MAX_REPLAYED.saturating_sub(self.changes));
         match *entry {
             Entry::Records {
                 timeline,
