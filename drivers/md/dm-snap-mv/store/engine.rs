@@ -333,6 +333,10 @@ impl Engine {
         let dirty = self.meta_ref().is_ok_and(|meta| meta.is_dirty());
         if !dirty {
             self.dirty_since = None;
+            // The trees are written when there is time for it, which nobody else may tell of.
+            if !self.is_failed() && self.meta_ref().is_ok_and(Meta::wants_commit) {
+                cx.machinery.worker.kick_after(COMMIT_MSECS);
+            }
             return;
         }
         let since = *self.dirty_since.get_or_insert_with(time::jiffies);
