@@ -55,23 +55,25 @@ impl Disk {
         self.mib * MIB / 512
     }
 
-    /// Writes so much of it that memory is found for that now, and not while it is measured.
+    /// Writes all of it, so that memory is found for that now, and not while it is measured.
     fn fill(&self) -> Result<()> {
+        self.zero(self.mib)
+    }
+
+    /// Makes whatever was on it unknown.
+    pub fn wipe(&self) -> Result<()> {
+        self.zero(4)
+    }
+
+    fn zero(&self, mib: u64) -> Result<()> {
         let out = format!("of={}", self.path.display());
-        let count = format!("count={}", self.mib);
+        let count = format!("count={mib}");
         let flags = ["bs=1M", "oflag=direct", "status=none"];
         run(
             "dd",
             &[&["if=/dev/zero", &out, &count], &flags[..]].concat(),
         )
         .map(drop)
-    }
-
-    /// Makes whatever was on it unknown.
-    pub fn wipe(&self) -> Result<()> {
-        let out = format!("of={}", self.path.display());
-        let flags = ["bs=1M", "count=4", "oflag=direct", "status=none"];
-        run("dd", &[&["if=/dev/zero", &out], &flags[..]].concat()).map(drop)
     }
 }
 

@@ -2,6 +2,8 @@
 
 //! One figure, measured once.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What is measured; ordered as it is shown.
@@ -121,6 +123,20 @@ pub struct Setting {
     pub snapshots: u32,
     /// How many writers, each with 16 requests at a time.
     pub jobs: u32,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} µs: {}, {}, {} snapshots, {} jobs",
+            self.latency,
+            self.work.title(),
+            self.peer.name(),
+            self.snapshots,
+            self.jobs
+        )
+    }
 }
 
 /// One figure.

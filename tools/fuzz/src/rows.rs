@@ -12,6 +12,7 @@ use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, TimelineId};
 use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
 use dm_snap_mv_model::refusal::Refusal;
+use dm_snap_mv_store::journal::sum as journal_sum;
 use dm_snap_mv_store::node::{self, Node};
 use dm_snap_mv_store::space::{Bitmap, IndexEntry, MetadataIndex, Root, ENTRIES};
 use dm_snap_mv_store::{checksum, Block};
@@ -127,10 +128,6 @@ pub fn record(data: &[u8]) {
             RecordValue::Zero => true,
         });
     }
-}
-
-fn journal_sum(covered: &[u8]) -> u32 {
-    checksum::crc32c_raw(covered) ^ journal::CHECKSUM_XOR
 }
 
 /// A block that belongs into the journal by its head, with anything in it.

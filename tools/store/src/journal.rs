@@ -8,7 +8,8 @@ use dm_snap_mv_model::disk::journal::{entries, look, Entry, Found, Place, CHECKS
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::refusal::Refusal;
 
-fn sum(covered: &[u8]) -> u32 {
+/// The checksum of a block of the journal.
+pub fn sum(covered: &[u8]) -> u32 {
     checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
 }
 

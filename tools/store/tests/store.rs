@@ -2,7 +2,7 @@
 //! Stores made by hand, block by block, and read.
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
-use dm_snap_mv_model::disk::journal::{self, Batch, Entry, Place};
+use dm_snap_mv_model::disk::journal::{Batch, Entry, Place};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
@@ -10,7 +10,7 @@ use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::btree::Btree;
-use dm_snap_mv_store::{checksum, Block, Blocks, Error, Store, BLOCK_SIZE};
+use dm_snap_mv_store::{checksum, journal, Block, Blocks, Error, Store, BLOCK_SIZE};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -415,8 +415,7 @@ fn the_journal_has_the_latest_rows() {
         first_block,
         index: 0,
     };
-    let sum = |covered: &[u8]| checksum::crc32c_raw(covered) ^ journal::CHECKSUM_XOR;
-    assert_eq!(batch.seal(&mut blocks, &place, sum), 1);
+    assert_eq!(batch.seal(&mut blocks, &place, journal::sum), 1);
     memory.put(first_block, Block(blocks[0]));
     memory.put(first_block + 1, *Block::zeroed());
 

@@ -35,14 +35,7 @@ pub struct Course<'a> {
 impl Course<'_> {
     /// Measures something, if it is wanted.
     pub fn sample(&self, setting: Setting, measure: impl FnOnce() -> Result<f64>) -> Result<()> {
-        let name = format!(
-            "{}, {}, {} snapshots, {} jobs, {} µs",
-            setting.work.title(),
-            setting.peer.name(),
-            setting.snapshots,
-            setting.jobs,
-            setting.latency
-        );
+        let name = setting.to_string();
         if !self.wanted(&name) {
             return Ok(());
         }
@@ -65,12 +58,7 @@ impl Course<'_> {
         };
         println!("{}", serde_json::to_string(&sample)?);
         println!(
-            "# round {round}, {} µs: {}, {}, {} snapshots, {} jobs: {value:.1} {}",
-            self.latency,
-            setting.work.title(),
-            setting.peer.name(),
-            setting.snapshots,
-            setting.jobs,
+            "# round {round}, {setting}: {value:.1} {}",
             setting.work.unit()
         );
         Ok(())

@@ -6,16 +6,13 @@ use dm_snap_mv_check::{check, plan, Kind, Options};
 use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
-use dm_snap_mv_store::{checksum, Block};
+use dm_snap_mv_store::journal::sum;
+use dm_snap_mv_store::Block;
 
 use crate::damage::{expect, look, with_superblock};
 use crate::image::{Image, Logged, SECTORS};
 use crate::rich::rich;
 use crate::store::Store;
-
-fn sum(covered: &[u8]) -> u32 {
-    checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
-}
 
 impl Image {
     /// Appends a batch to the journal, which has `index` blocks so far. Returns how many it has then.
