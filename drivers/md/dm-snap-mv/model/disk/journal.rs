@@ -350,12 +350,9 @@ impl Batch {
             return false;
         };
         entry.write(place);
+        let at = self.used;
         if let Some(last) = self.last_of(entry) {
-            *last = Some((0, *entry));
-        }
-        let used = self.used;
-        if let Some(Some((at, _))) = self.last_of(entry) {
-            *at = used;
+            *last = Some((at, *entry));
         }
         self.used += size;
         true
