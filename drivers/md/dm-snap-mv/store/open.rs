@@ -133,9 +133,13 @@ fn catch_up(meta: &mut Meta, purpose: Purpose) -> Result<()> {
         return Err(Refusal::NeedsCheck.into());
     }
     let changes = meta.replay()?;
-    if changes != 0 && purpose != Purpose::Look {
-        // From here on the journal is written anew, and must not be taken for a continuation.
-        meta.commit(false)?;
+    if meta.superblock.clean || distrusted || purpose == Purpose::Look {
+        return Ok(());
+    }
+    // From here on the journal is written anew. What is in it must not be taken for a continuation,
+    // nor blocks of a batch that was not written in whole, so this is done if nothing was found, too.
+    meta.commit(false)?;
+    if changes != 0 {
         pr_info!("{} changes of the journal are in place\n", changes);
     }
     Ok(())
