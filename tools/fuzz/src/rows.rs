@@ -142,6 +142,8 @@ pub fn journal(data: &[u8]) {
     let mut input = Input(data);
     let flags = u32::from(input.u8());
     let used = u32::from(input.u16());
+    let nth = flags >> 4;
+    let flags = flags & 0xf;
     let mut block = Block::zeroed();
     let body = input.bytes(block.0.len() - 64);
     block.0[64..64 + body.len()].copy_from_slice(body);
@@ -151,14 +153,15 @@ pub fn journal(data: &[u8]) {
     block.0[32..40].copy_from_slice(&place.transaction.to_le_bytes());
     block.0[40..48].copy_from_slice(&place.index.to_le_bytes());
     block.0[48..52].copy_from_slice(&used.to_le_bytes());
+    block.0[52..56].copy_from_slice(&nth.to_le_bytes());
     seal(&mut block, journal::CHECKSUM_XOR);
     let Some(found) = journal::look(&block.0, &place, journal_sum) else {
-        assert!(flags > 1 || !(64..=4096).contains(&used));
+        assert!(flags > 1 || !(64..=4096).contains(&used) || u64::from(nth) > place.index);
         return;
     };
-    assert_eq!(found.last, flags == 1);
+    assert_eq!((found.last, found.nth), (flags == 1, u64::from(nth)));
     let mut all = Vec::new();
-    let read = journal::entries(&block.0, found, DATA_CHUNKS, |entry| {
+    let read = journal::entries(&block.0, DATA_CHUNKS, |entry| {
         all.push(*entry);
         Ok::<_, Refusal>(())
     });
@@ -169,13 +172,13 @@ pub fn journal(data: &[u8]) {
         let mut batch = Batch::new();
         assert!(batch.push(&mut blocks, &entry));
         assert_eq!(batch.seal(&mut blocks, &place, journal_sum), 1);
-        let found = journal::look(&blocks[0], &place, journal_sum).expect("a block");
         let mut again = Vec::new();
-        journal::entries(&blocks[0], found, DATA_CHUNKS, |entry| {
+        let gather = |entry: &journal::Entry| {
             again.push(*entry);
             Ok::<_, Refusal>(())
-        })
-        .expect("it was sealed");
+        };
+        let read = journal::batches(&blocks, &place, journal_sum, DATA_CHUNKS, gather);
+        assert_eq!(read.expect("it was sealed"), 1);
         assert_eq!(again, [entry]);
     }
 }

@@ -4,7 +4,8 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::journal::{
-    entries, key_behind, look, Batch, Block, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR,
+    batches, entries, is_behind, key_behind, look, Batch, Block, Entry, Place, BATCH_BLOCKS,
+    BEHIND_BLOCKS, CHECKSUM_XOR,
 };
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
@@ -166,47 +167,58 @@ fn write(batches: &[Vec<Entry>]) -> (Vec<Block>, Vec<usize>) {
     (device, ends)
 }
 
-/// All whole batches, as the module replays them.
-fn read(device: &[Block]) -> Vec<Entry> {
+/// All whole batches, and how many blocks they take.
+fn read(device: &[Block]) -> (Vec<Entry>, usize) {
     let mut all = Vec::new();
-    let mut batch = Vec::new();
-    for (index, block) in device.iter().enumerate() {
-        let Some(found) = look(block, &place(index as u64), checksum) else {
-            break;
-        };
-        entries::<Refusal>(block, found, DATA_CHUNKS, |entry| {
-            batch.push(*entry);
-            Ok(())
-        })
-        .unwrap();
-        if found.last {
-            all.append(&mut batch);
-        }
-    }
-    all
+    let gather = |entry: &Entry| {
+        all.push(*entry);
+        Ok::<(), Refusal>(())
+    };
+    let count = batches(device, &place(0), checksum, DATA_CHUNKS, gather).unwrap();
+    (all, count)
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(batches in vec(vec(entry(), 1..200), 1..5)) {
-        let (device, _) = write(&batches);
-        let whole: Vec<Entry> = batches.concat();
-        prop_assert_eq!(Meaning::of(&read(&device)), Meaning::of(&whole));
+    fn what_is_written_is_read(written in vec(vec(entry(), 1..200), 1..5)) {
+        let (device, _) = write(&written);
+        let whole: Vec<Entry> = written.concat();
+        let (entries, count) = read(&device);
+        prop_assert_eq!(count, device.len());
+        prop_assert_eq!(Meaning::of(&entries), Meaning::of(&whole));
     }
 
     #[test]
-    fn a_batch_that_is_not_whole_is_not_there(
-        batches in vec(vec(entry(), 1..600), 1..4),
+    fn a_batch_that_is_not_whole_is_not_there_or_damaged(
+        written in vec(vec(entry(), 1..600), 1..4),
         lost in any::<prop::sample::Index>(),
         at in 0..4096usize,
         bit in 0..8u8,
     ) {
-        let (mut device, ends) = write(&batches);
+        let (mut device, ends) = write(&written);
         let lost = lost.index(device.len());
         device[lost][at] ^= 1u8 << bit;
         let whole = ends.iter().filter(|&&end| end <= lost).count();
-        let there: Vec<Entry> = batches[..whole].concat();
-        prop_assert_eq!(Meaning::of(&read(&device)), Meaning::of(&there));
+        let there: Vec<Entry> = written[..whole].concat();
+        let (entries, count) = read(&device);
+        prop_assert_eq!(Meaning::of(&entries), Meaning::of(&there));
+        // The last one may not have been written in whole. Any other was.
+        let (end, behind) = (count as u64, &device[count..]);
+        let behind = &behind[..behind.len().min(BEHIND_BLOCKS)];
+        let damaged = is_behind(behind, &place(end), end, checksum);
+        prop_assert_eq!(damaged, whole + 1 < ends.len());
+    }
+
+    /// Whoever writes the journal anew must not do it within the same transaction, or what is left
+    /// of a batch that was not written in whole seems to follow. Even so it is not taken for a batch.
+    #[test]
+    fn the_rest_of_a_batch_is_none(batch in vec(entry(), 300..600), short in vec(entry(), 1..9)) {
+        let (mut device, _) = write(&[batch]);
+        let (first, _) = write(&[short.clone()]);
+        device[..first.len()].copy_from_slice(&first);
+        let (entries, count) = read(&device);
+        prop_assert_eq!(count, first.len());
+        prop_assert_eq!(Meaning::of(&entries), Meaning::of(&short));
     }
 
     #[test]
@@ -235,8 +247,8 @@ proptest! {
         block[48..52].copy_from_slice(&(65 + bytes.len() as u32).to_le_bytes());
         let sum = checksum(&block[4..]);
         block[..4].copy_from_slice(&sum.to_le_bytes());
-        let found = look(block, &place(0), checksum).unwrap();
-        let _ = entries::<Refusal>(block, found, DATA_CHUNKS, |entry| {
+        look(block, &place(0), checksum).unwrap();
+        let _ = entries::<Refusal>(block, DATA_CHUNKS, |entry| {
             if let Entry::Records { timeline, key, value, len } = *entry {
                 let last = u64::from(len) - 1;
                 RecordKey::decode(timeline, key_behind(key, last).unwrap())?;
@@ -280,7 +292,7 @@ fn a_full_batch_says_so_and_keeps_what_it_has() {
     assert_eq!(pushed, 14);
     assert!(!batch.push(&mut blocks, &Entry::Origin(origin_row(pushed))));
     assert_eq!(batch.seal(&mut blocks, &place(0), checksum), 2);
-    assert_eq!(read(&blocks).len(), 14);
+    assert_eq!(read(&blocks).0.len(), 14);
 }
 
 #[test]

@@ -4,7 +4,10 @@
 use crate::block::Blocks;
 use crate::checksum;
 use crate::error::{Error, Result};
-use dm_snap_mv_model::disk::journal::{entries, look, Entry, Found, Place, CHECKSUM_XOR};
+use dm_snap_mv_model::disk::journal::{
+    batches, is_behind, Block, Entry, Place, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
+};
+use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::refusal::Refusal;
 
@@ -18,43 +21,56 @@ pub fn sum(covered: &[u8]) -> u32 {
 ///
 /// # Errors
 ///
-/// A block cannot be read, or one that is valid is not made of entries.
+/// A block cannot be read; one that is valid is not made of entries; a batch is not whole, and there
+/// is one behind it.
 pub fn read(blocks: &dyn Blocks, superblock: &Superblock) -> Result<Vec<Entry>> {
     let layout = &superblock.layout;
+    let mut place = Place {
+        uuid: superblock.uuid,
+        transaction: superblock.transaction,
+        first_block: layout.journal_start,
+        index: 0,
+    };
     let mut all = Vec::new();
-    let mut batch = Vec::new();
-    for index in 0..layout.journal_blocks {
-        let nr = layout.journal_start + index;
-        let block = blocks
-            .read(nr)
-            .map_err(|source| Error::Io { block: nr, source })?;
-        let place = Place {
-            uuid: superblock.uuid,
-            transaction: superblock.transaction,
-            first_block: layout.journal_start,
-            index,
-        };
-        let Some(found) = look(&block.0, &place, sum) else {
-            break;
-        };
-        batch.push((block, found));
-        if found.last {
-            for (block, found) in batch.drain(..) {
-                gather(&block.0, found, layout.data_chunks, &mut all)?;
+    let mut looked_again = None;
+    loop {
+        loop {
+            let window = window(blocks, layout, place.index)?;
+            let gather = |entry: &Entry| {
+                all.push(*entry);
+                Ok::<(), Refusal>(())
+            };
+            match batches(&window, &place, sum, layout.data_chunks, gather)? {
+                0 => break,
+                count => place = place.plus(count),
             }
         }
+        let mut behind = false;
+        for distance in (0..BEHIND_BLOCKS).step_by(BATCH_BLOCKS) {
+            let from = place.plus(distance);
+            let window = window(blocks, layout, from.index)?;
+            behind |= is_behind(&window, &from, place.index, sum);
+        }
+        if !behind {
+            return Ok(all);
+        }
+        // In a store that is in use, the batch may be there by now.
+        if looked_again == Some(place.index) {
+            return Err(Refusal::Corrupt.into());
+        }
+        looked_again = Some(place.index);
     }
-    Ok(all)
 }
 
-fn gather(
-    block: &dm_snap_mv_model::disk::journal::Block,
-    found: Found,
-    data_chunks: u64,
-    all: &mut Vec<Entry>,
-) -> std::result::Result<(), Refusal> {
-    entries(block, found, data_chunks, |entry| {
-        all.push(*entry);
-        Ok(())
-    })
+/// Blocks from number `index` on: as many as a batch can have, or those that there are.
+fn window(blocks: &dyn Blocks, layout: &Layout, index: u64) -> Result<Vec<Block>> {
+    let end = layout.journal_blocks.min(index + BATCH_BLOCKS as u64);
+    let numbers: Vec<u64> = (index..end).map(|i| layout.journal_start + i).collect();
+    let found = blocks.read_many(&numbers).into_iter().zip(&numbers);
+    found
+        .map(|(block, &nr)| match block {
+            Ok(block) => Ok(block.0),
+            Err(source) => Err(Error::Io { block: nr, source }),
+        })
+        .collect()
 }

@@ -10,7 +10,9 @@ use super::error::{Result, StoreError};
 use crate::dm::block_device::BlockDevice;
 use crate::dm::io::{DmIo, Durability};
 use crate::dm::pdata::checksum_with;
-use crate::model::disk::journal::{self, Batch, Block, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR};
+use crate::model::disk::journal::{
+    self, Batch, Block, Entry, Place, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
+};
 use crate::model::disk::layout::BLOCK_SECTORS;
 use crate::model::disk::superblock::Superblock;
 use crate::model::refusal::Refusal;
@@ -139,47 +141,38 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Corrupt`] for a block that is valid and makes no sense; those of the device, and of
-    /// `each`.
+    /// [`Refusal::Corrupt`] for a block that is valid and makes no sense, and for a batch that is not
+    /// whole while there is one behind it; those of the device, and of `each`.
     pub(super) fn replay(&mut self, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
         loop {
-            let count = (self.size - self.place.index.min(self.size)).min(BATCH_BLOCKS as u64);
-            let Some(blocks) = self.blocks.get_mut(..count as usize) else {
-                return Err(Refusal::Corrupt.into());
-            };
-            if blocks.is_empty() {
-                return Ok(());
+            let (place, data_chunks) = (self.place, self.data_chunks);
+            let blocks = self.read(place.index)?;
+            match journal::batches(blocks, &place, sum, data_chunks, &mut each)? {
+                0 => break,
+                count => self.place = place.plus(count),
             }
-            let sector = (self.place.first_block + self.place.index) * BLOCK_SECTORS;
-            self.io.read(&self.cow, sector, blocks.as_flattened_mut())?;
-            let mut begin = 0;
-            for i in 0..blocks.len() {
-                let place = Place {
-                    index: self.place.index + i as u64,
-                    ..self.place
-                };
-                let found = blocks.get(i).and_then(|b| journal::look(b, &place, sum));
-                match found {
-                    None => break,
-                    Some(found) if !found.last => continue,
-                    Some(_) => {}
-                }
-                // A batch is whole.
-                for j in begin..=i {
-                    let place = Place {
-                        index: self.place.index + j as u64,
-                        ..self.place
-                    };
-                    let block = blocks.get(j).ok_or(Refusal::Corrupt)?;
-                    let found = journal::look(block, &place, sum).ok_or(Refusal::Corrupt)?;
-                    journal::entries(block, found, self.data_chunks, &mut each)?;
-                }
-                begin = i + 1;
-            }
-            if begin == 0 {
-                return Ok(());
-            }
-            self.place.index += begin as u64;
         }
+        for distance in (0..BEHIND_BLOCKS).step_by(BATCH_BLOCKS) {
+            let end = self.place.index;
+            let place = self.place.plus(distance);
+            if journal::is_behind(self.read(place.index)?, &place, end, sum) {
+                return Err(Refusal::Corrupt.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads blocks of the region from number `index` on: as many as a batch can have, or those that
+    /// there are.
+    fn read(&mut self, index: u64) -> Result<&[Block]> {
+        let count = self.size.saturating_sub(index).min(BATCH_BLOCKS as u64);
+        let Some(blocks) = self.blocks.get_mut(..count as usize) else {
+            return Err(Refusal::Corrupt.into());
+        };
+        if !blocks.is_empty() {
+            let sector = (self.place.first_block + index) * BLOCK_SECTORS;
+            self.io.read(&self.cow, sector, blocks.as_flattened_mut())?;
+        }
+        Ok(blocks)
     }
 }

@@ -106,6 +106,11 @@ pub fn damage(store: &Store) {
     expect("nonsense", &image, Kind::Journal, "journal: ");
     image.broken.insert(nr);
     expect("broken", &image, Kind::Unreadable, "journal: ");
+    // A batch that is not whole, with one behind it: it was.
+    let mut image = with(&[used(FREE, 3)]);
+    image.journal(1, &[used(FREE + 3, 1)]);
+    image.blocks.get_mut(&nr).unwrap().0[1000] ^= 1;
+    expect("damaged", &image, Kind::Journal, "journal: ");
 }
 
 #[test]

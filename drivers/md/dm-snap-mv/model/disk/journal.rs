@@ -4,8 +4,9 @@
 //!
 //! A change is durable when its entries are, long before the trees it was made in are written. The
 //! entries of one transaction stand in the blocks of the journal's region in their order, from the
-//! first block on. Those that go into one write are a *batch*: all of them are valid, or none. The
-//! next superblock makes the journal empty, since its blocks name the transaction they continue.
+//! first block on. Those that go into one write are a *batch*: all of them are valid, or none. A batch
+//! is written when the one before it is durable, so one that is not whole is the last one or damaged.
+//! The next superblock makes the journal empty, since its blocks name the transaction they continue.
 
 use super::super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use super::super::record_key::{child_epoch, child_key, RecordKey, RecordValue};
@@ -20,6 +21,10 @@ pub const CHECKSUM_XOR: u32 = 0x6a6f_7572;
 
 /// The most blocks of one batch.
 pub const BATCH_BLOCKS: usize = 16;
+
+/// How many blocks from where the journal ends are to be looked at for later batches: enough to see one
+/// behind a batch that is damaged.
+pub const BEHIND_BLOCKS: usize = 2 * BATCH_BLOCKS;
 
 /// Where a block's entries begin.
 const HEADER: usize = 64;
@@ -286,6 +291,16 @@ pub struct Place {
     pub index: u64,
 }
 
+impl Place {
+    /// Of a block that many behind this one.
+    pub const fn plus(&self, blocks: usize) -> Place {
+        Place {
+            index: self.index.saturating_add(blocks as u64),
+            ..*self
+        }
+    }
+}
+
 /// Gathers entries in blocks of the caller's, which always are the same ones, at least one and at
 /// most [`BATCH_BLOCKS`].
 #[derive(Debug, Default)]
@@ -387,7 +402,7 @@ impl Batch {
 
     fn close(&mut self, blocks: &mut [Block]) {
         if let Some(block) = blocks.get_mut(self.full) {
-            set_used(block, self.used);
+            set_u32(block, USED_AT, self.used as u32);
         }
         *self = Batch {
             full: self.full + 1,
@@ -411,6 +426,7 @@ impl Batch {
             w.bytes(&place.uuid);
             w.u64(place.transaction);
             w.u64(index);
+            set_u32(covered, NTH_AT - CHECKED_FROM, i as u32);
             stored.copy_from_slice(&checksum(covered).to_le_bytes());
         }
         count
@@ -419,10 +435,12 @@ impl Batch {
 
 /// Where in a block stands how many of its bytes are in use.
 const USED_AT: usize = 48;
+/// And which block of its batch it is.
+const NTH_AT: usize = 52;
 
-fn set_used(block: &mut Block, used: usize) {
-    if let Some(bytes) = block.get_mut(USED_AT..USED_AT + 4) {
-        bytes.copy_from_slice(&(used as u32).to_le_bytes());
+fn set_u32(bytes: &mut [u8], at: usize, value: u32) {
+    if let Some(bytes) = bytes.get_mut(at..at + 4) {
+        bytes.copy_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -431,12 +449,11 @@ fn set_used(block: &mut Block, used: usize) {
 pub struct Found {
     /// It ends a batch.
     pub last: bool,
-    /// Bytes in use.
-    used: usize,
+    /// Which block of its batch it is, counted from 0.
+    pub nth: u64,
 }
 
-/// Looks at a block of the journal. `None`: it is not the one that belongs there, so the journal ends
-/// before it.
+/// Looks at a block of the journal. `None`: it is not the one that belongs there.
 pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
     let (stored, covered) = block.split_at(CHECKED_FROM);
     if stored != checksum(covered).to_le_bytes() {
@@ -449,16 +466,19 @@ pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
     let transaction = r.u64().ok()?;
     let index = r.u64().ok()?;
     let used = r.u32().ok()? as usize;
-    r.zeroes(HEADER - USED_AT - 4).ok()?;
+    let nth = u64::from(r.u32().ok()?);
+    r.zeroes(HEADER - NTH_AT - 4).ok()?;
     let right = flags & !LAST == 0
         && place.first_block.checked_add(place.index) == Some(number)
         && uuid == place.uuid
         && transaction == place.transaction
         && index == place.index
-        && (HEADER..=BLOCK_SIZE).contains(&used);
+        && (HEADER..=BLOCK_SIZE).contains(&used)
+        && nth <= index
+        && nth < BATCH_BLOCKS as u64;
     right.then_some(Found {
         last: flags & LAST != 0,
-        used,
+        nth,
     })
 }
 
@@ -469,14 +489,54 @@ pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
 /// [`Refusal::Corrupt`] when it is not made of entries, and what `each` returns.
 pub fn entries<E: From<Refusal>>(
     block: &Block,
-    found: Found,
     data_chunks: u64,
     mut each: impl FnMut(&Entry) -> Result<(), E>,
 ) -> Result<(), E> {
-    let bytes = block.get(HEADER..found.used).ok_or(Refusal::Corrupt)?;
+    let mut r = Reader::new(block.get(USED_AT..).ok_or(Refusal::Corrupt)?);
+    let used = r.u32()? as usize;
+    let bytes = block.get(HEADER..used).ok_or(Refusal::Corrupt)?;
     let mut r = Reader::new(bytes);
     while !r.is_empty() {
         each(&Entry::read(&mut r, data_chunks)?)?;
     }
     Ok(())
+}
+
+/// Gives the entries of the whole batches that `blocks` begin with to `each`, in their order; the first
+/// block belongs at `place`. Returns how many blocks these batches take: 0 when there is none, which
+/// with [`BATCH_BLOCKS`] blocks means that the journal ends there. See [`is_behind`] then.
+///
+/// # Errors
+///
+/// As for [`entries`].
+pub fn batches<E: From<Refusal>>(
+    blocks: &[Block],
+    place: &Place,
+    checksum: Checksum,
+    data_chunks: u64,
+    mut each: impl FnMut(&Entry) -> Result<(), E>,
+) -> Result<usize, E> {
+    let mut batch = 0;
+    for (i, block) in blocks.iter().enumerate() {
+        let found = match look(block, &place.plus(i), checksum) {
+            Some(found) if found.nth == (i - batch) as u64 => found,
+            _ => break,
+        };
+        if found.last {
+            for block in blocks.get(batch..=i).unwrap_or_default() {
+                entries(block, data_chunks, &mut each)?;
+            }
+            batch = i + 1;
+        }
+    }
+    Ok(batch)
+}
+
+/// Whether one of `blocks`, the first of which belongs at `place`, is of another batch than that which
+/// would begin at block `end` of the journal. If no whole batch does, it was there, and is damaged.
+pub fn is_behind(blocks: &[Block], place: &Place, end: u64, checksum: Checksum) -> bool {
+    blocks.iter().enumerate().any(|(i, block)| {
+        let place = place.plus(i);
+        look(block, &place, checksum).is_some_and(|found| place.index - found.nth != end)
+    })
 }
