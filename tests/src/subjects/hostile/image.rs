@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use anyhow::{bail, ensure, Result};
 
+use dm_snap_mv_model::disk::journal::{self, Place};
 use dm_snap_mv_store::block::Block;
 use dm_snap_mv_store::checksum;
+use dm_snap_mv_store::journal::sum;
 
 use crate::disks::Piece;
 use crate::io::Buffer;
@@ -17,6 +20,9 @@ use crate::io::Buffer;
 pub const BLOCK: usize = 4096;
 /// Sectors of one.
 const SECTORS: u64 = 8;
+
+/// How many blocks are read and written at once.
+const PART: usize = 64;
 
 /// Where a node's entries begin, and what of its header is worth changing.
 pub const HEADER: usize = 32;
@@ -34,6 +40,10 @@ pub enum Kind {
     MetadataIndex,
     MetadataBitmap,
     DataBitmap,
+    /// Of the journal.
+    Journal,
+    /// Of its last batch: if one of these is damaged, a crash might have cut that off.
+    LastBatch,
 }
 
 /// Which tree.
@@ -101,6 +111,7 @@ pub fn seal(block: &mut Block, number: u64, kind: Kind) {
         Kind::Node(..) => 121_107,
         Kind::MetadataIndex => 160_478,
         Kind::MetadataBitmap | Kind::DataBitmap => 240_779,
+        Kind::Journal | Kind::LastBatch => journal::CHECKSUM_XOR,
     };
     put64(block, 8, number);
     let sum = checksum::of_block(block, xor);
@@ -111,12 +122,14 @@ impl Image {
     /// Reads the metadata from a COW device.
     pub fn read(cow: &Piece) -> Result<Self> {
         let disk = cow.open()?;
-        let first = disk.read(0, SECTORS)?;
-        let room = u64::from_le_bytes(first[72..80].try_into()?);
+        let mut first = Block::zeroed();
+        first.0.copy_from_slice(&disk.read(0, SECTORS)?);
+        let room = le64(&first, 72);
+        let all = le64(&first, 80) + le64(&first, 88);
         let mut blocks = Vec::new();
         let mut at = 0;
-        while at < room {
-            let count = 256.min(room - at);
+        while at < all {
+            let count = (PART as u64).min(all - at);
             let bytes = disk.read(at * SECTORS, count * SECTORS)?;
             for bytes in bytes.chunks_exact(BLOCK) {
                 let mut block = Block::zeroed();
@@ -131,6 +144,7 @@ impl Image {
             kinds: BTreeMap::new(),
         };
         image.classify()?;
+        image.classify_journal();
         let used = image
             .kinds
             .keys()
@@ -194,16 +208,70 @@ impl Image {
         Ok(())
     }
 
-    /// Writes so many of the first blocks to a COW device.
+    fn place(&self, index: u64) -> Place {
+        let superblock = &self.blocks[0];
+        Place {
+            uuid: superblock.0[16..32].try_into().expect("16 bytes"),
+            transaction: le64(superblock, 112),
+            first_block: le64(superblock, 80),
+            index,
+        }
+    }
+
+    fn classify_journal(&mut self) {
+        let mut batch = Vec::new();
+        let mut last = Vec::new();
+        for index in 0.. {
+            let place = self.place(index);
+            let number = place.first_block + index;
+            let block = self.blocks.get(number as usize);
+            let Some(found) = block.and_then(|block| journal::look(&block.0, &place, sum)) else {
+                break;
+            };
+            batch.push((number, Kind::Journal));
+            if found.last {
+                last.clone_from(&batch);
+                self.kinds.extend(batch.drain(..));
+            }
+        }
+        let last = last
+            .into_iter()
+            .map(|(number, _)| (number, Kind::LastBatch));
+        self.kinds.extend(last);
+    }
+
+    /// Forgets what the journal held.
+    pub fn cut_journal(&mut self) {
+        let start = le64(&self.blocks[0], 80) as usize;
+        for block in &mut self.blocks[start..] {
+            *block = Block::zeroed();
+        }
+    }
+
+    /// The number of the transaction that it shows.
+    pub fn transaction(&self) -> u64 {
+        le64(&self.blocks[0], 112)
+    }
+
+    /// Writes it to a COW device, but for parts that nothing is in.
     pub fn write(&self, cow: &Piece) -> Result<()> {
         cow.spoil();
         let disk = cow.open()?;
-        for (i, blocks) in self.blocks.chunks(256).enumerate() {
+        for (i, blocks) in self.blocks.chunks(PART).enumerate() {
+            let first = (i * PART) as u64;
+            if self
+                .kinds
+                .range(first..first + PART as u64)
+                .next()
+                .is_none()
+            {
+                continue;
+            }
             let mut buffer = Buffer::new(blocks.len() * BLOCK);
             for (to, block) in buffer.chunks_exact_mut(BLOCK).zip(blocks) {
                 to.copy_from_slice(&block.0);
             }
-            disk.write(i as u64 * 256 * SECTORS, &buffer)?;
+            disk.write(first * SECTORS, &buffer)?;
         }
         Ok(())
     }
@@ -229,14 +297,23 @@ impl Image {
     }
 }
 
-/// Where the values of a good node are.
-pub fn values(node: &Block) -> Vec<std::ops::Range<usize>> {
-    let entries = le32(node, 16) as usize;
+/// The most entries that a node has room for.
+const ROOM: usize = (BLOCK - HEADER) / 8;
+
+/// Where the keys of a node are, however good it is.
+pub fn keys(node: &Block) -> Vec<usize> {
+    let entries = (le32(node, 16) as usize).min(ROOM);
+    (0..entries).map(|i| HEADER + 8 * i).collect()
+}
+
+/// Where the values are of which at least 8 bytes are in the node.
+pub fn values(node: &Block) -> Vec<Range<usize>> {
+    let entries = (le32(node, 16) as usize).min(ROOM);
     let room = le32(node, 20) as usize;
     let size = le32(node, 24) as usize;
     let first = HEADER + 8 * room;
     (0..entries)
         .map(|i| first + i * size..first + (i + 1) * size)
-        .filter(|value| value.end <= BLOCK)
+        .filter(|value| value.end <= BLOCK && value.start + 8 <= BLOCK)
         .collect()
 }

@@ -66,6 +66,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("forged metadata do no harm", || {
         place.try_images("forged", 1, Place::try_forged)
     });
+    subject.case("a journal that a crash left is not continued", || {
+        place.check_new_transaction()
+    });
     subject.case("nothing was written elsewhere", || {
         place.check_surroundings()
     });
@@ -128,8 +131,10 @@ struct Outcome {
 struct Place {
     world: World,
     small: Piece,
-    /// Earlier, closed in order, and in the midst of a rollback and of cleaning.
+    /// Earlier, with changes in the journal, the same closed in order, and in the midst of a rollback
+    /// and of cleaning.
     old: Image,
+    live: Image,
     quiet: Image,
     busy: Image,
     /// The disk that the COW device is on, where, and what stood beside it.
@@ -194,6 +199,7 @@ impl Place {
         write_some(random, &co.open()?, 200, |disk, at, count| {
             world.now.write(disk, at, count)
         })?;
+        let live = Self::make_live(&mut world, random, &co)?;
         co.remove()?;
         let quiet = Image::read(&world.store.cow)?;
         world.check_below()?;
@@ -204,10 +210,12 @@ impl Place {
         let around = (disk.to_owned(), start, world.store.cow.sectors());
         let bytes = surroundings(&around.0, around.1, around.2)?;
         println!("# hostile: blocks of each kind: {}", show(&busy));
+        println!("# hostile: with a journal: {}", show(&live));
         Ok(Self {
             world,
             small,
             old,
+            live,
             quiet,
             busy,
             around: (around.0, around.1, around.2, bytes),
@@ -217,6 +225,34 @@ impl Place {
             tainted: tainted()?,
             harm: Vec::new(),
         })
+    }
+
+    /// Changes this and that, so that the journal holds several batches.
+    fn make_live(world: &mut World, random: &mut Random, co: &Device) -> Result<Image> {
+        let disk = co.open()?;
+        for _ in 0..50 {
+            let tag = world.take(co)?;
+            write_some(random, &disk, 30, |disk, at, count| {
+                world.now.write(disk, at, count)
+            })?;
+            let cs = world.cs(tag)?;
+            let child = world.take_of(co, tag)?;
+            write_some(random, &cs.open()?, 6, |disk, at, count| {
+                world.shadow(tag).write(disk, at, count)
+            })?;
+            cs.remove()?;
+            disk.flush()?;
+            let before = Image::read(&world.store.cow)?;
+            let live = Image::read(&world.store.cow)?;
+            // None of it is written while nothing is asked for, for a while.
+            let whole = before.transaction() == live.transaction();
+            let batches = live.counts().get(&Kind::Journal).copied();
+            if whole && batches.unwrap_or(0) >= 3 {
+                return Ok(live);
+            }
+            world.delete(co, child)?;
+        }
+        bail!("the journal stays empty")
     }
 
     /// Begins a rollback and deletes snapshots, and closes the store before that is done.
@@ -329,7 +365,10 @@ impl Place {
     }
 
     fn try_damaged(&mut self, random: &mut Random, name: &str) -> Result<Outcome> {
-        let mut image = self.quiet.clone();
+        let mut image = match random.once_in(2) {
+            true => self.live.clone(),
+            false => self.quiet.clone(),
+        };
         let what = format!("{name}: {}", mutate::damage(&mut image, random));
         self.watch.begin(&what);
         image.write(&self.world.store.cow)?;
@@ -389,10 +428,10 @@ impl Place {
     }
 
     fn try_forged(&mut self, random: &mut Random, name: &str) -> Result<Outcome> {
-        let mut image = if random.once_in(4) {
-            self.quiet.clone()
-        } else {
-            self.busy.clone()
+        let mut image = match random.pick(0..4) {
+            0 => self.quiet.clone(),
+            1 => self.live.clone(),
+            _ => self.busy.clone(),
         };
         let what = format!("{name}: {}", mutate::forge(&mut image, &self.old, random));
         self.watch.begin(&what);
@@ -498,6 +537,19 @@ impl Place {
             surroundings(disk, *start, *sectors)? == *before,
             "something was written beside the COW device"
         );
+        Ok(())
+    }
+
+    /// Whatever there may be in the journal behind what is valid must not become valid by what is
+    /// written before it: a new transaction begins.
+    fn check_new_transaction(&mut self) -> Result<()> {
+        let mut image = self.live.clone();
+        image.cut_journal();
+        image.write(&self.world.store.cow)?;
+        let co = self.world.co()?;
+        let now = Image::read(&self.world.store.cow)?.transaction();
+        co.remove()?;
+        ensure!(now > image.transaction(), "still transaction {now}");
         Ok(())
     }
 

@@ -53,7 +53,8 @@ pub fn forge(image: &mut Image, old: &Image, random: &mut Random) -> String {
 
 /// A block in use: each kind as often as any other.
 fn pick(image: &Image, random: &mut Random) -> (u64, Kind) {
-    let kinds: Vec<Kind> = image.counts().into_keys().collect();
+    let mut kinds: Vec<Kind> = image.counts().into_keys().collect();
+    kinds.retain(|kind| *kind != Kind::LastBatch);
     let kind = *random.one_of(&kinds);
     let blocks: Vec<u64> = image
         .kinds
@@ -111,6 +112,7 @@ fn forge_one(image: &mut Image, old: &Image, random: &mut Random) -> String {
             }
             Kind::MetadataIndex => index_entry(image, &mut block, random),
             Kind::MetadataBitmap | Kind::DataBitmap => bitmap(image, &mut block, kind, random),
+            Kind::Journal | Kind::LastBatch => journal(image, &mut block, random),
         },
     };
     image::seal(&mut block, number, kind);
@@ -162,7 +164,7 @@ fn node(
     (tree, level, leaf): (Tree, u8, bool),
     random: &mut Random,
 ) -> String {
-    let entries = le32(block, 16);
+    let keys = image::keys(block);
     let room = le32(block, 20);
     match random.pick(0..10) {
         0 | 1 => {
@@ -170,7 +172,7 @@ fn node(
             let at = *random.one_of(&[4usize, 16, 16, 16, 20, 20, 24, 24, 28]);
             let now = le32(block, at);
             let value = match random.pick(0..8) {
-                0 => now + 1,
+                0 => now.wrapping_add(1),
                 1 => now.wrapping_sub(1),
                 2 => room,
                 3 => 3,
@@ -182,10 +184,9 @@ fn node(
             put32(block, at, value);
             format!("{at}: {value:#x}")
         }
-        2 if entries > 1 => {
+        2 if keys.len() > 1 => {
             // Two keys in the wrong order, or twice the same.
-            let a = HEADER + 8 * random.pick(0..entries.into()) as usize;
-            let b = HEADER + 8 * random.pick(0..entries.into()) as usize;
+            let (a, b) = (*random.one_of(&keys), *random.one_of(&keys));
             let (ka, kb) = (le64(block, a), le64(block, b));
             put64(block, a, kb);
             if random.once_in(2) {
@@ -193,8 +194,8 @@ fn node(
             }
             format!("keys at {a} and {b}")
         }
-        3 | 4 if entries > 0 => {
-            let at = HEADER + 8 * random.pick(0..entries.into()) as usize;
+        3 | 4 if !keys.is_empty() => {
+            let at = *random.one_of(&keys);
             let value = number(image, le64(block, at), own, random);
             put64(block, at, value);
             format!("key at {at}: {value:#x}")
@@ -244,6 +245,30 @@ fn node(
     }
 }
 
+/// The head of a block, or the fields of its entries: the first ones, which are where they are
+/// expected, or any.
+fn journal(image: &Image, block: &mut Block, random: &mut Random) -> String {
+    let used = (le32(block, 48) as usize).clamp(80, BLOCK);
+    let at = match random.pick(0..4) {
+        0 => *random.one_of(&[4, 16, 32, 40, 48, 52, 56]),
+        // A kind that there is, or nearly.
+        1 => {
+            block.0[64] = random.pick(0..8) as u8;
+            return format!("entry of kind {}", block.0[64]);
+        }
+        2 => 65 + 4 * random.pick(0..4) as usize,
+        _ => random.pick(64..used as u64 - 8) as usize,
+    };
+    if random.once_in(2) {
+        let value = number(image, le32(block, at).into(), 0, random) as u32;
+        put32(block, at, value);
+        return format!("{at}: {value:#x}");
+    }
+    let value = number(image, le64(block, at), 0, random);
+    put64(block, at, value);
+    format!("{at}: {value:#x}")
+}
+
 fn index_entry(image: &Image, block: &mut Block, random: &mut Random) -> String {
     let at = ENTRIES + random.pick(0..4) as usize * 4;
     if random.once_in(2) {
@@ -287,6 +312,49 @@ fn bitmap(image: &Image, block: &mut Block, kind: Kind, random: &mut Random) -> 
                 done.push(format!("{n}={count}"));
             }
             done.join(" ")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// What is spoiled may have been spoiled before, and be anything.
+    #[test]
+    fn anything_can_be_spoiled() {
+        let mut random = Random::new(1);
+        for _ in 0..300 {
+            let kinds = [
+                Kind::Superblock,
+                Kind::Node(Tree::Records, 1, false),
+                Kind::Node(Tree::Snapshots, 1, true),
+                Kind::Node(Tree::DataIndex, 1, true),
+                Kind::MetadataIndex,
+                Kind::MetadataBitmap,
+                Kind::DataBitmap,
+                Kind::Journal,
+            ];
+            let blocks: Vec<Box<Block>> = kinds
+                .iter()
+                .map(|_| {
+                    let mut block = Block::zeroed();
+                    for byte in &mut block.0[..64] {
+                        *byte = random.number() as u8;
+                    }
+                    block
+                })
+                .collect();
+            let old = Image {
+                blocks,
+                room: 1024,
+                kinds: BTreeMap::from_iter((0..).zip(kinds)),
+            };
+            let mut image = old.clone();
+            for _ in 0..300 {
+                forge(&mut image, &old, &mut random);
+            }
         }
     }
 }
