@@ -261,7 +261,7 @@ impl Engine {
             cx.machinery.worker.kick_after(HUNGRY_MSECS);
         }
         self.arm_commit(cx);
-        self.publish(cx);
+        self.publish_changes(cx);
         self.turns += 1;
         cx.rested.notify_all();
         again

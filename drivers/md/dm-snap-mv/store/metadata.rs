@@ -448,12 +448,12 @@ impl Meta {
         while let Some((key, row)) = self.origins.changed() {
             let put = self.trees.origins.insert(&mut self.txn, &[key], row);
             self.counted(put)?;
-            self.origins.set_written(key);
+            self.origins.set_written();
         }
         while let Some((key, row)) = self.snapshots.changed() {
             let put = self.trees.snapshots.insert(&mut self.txn, &[key], row);
             self.counted(put)?;
-            self.snapshots.set_written(key);
+            self.snapshots.set_written();
         }
         Ok(())
     }

@@ -2,13 +2,15 @@
 
 //! What status lines say, kept where reading it never waits for I/O.
 
-use super::engine::{Engine, RESERVED_METADATA};
+use super::engine::{Engine, SnapshotState, RESERVED_METADATA};
 use super::merge::Merge;
 use super::metadata::Meta;
 use super::origin::OriginStatus;
 use super::snapshot::SnapshotStatus;
 use super::store::Store;
 use crate::model::disk::origin_row::OriginRow;
+use crate::model::disk::snapshot_row::SnapshotRow;
+use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
 use crate::model::report::{RollbackProgress, State, Usage};
 use kernel::prelude::*;
@@ -58,9 +60,46 @@ impl Engine {
         }
     }
 
-    /// Brings what status lines say up to date.
+    /// Brings what all status lines say up to date.
     #[inline(never)]
     pub(super) fn publish(&mut self, cx: &Arc<Store>) {
+        let news = self.publish_store(cx);
+        self.publish_snapshots();
+        // Who is told looks at what has been published.
+        if news {
+            self.tell_all();
+        }
+    }
+
+    /// As [`Engine::publish`], but of the snapshots only those whose rows have changed: there may be
+    /// a thousand active ones.
+    #[inline(never)]
+    pub(super) fn publish_changes(&mut self, cx: &Arc<Store>) {
+        let news = self.publish_store(cx);
+        while let Some((key, row)) = self.meta.as_mut().and_then(|m| m.snapshots.take_untold()) {
+            let state = TimelineId::new(key).and_then(|t| self.snapshot_state(t).ok());
+            if let (Some(state), Some(meta)) = (state, &self.meta) {
+                publish_snapshot(meta, state, &row, self.is_failed());
+            }
+        }
+        if news {
+            self.tell_all();
+        }
+    }
+
+    fn publish_snapshots(&self) {
+        let Some(meta) = &self.meta else {
+            return;
+        };
+        for state in self.snapshots.iter() {
+            if let Ok(row) = meta.snapshot_row(state.shared.timeline()) {
+                publish_snapshot(meta, state, &row, self.is_failed());
+            }
+        }
+    }
+
+    /// What is said of the store and its origins. Returns whether there are news to tell.
+    fn publish_store(&mut self, cx: &Arc<Store>) -> bool {
         self.notice_failure();
         let failed = self.is_failed();
         let mut status = cx.status();
@@ -87,14 +126,11 @@ impl Engine {
             }
             news = true;
         }
-        self.publish_states(failed);
-        // Who is told looks at what has been published.
-        if news {
-            self.tell_all();
-        }
+        self.publish_origins(failed);
+        news
     }
 
-    fn publish_states(&self, failed: bool) {
+    fn publish_origins(&self, failed: bool) {
         let Some(meta) = &self.meta else {
             return self.publish_failure();
         };
@@ -120,26 +156,24 @@ impl Engine {
                 }),
             });
         }
-        for state in self.snapshots.iter() {
-            let Ok(row) = meta.snapshot_row(state.shared.timeline()) else {
-                continue;
-            };
-            let invalid_below = meta
-                .peek_origin(state.shared.origin_nr())
-                .map_or(0, |origin| origin.invalid_below);
-            state.shared.set_status(SnapshotStatus {
-                state: if failed || state.lost {
-                    State::Error
-                } else if row.tag.get() < invalid_below {
-                    State::Invalid
-                } else {
-                    State::Valid
-                },
-                chunks: row.chunks,
-                children: row.children,
-            });
-        }
     }
+}
+
+fn publish_snapshot(meta: &Meta, state: &SnapshotState, row: &SnapshotRow, failed: bool) {
+    let invalid_below = meta
+        .peek_origin(state.shared.origin_nr())
+        .map_or(0, |origin| origin.invalid_below);
+    state.shared.set_status(SnapshotStatus {
+        state: if failed || state.lost {
+            State::Error
+        } else if row.tag.get() < invalid_below {
+            State::Invalid
+        } else {
+            State::Valid
+        },
+        chunks: row.chunks,
+        children: row.children,
+    });
 }
 
 /// Whether any snapshot of an origin is invalid: the oldest, if any.

@@ -3,9 +3,11 @@
 //! Rows of active origins and snapshots, kept in core between commits.
 //!
 //! An I/O changes a row's counters often; writing the row into its tree each time would double the
-//! tree's work. Here a changed row waits for the commit that needs it.
+//! tree's work. Here a changed row waits for the commit that needs it. What has changed is listed:
+//! with many active devices, an I/O to one of them must not look at the rows of all.
 
 use kernel::prelude::*;
+use kernel::warn_on;
 
 struct Entry<R> {
     key: u64,
@@ -14,17 +16,33 @@ struct Entry<R> {
     changed: bool,
     /// It differs from what the journal and its tree say together.
     unlogged: bool,
+    /// It differs from what the status line says.
+    untold: bool,
 }
 
 /// Rows by key, in order. One per active device, so a binary search is enough.
 pub(super) struct RowCache<R> {
     entries: KVec<Entry<R>>,
+    /// The keys of those that differ from something, in no order. There is room for all.
+    changed: KVec<u64>,
+    unlogged: KVec<u64>,
+    untold: KVec<u64>,
+}
+
+/// Adds a key to a list that it is not in.
+fn list(keys: &mut KVec<u64>, key: u64) {
+    // `RowCache::insert` has made room for each row.
+    let listed = keys.push_within_capacity(key);
+    warn_on!(listed.is_err());
 }
 
 impl<R: Copy + PartialEq> RowCache<R> {
     pub(super) const fn new() -> Self {
         Self {
             entries: KVec::new(),
+            changed: KVec::new(),
+            unlogged: KVec::new(),
+            untold: KVec::new(),
         }
     }
 
@@ -48,21 +66,17 @@ impl<R: Copy + PartialEq> RowCache<R> {
             row,
             changed: false,
             unlogged: false,
+            untold: false,
         };
-        match self.position(key) {
-            Ok(index) => {
-                if let Some(place) = self.entries.get_mut(index) {
-                    *place = entry;
-                }
-            }
-            Err(index) => {
-                self.entries.reserve(1, GFP_KERNEL)?;
-                self.entries
-                    .insert_within_capacity(index, entry)
-                    .map_err(|_| ENOMEM)?;
-            }
+        let rows = self.entries.len() + 1;
+        for keys in [&mut self.changed, &mut self.unlogged, &mut self.untold] {
+            keys.reserve(rows.saturating_sub(keys.len()), GFP_KERNEL)?;
         }
-        Ok(())
+        self.entries.reserve(1, GFP_KERNEL)?;
+        self.remove(key);
+        let index = self.position(key).unwrap_or_else(|index| index);
+        let inserted = self.entries.insert_within_capacity(index, entry);
+        inserted.map_err(|_| ENOMEM)
     }
 
     /// Changes a row that is in core; `false` when it is not, and must go to its tree.
@@ -74,8 +88,15 @@ impl<R: Copy + PartialEq> RowCache<R> {
             Some(entry) => {
                 if entry.row != *row {
                     entry.row = *row;
-                    entry.changed = true;
-                    entry.unlogged = true;
+                    for (is_listed, keys) in [
+                        (&mut entry.changed, &mut self.changed),
+                        (&mut entry.unlogged, &mut self.unlogged),
+                        (&mut entry.untold, &mut self.untold),
+                    ] {
+                        if !core::mem::replace(is_listed, true) {
+                            list(keys, key);
+                        }
+                    }
                 }
                 true
             }
@@ -86,22 +107,41 @@ impl<R: Copy + PartialEq> RowCache<R> {
     pub(super) fn remove(&mut self, key: u64) {
         if let Ok(index) = self.position(key) {
             let _ = self.entries.remove(index);
+            for keys in [&mut self.changed, &mut self.unlogged, &mut self.untold] {
+                keys.retain(|other| *other != key);
+            }
         }
+    }
+
+    fn listed(&self, keys: &[u64]) -> Option<&Entry<R>> {
+        self.entries.get(self.position(*keys.last()?).ok()?)
     }
 
     /// A row that differs from its tree.
     pub(super) fn changed(&self) -> Option<(u64, &R)> {
-        let entry = self.entries.iter().find(|entry| entry.changed)?;
+        let entry = self.listed(&self.changed)?;
         Some((entry.key, &entry.row))
     }
 
-    /// A row has been written to its tree.
-    pub(super) fn set_written(&mut self, key: u64) {
-        if let Ok(index) = self.position(key) {
-            if let Some(entry) = self.entries.get_mut(index) {
-                entry.changed = false;
-            }
+    /// The row that [`RowCache::changed`] gave has been written to its tree.
+    pub(super) fn set_written(&mut self) {
+        let key = self.changed.pop();
+        if let Some(entry) = key.and_then(|key| self.entry(key)) {
+            entry.changed = false;
         }
+    }
+
+    fn entry(&mut self, key: u64) -> Option<&mut Entry<R>> {
+        let index = self.position(key).ok()?;
+        self.entries.get_mut(index)
+    }
+
+    /// A row that has changed since the status line was written. It counts as told then.
+    pub(super) fn take_untold(&mut self) -> Option<(u64, R)> {
+        let key = self.untold.pop()?;
+        let entry = self.entry(key)?;
+        entry.untold = false;
+        Some((key, entry.row))
     }
 
     /// A row, if it has changed since [`RowCache::set_logged`].
@@ -110,16 +150,18 @@ impl<R: Copy + PartialEq> RowCache<R> {
         entry.unlogged.then_some(&entry.row)
     }
 
-    /// All such rows, by key.
+    /// All such rows.
     pub(super) fn all_unlogged(&self) -> impl Iterator<Item = (u64, &R)> {
-        let unlogged = self.entries.iter().filter(|entry| entry.unlogged);
-        unlogged.map(|entry| (entry.key, &entry.row))
+        let rows = self.unlogged.iter();
+        rows.filter_map(|&key| Some((key, self.unlogged(key)?)))
     }
 
     /// All rows are durable.
     pub(super) fn set_logged(&mut self) {
-        for entry in self.entries.iter_mut() {
-            entry.unlogged = false;
+        while let Some(key) = self.unlogged.pop() {
+            if let Some(entry) = self.entry(key) {
+                entry.unlogged = false;
+            }
         }
     }
 }
