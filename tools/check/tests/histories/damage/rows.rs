@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows of origins and snapshots, and who is based on whom.
+
+use dm_snap_mv_check::Kind;
+use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
+use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
+use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag};
+use dm_snap_mv_model::record_key::child_key;
+use dm_snap_mv_store::node;
+
+use super::{
+    edit_origin, edit_snapshot, expect, look, rolling, snapshot, with, with_superblock, NODE,
+};
+use crate::image::Image;
+use crate::store::Store;
+
+pub fn origins(store: &Store) {
+    let image = with_superblock(store, |s| (s.nr_origins, s.next_origin) = (0, 1));
+    expect("a number", &image, Kind::Origin, "not been given");
+    let root = Image::of(store).superblock().roots.origins;
+    let mut image = Image::of(store);
+    let at = image.value_at(root, 0);
+    image.put(root, NODE, at + 52, &[1]);
+    expect("reserved", &image, Kind::Origin, "its row is damaged");
+    let mut image = Image::of(store);
+    image.put(root, NODE, at + 8, &77u32.to_le_bytes());
+    expect("another's row", &image, Kind::Origin, "its row is damaged");
+    let (_, other) = rolling(store);
+    let image = with(store, |s| {
+        edit_origin(s, other, |row| row.id = OriginId::new(b"a\nb").unwrap())
+    });
+    expect("an id", &image, Kind::Origin, "control characters");
+    let image = with(store, |s| edit_origin(s, other, |row| row.size = 1 << 50));
+    expect(
+        "a size",
+        &image,
+        Kind::Origin,
+        "larger than an origin can be",
+    );
+    type Edit = fn(&mut OriginRow);
+    let edits: [(&str, Edit); 3] = [
+        ("snapshots", |row| row.snapshots += 1),
+        ("ghosts", |row| row.ghosts += 1),
+        ("COW chunks", |row| row.chunks += 1),
+    ];
+    for (what, edit) in edits {
+        let image = with(store, |s| edit_origin(s, other, edit));
+        expect("a count", &image, Kind::Count, what);
+    }
+}
+
+pub fn snapshots(store: &Store) {
+    let nested = snapshot(store, |row| row.parent.is_some() && !row.ghost);
+    let row = *store.snapshots.get(&nested).unwrap();
+    let nr = (nested >> 32) as u32;
+    let parent = row.parent_timeline(OriginNr::new(nr).unwrap()).get();
+    let changed = |edit: fn(&mut SnapshotRow)| with(store, |s| edit_snapshot(s, nested, edit));
+    let image = changed(|row| row.memo = Memo::new(b"a\nb").unwrap());
+    expect("a memo", &image, Kind::Snapshot, "memo is not plain text");
+    let image = changed(|row| row.size += 8);
+    expect("a size", &image, Kind::Snapshot, "not that of what it was");
+    let image = changed(|row| row.size = 1 << 40);
+    expect("a size", &image, Kind::Snapshot, "larger than its origin");
+    let image = changed(|row| row.base_epoch = Epoch::MAX);
+    expect("a base", &image, Kind::Snapshot, "epoch that has not ended");
+    let image = changed(|row| row.children += 1);
+    expect("children", &image, Kind::Count, "children, there are");
+    let image = changed(|row| row.chunks += 1);
+    expect("chunks", &image, Kind::Count, "COW chunks, there are");
+    let image = with(store, |s| s.snapshots.remove(&parent));
+    expect("a parent", &image, Kind::Snapshot, "taken of is gone");
+    let image = with(store, |s| s.origins.remove(&nr));
+    expect("an origin", &image, Kind::Snapshot, "no such origin");
+    let image = with(store, |s| {
+        edit_origin(s, nr, |row| {
+            row.next_tag = Tag::FIRST;
+            (row.invalid_below, row.rollback, row.deferred) = (0, None, None);
+        })
+    });
+    expect("a tag", &image, Kind::Snapshot, "not been given");
+    let childless = snapshot(store, |row| row.children == 0);
+    let image = with(store, |s| {
+        edit_snapshot(s, childless, |row| row.ghost = true)
+    });
+    expect("a ghost", &image, Kind::Snapshot, "stays for nothing");
+    let root = Image::of(store).superblock().roots.snapshots;
+    let mut image = Image::of(store);
+    let at = image.value_at(root, 0);
+    image.put(root, NODE, at + 49, &[1]);
+    expect("reserved", &image, Kind::Snapshot, "its row is damaged");
+
+    let image = with(store, |s| {
+        let mut row = row;
+        row.children = 1;
+        let mut last = nested;
+        for i in 1..=70 {
+            edit_snapshot(s, last, |row| row.current_epoch = Epoch::MAX);
+            s.children
+                .insert((last, child_key(Epoch::FIRST)), 10_000 + i);
+            row.parent = Tag::new(last as u32);
+            row.base_epoch = Epoch::FIRST;
+            row.tag = Tag::new(10_000 + i).unwrap();
+            last = (u64::from(nr) << 32) | u64::from(row.tag.get());
+            s.snapshots.insert(last, row);
+        }
+    });
+    let deep = look(&image).0;
+    let deep: Vec<_> = deep
+        .iter()
+        .filter(|f| f.what.contains("too deeply"))
+        .collect();
+    assert_eq!(deep.len(), 1, "{deep:?}");
+}
+
+pub fn children(store: &Store) {
+    let usual = |(_, tag): &(&(u64, u64), &u32)| **tag != 0;
+    let (&key, &tag) = store.children.iter().find(usual).unwrap();
+    let image = with(store, |s| s.children.remove(&key));
+    expect("a child", &image, Kind::Child, "has no entry for it");
+    let image = with(store, |s| s.children.insert(key, tag + 1000));
+    expect("another", &image, Kind::Child, "is not based on it");
+    let image = with(store, |s| s.children.insert((key.0, 0), tag));
+    expect("the future", &image, Kind::Child, "has not ended");
+    let image = with(store, |s| s.children.insert((77 << 32, 5), tag));
+    expect("of nothing", &image, Kind::Child, "there is no such thing");
+    let image = with(store, |s| s.children.insert((key.0, 1 << 30), tag));
+    expect("a key", &image, Kind::Child, "is damaged");
+    let image = with(store, |s| s.children.insert((5, 5), tag));
+    expect("a timeline", &image, Kind::Child, "can be no such timeline");
+    let of_one = store.children.iter().filter(|((t, _), _)| *t == key.0);
+    let of_one: Vec<_> = of_one.map(|(&k, &tag)| (k, tag)).collect();
+    let (a, b) = (of_one[0], of_one[1]);
+    let image = with(store, |s| {
+        s.children.insert(a.0, b.1);
+        s.children.insert(b.0, a.1);
+    });
+    expect(
+        "swapped",
+        &image,
+        Kind::Child,
+        "younger than that of a later",
+    );
+}
+
+pub fn identities(store: &Store) {
+    let (id, &nr) = store.ids.iter().next().unwrap();
+    let image = with(store, |s| s.ids.remove(id));
+    expect("an id", &image, Kind::Identity, "none leads to origin");
+    let image = with(store, |s| s.ids.insert(b"other".to_vec(), 55));
+    expect("no origin", &image, Kind::Identity, "there is no origin 55");
+    let image = with(store, |s| s.ids.insert(b"other".to_vec(), nr));
+    expect("another", &image, Kind::Identity, "has another identity");
+    let numbers: Vec<u32> = store.origins.iter().map(|(&nr, _)| nr).collect();
+    let (a, b) = (numbers[0], numbers[1]);
+    let image = with(store, |s| {
+        let id = s.origins.get(&a).unwrap().id;
+        edit_origin(s, b, |row| row.id = id);
+        let old: Vec<_> = s.ids.iter().map(|(id, _)| id.clone()).collect();
+        for id in old {
+            s.ids.remove(&id);
+        }
+        s.ids.insert(id.as_bytes().to_vec(), a);
+    });
+    let root = image.superblock().roots.origin_ids;
+    let entry = image.node(root);
+    let key = entry.key(0).unwrap();
+    let twin = |nr: u32| {
+        let mut image = image.clone();
+        let number = |nr: u32| u64::from(nr).to_le_bytes().to_vec();
+        let both = [(key, number(a)), (key + 1, number(nr))];
+        image.blocks.insert(root, *node::make(true, 8, &both, root));
+        image
+    };
+    expect("twins", &twin(b), Kind::Identity, "have the same identity");
+    expect("two ways", &twin(a), Kind::Identity, "has one already");
+    let mut image = Image::of(store);
+    let at = image.value_at(root, 0);
+    image.put(root, NODE, at + 7, &[1]);
+    expect("a number", &image, Kind::Identity, "can be no such origin");
+}
