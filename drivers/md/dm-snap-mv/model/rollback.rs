@@ -152,19 +152,19 @@ pub fn next_pending<M: Metadata>(
     end: Chunk,
     most: u64,
 ) -> Result<Option<(Chunk, u64, Location)>, M::Error> {
-    let end = end.min(view.limit);
+    let (end, most) = (end.min(view.limit), most.max(1));
     let mut at = start.max(view.cursor);
     while at < end {
         let left = end.since(at);
-        // The records of a run are looked at one by one: of no more than are wanted.
-        match view.pending_at(m, at, left.min(most.max(1)))? {
-            Pending::Copy { from, len } => return Ok(Some((at, len, from))),
-            Pending::Done { len } => at = at.plus(len),
-            // What has no records costs one look, however long it is.
-            Pending::Same { .. } => match view.pending_at(m, at, left)? {
-                Pending::Copy { from, len } => return Ok(Some((at, len.min(most), from))),
-                Pending::Done { len } | Pending::Same { len } => at = at.plus(len),
-            },
+        // The records of a run are looked at one by one: of no more than are wanted. What has none
+        // costs one look, however long it is.
+        let pending = match view.pending_at(m, at, left.min(most))? {
+            Pending::Same { .. } => view.pending_at(m, at, left)?,
+            pending => pending,
+        };
+        match pending {
+            Pending::Copy { from, len } => return Ok(Some((at, len.min(most), from))),
+            Pending::Done { len } | Pending::Same { len } => at = at.plus(len),
         }
     }
     Ok(None)

@@ -349,26 +349,23 @@ impl Engine {
     /// and whatever needs the metadata ends in an error.
     #[inline(never)]
     pub(super) fn commit(&mut self, _cx: &Arc<Store>) -> Result<()> {
-        let meta = self.meta()?;
-        if !meta.is_dirty() {
-            return Ok(());
+        if self.meta()?.is_dirty() {
+            self.commit_by(Meta::persist)?;
         }
-        let freed = !meta.freed().is_empty();
-        let result = meta.persist();
-        self.committed(result, freed)
+        Ok(())
     }
 
     /// Writes the trees, whatever the journal has room for: blocks and chunks that were freed can be
     /// used again.
     #[inline(never)]
     fn commit_trees(&mut self) -> Result<()> {
-        let meta = self.meta()?;
-        let freed = !meta.freed().is_empty();
-        let result = meta.commit(false);
-        self.committed(result, freed)
+        self.commit_by(|meta| meta.commit(false))
     }
 
-    fn committed(&mut self, result: Result<()>, freed: bool) -> Result<()> {
+    fn commit_by(&mut self, make_durable: fn(&mut Meta) -> Result<()>) -> Result<()> {
+        let meta = self.meta()?;
+        let freed = !meta.freed().is_empty();
+        let result = make_durable(meta);
         self.dirty_since = None;
         if let Err(error) = result {
             self.fail(error);
