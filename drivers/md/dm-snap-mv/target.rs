@@ -11,7 +11,7 @@ use crate::dm::noio::NoIo;
 use crate::dm::shortcut::{Glance, Shortcut};
 use crate::dm::status::Status;
 use crate::dm::table::{Instance, Setup, TableDevice, Visitor};
-use crate::dm::target::{StatusKind, Target, FEATURE_SINGLETON};
+use crate::dm::target::{StatusKind, Target, FEATURE_NOWAIT, FEATURE_SINGLETON};
 use crate::dm::text::Text;
 use crate::model::ids::Tag;
 use crate::model::message::{is_tried, Message, Request};
@@ -203,8 +203,9 @@ fn number(device: &TableDevice) -> DeviceNumber {
 impl Target for SnapMv {
     const NAME: &'static CStr = c"dm-snap-mv";
     const VERSION: [u32; 3] = [1, 0, 0];
-    // The device is the origin or the snapshot, whole.
-    const FEATURES: u64 = FEATURE_SINGLETON;
+    // The device is the origin or the snapshot, whole. Who submits a bio never waits: either it goes
+    // straight on as it is, or the worker takes it, which waits for it.
+    const FEATURES: u64 = FEATURE_SINGLETON | FEATURE_NOWAIT;
 
     type BioData = Job;
 
