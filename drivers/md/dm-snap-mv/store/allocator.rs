@@ -92,6 +92,12 @@ impl Allocator {
     }
 
     fn refill(&mut self, meta: &mut Meta) -> Result<bool> {
+        // Behind the last ones there are more, mostly: the probe would come to them one by one, past
+        // all that is handed out.
+        let behind = self.end;
+        if behind > 0 && self.extend(meta, behind)? {
+            return Ok(true);
+        }
         // A free chunk may be reserved already; the probe moves on by itself, so each look finds
         // another one until all reservations have been met.
         let mut looks: u64 = self.reserved.iter().map(|run| run.1).sum();
@@ -99,29 +105,46 @@ impl Allocator {
             let Some(first) = meta.probe_free()? else {
                 return Ok(false);
             };
-            let (busy, limit) = fence(&self.reserved, first);
-            if busy {
+            if fence(&self.reserved, first).0 {
                 if looks == 0 {
                     return Ok(false);
                 }
                 looks -= 1;
                 continue;
             }
-            let (among_freed, freed_limit) = fence(meta.freed(), first);
-            let total = meta.data_usage()?.1;
-            let mut limit = limit.min(freed_limit).min(first + WINDOW).min(total);
-            if among_freed {
-                // The probe says that this one is free, but nothing says it of those behind it.
-                limit = limit.min(first + 1);
-            }
-            let mut end = first + 1;
-            while end < limit && meta.is_free(end)? {
-                end += 1;
-            }
-            self.next = first;
-            self.end = end;
-            return Ok(true);
+            return self.take(meta, first);
         }
+    }
+
+    /// Takes the run that begins with `first`, if that is free, and was before the open transaction.
+    fn extend(&mut self, meta: &mut Meta, first: u64) -> Result<bool> {
+        if first >= meta.data_usage()?.1
+            || fence(&self.reserved, first).0
+            || fence(meta.freed(), first).0
+            || !meta.is_free(first)?
+        {
+            return Ok(false);
+        }
+        self.take(meta, first)
+    }
+
+    /// Takes the run that begins with `first`, which can be had.
+    fn take(&mut self, meta: &mut Meta, first: u64) -> Result<bool> {
+        let (_, limit) = fence(&self.reserved, first);
+        let (among_freed, freed_limit) = fence(meta.freed(), first);
+        let total = meta.data_usage()?.1;
+        let mut limit = limit.min(freed_limit).min(first + WINDOW).min(total);
+        if among_freed {
+            // The probe says that this one is free, but nothing says it of those behind it.
+            limit = limit.min(first + 1);
+        }
+        let mut end = first + 1;
+        while end < limit && meta.is_free(end)? {
+            end += 1;
+        }
+        self.next = first;
+        self.end = end;
+        Ok(true)
     }
 }
 
