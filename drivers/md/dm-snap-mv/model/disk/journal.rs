@@ -214,18 +214,79 @@ impl Entry {
             _ => Err(Refusal::Corrupt),
         }
     }
+}
 
-    /// Both entries as one, if the other continues this one.
-    fn joined(&self, other: &Entry) -> Option<Entry> {
+/// An entry of one of the kinds that can be continued, without room for the others, which are large.
+#[derive(Clone, Copy, Debug)]
+enum Run {
+    Records {
+        timeline: TimelineId,
+        key: u64,
+        value: RecordValue,
+        len: u32,
+    },
+    Use {
+        start: CowChunk,
+        len: u64,
+    },
+    Done {
+        origin: OriginNr,
+        start: Chunk,
+        len: u64,
+    },
+}
+
+impl Run {
+    fn of(entry: &Entry) -> Option<Run> {
+        match *entry {
+            Entry::Records {
+                timeline,
+                key,
+                value,
+                len,
+            } => Some(Run::Records {
+                timeline,
+                key,
+                value,
+                len,
+            }),
+            Entry::Use { start, len } => Some(Run::Use { start, len }),
+            Entry::Done { origin, start, len } => Some(Run::Done { origin, start, len }),
+            _ => None,
+        }
+    }
+
+    /// Writes it again where it stands.
+    fn write(&self, bytes: &mut [u8]) {
+        match *self {
+            Run::Records {
+                timeline,
+                key,
+                value,
+                len,
+            } => Entry::Records {
+                timeline,
+                key,
+                value,
+                len,
+            }
+            .write(bytes),
+            Run::Use { start, len } => Entry::Use { start, len }.write(bytes),
+            Run::Done { origin, start, len } => Entry::Done { origin, start, len }.write(bytes),
+        }
+    }
+
+    /// Both as one, if the other continues this one.
+    fn joined(&self, other: &Run) -> Option<Run> {
         match (*self, *other) {
             (
-                Entry::Records {
+                Run::Records {
                     timeline,
                     key,
                     value,
                     len,
                 },
-                Entry::Records {
+                Run::Records {
                     timeline: t,
                     key: k,
                     value: v,
@@ -235,7 +296,7 @@ impl Entry {
                 && key_behind(key, u64::from(len)) == Some(k)
                 && v.follows(value, u64::from(len)) =>
             {
-                Some(Entry::Records {
+                Some(Run::Records {
                     timeline,
                     key,
                     value,
@@ -243,29 +304,27 @@ impl Entry {
                 })
             }
             (
-                Entry::Use { start, len },
-                Entry::Use {
+                Run::Use { start, len },
+                Run::Use {
                     start: s,
                     len: more,
                 },
-            ) if start.checked_add(len) == Some(s) => Some(Entry::Use {
+            ) if start.checked_add(len) == Some(s) => Some(Run::Use {
                 start,
                 len: len.checked_add(more)?,
             }),
             (
-                Entry::Done { origin, start, len },
-                Entry::Done {
+                Run::Done { origin, start, len },
+                Run::Done {
                     origin: o,
                     start: s,
                     len: more,
                 },
-            ) if origin == o && start.get().checked_add(len) == Some(s.get()) => {
-                Some(Entry::Done {
-                    origin,
-                    start,
-                    len: len.checked_add(more)?,
-                })
-            }
+            ) if origin == o && start.get().checked_add(len) == Some(s.get()) => Some(Run::Done {
+                origin,
+                start,
+                len: len.checked_add(more)?,
+            }),
             _ => None,
         }
     }
@@ -311,9 +370,9 @@ pub struct Batch {
     used: usize,
     /// The last entries of those kinds that can be continued, and where they stand in the block at
     /// work.
-    records: Option<(usize, Entry)>,
-    chunks: Option<(usize, Entry)>,
-    done: Option<(usize, Entry)>,
+    records: Option<(usize, Run)>,
+    chunks: Option<(usize, Run)>,
+    done: Option<(usize, Run)>,
 }
 
 impl Batch {
@@ -344,7 +403,8 @@ impl Batch {
     /// row, record or chunk.
     #[must_use]
     pub fn push(&mut self, blocks: &mut [Block], entry: &Entry) -> bool {
-        if self.extend(blocks, entry) {
+        let run = Run::of(entry);
+        if run.is_some_and(|run| self.extend(blocks, &run, entry.size())) {
             return true;
         }
         let size = entry.size();
@@ -365,33 +425,32 @@ impl Batch {
             return false;
         };
         entry.write(place);
-        let at = self.used;
-        if let Some(last) = self.last_of(entry) {
-            *last = Some((at, *entry));
+        if let Some(run) = run {
+            *self.last_of(&run) = Some((self.used, run));
         }
         self.used += size;
         true
     }
 
-    fn last_of(&mut self, entry: &Entry) -> Option<&mut Option<(usize, Entry)>> {
-        match entry {
-            Entry::Records { .. } => Some(&mut self.records),
-            Entry::Use { .. } => Some(&mut self.chunks),
-            Entry::Done { .. } => Some(&mut self.done),
-            _ => None,
+    fn last_of(&mut self, run: &Run) -> &mut Option<(usize, Run)> {
+        match run {
+            Run::Records { .. } => &mut self.records,
+            Run::Use { .. } => &mut self.chunks,
+            Run::Done { .. } => &mut self.done,
         }
     }
 
-    /// Makes an entry part of the last of its kind.
-    fn extend(&mut self, blocks: &mut [Block], entry: &Entry) -> bool {
+    /// Makes an entry of `size` bytes part of the last of its kind.
+    fn extend(&mut self, blocks: &mut [Block], run: &Run, size: usize) -> bool {
         let full = self.full;
-        let Some(Some((at, last))) = self.last_of(entry) else {
+        let Some((at, last)) = self.last_of(run) else {
             return false;
         };
-        let Some(both) = last.joined(entry) else {
+        let Some(both) = last.joined(run) else {
             return false;
         };
-        let end = *at + both.size();
+        // All of a kind have the same size.
+        let end = *at + size;
         let Some(place) = blocks.get_mut(full).and_then(|b| b.get_mut(*at..end)) else {
             return false;
         };
