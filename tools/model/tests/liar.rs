@@ -336,7 +336,7 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     let _ = newest_live(m, &row);
     let _ = next_unpreserved(m, nr, m.epoch(), m.epoch(), start, end);
     let (cow, epoch) = (m.cow(), m.epoch());
-    let _ = record_preserved(m, &mut row, epoch, start, cow, max);
+    let _ = record_preserved(m, nr, &mut row.chunks, epoch, start, cow, max);
     let _ = record_written(m, nr, &mut snap, start, cow, max);
     let _ = record_zero(m, nr, &mut snap, start, max);
     let _ = rollback::mark_done(m, &mut row, start, max);

@@ -82,8 +82,8 @@ pub fn next_unpreserved<M: Metadata>(
 }
 
 /// Records that the content of `len` chunks from `start` on, as it was at the end of `epoch`, is in
-/// the COW chunks from `cow` on. `origin.chunks` is counted; the row is written by the caller at
-/// the commit.
+/// the COW chunks from `cow` on. `chunks` counts the COW chunks of the origin's row, which is
+/// written by the caller at the commit.
 ///
 /// `epoch` must be what [`newest_live`] says at this moment, and none of the chunks may have a
 /// record there: a snapshot that was deleted during the copy may have been cleaned up already, and
@@ -92,19 +92,17 @@ pub fn next_unpreserved<M: Metadata>(
 /// write itself fails later.
 pub fn record_preserved<M: Metadata>(
     m: &mut M,
-    origin: &mut OriginRow,
+    origin: OriginNr,
+    chunks: &mut u64,
     epoch: Epoch,
     start: Chunk,
     cow: CowChunk,
     len: u64,
 ) -> Result<(), M::Error> {
-    let t = origin.timeline();
+    let t = TimelineId::of_origin(origin);
     m.use_chunks(cow, len)?;
-    for i in 0..len {
-        let key = RecordKey::new(t, start.plus(i), epoch);
-        let cow = cow.checked_add(i).ok_or(Refusal::Corrupt)?;
-        m.insert_record(t, key.get(), RecordValue::Cow(cow))?;
-    }
-    origin.chunks = origin.chunks.checked_add(len).ok_or(Refusal::Corrupt)?;
+    let key = RecordKey::new(t, start, epoch);
+    m.insert_records(t, key.get(), RecordValue::Cow(cow), len)?;
+    *chunks = chunks.checked_add(len).ok_or(Refusal::Corrupt)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! What is kept on disk, as the rest of the model sees it.
 
 use super::disk::cleaning_row::CleaningRow;
+use super::disk::journal::key_behind;
 use super::disk::origin_row::OriginRow;
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
@@ -34,6 +35,23 @@ pub trait Metadata {
         key: u64,
         value: RecordValue,
     ) -> Result<(), Self::Error>;
+
+    /// Puts the records of `len` chunks that follow one another, all of one epoch: the first with this
+    /// key and value, each other with what is behind those of the one before.
+    fn insert_records(
+        &mut self,
+        t: TimelineId,
+        key: u64,
+        value: RecordValue,
+        len: u64,
+    ) -> Result<(), Self::Error> {
+        for i in 0..len {
+            let key = key_behind(key, i).ok_or(Refusal::Corrupt)?;
+            let value = value.plus(i).ok_or(Refusal::Corrupt)?;
+            self.insert_record(t, key, value)?;
+        }
+        Ok(())
+    }
 
     /// Removes a record that is there.
     fn remove_record(&mut self, t: TimelineId, key: u64) -> Result<(), Self::Error>;

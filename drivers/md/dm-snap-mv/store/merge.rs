@@ -468,7 +468,15 @@ impl Engine {
             if preserve::newest_live_at_or_before(meta, &row, boundary)? != Some(live) {
                 return Ok(());
             }
-            preserve::record_preserved(meta, &mut row, live, copy.start, copy.cow, copy.len)?;
+            preserve::record_preserved(
+                meta,
+                nr,
+                &mut row.chunks,
+                live,
+                copy.start,
+                copy.cow,
+                copy.len,
+            )?;
             meta.put_origin(&row)
         })
     }

@@ -262,6 +262,27 @@ impl Meta {
         Ok(self.origin(nr)?.ok_or(Refusal::NotBound)?)
     }
 
+    /// How many COW chunks the timeline of an origin has that has to be there.
+    pub(super) fn origin_chunks(&self, nr: OriginNr) -> Result<u64> {
+        match self.peek_origin(nr) {
+            Some(row) => Ok(row.chunks),
+            None => Ok(self.origin_row(nr)?.chunks),
+        }
+    }
+
+    /// Sets that. A row is large, and this happens with each write that is the first: it is not
+    /// copied to and fro for it.
+    pub(super) fn set_origin_chunks(&mut self, nr: OriginNr, chunks: u64) -> Result<()> {
+        let key = u64::from(nr.get());
+        if self.origins.modify(key, |row| row.chunks = chunks) {
+            self.touch();
+            return Ok(());
+        }
+        let mut row = self.origin_row(nr)?;
+        row.chunks = chunks;
+        self.put_origin(&row)
+    }
+
     /// The row of a snapshot that has to be there.
     pub(super) fn snapshot_row(&self, timeline: TimelineId) -> Result<SnapshotRow> {
         Ok(self.snapshot(timeline)?.ok_or(Refusal::UnknownTag)?)
@@ -460,7 +481,7 @@ impl Meta {
 
     /// An error of persistent-data in the middle of a change. What it says when blocks do not
     /// check, are elsewhere, or counts would fall below 0 is that the metadata are corrupt.
-    fn poison(&mut self, error: Error) -> StoreError {
+    pub(super) fn poison(&mut self, error: Error) -> StoreError {
         self.poisoned = true;
         let error = match error {
             e if e == EINVAL || e == Error::from_errno(-(ENOTBLK as i32)) => {
@@ -472,16 +493,21 @@ impl Meta {
         error
     }
 
-    fn checked<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
+    pub(super) fn checked<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
         result.map_err(|e| self.poison(e))
     }
 
     /// Counts a tree change, or poisons the transaction when it failed.
     fn counted<T>(&mut self, result: kernel::error::Result<T>) -> Result<T> {
-        self.touch();
-        self.changes = self.changes.saturating_add(1);
-        self.volatile = self.volatile.saturating_add(1);
+        self.count(1);
         self.checked(result)
+    }
+
+    /// Counts so many tree changes.
+    pub(super) fn count(&mut self, many: u32) {
+        self.touch();
+        self.changes = self.changes.saturating_add(many);
+        self.volatile = self.volatile.saturating_add(many);
     }
 
     /// As [`Meta::counted`], of a change that only a commit makes durable.
@@ -500,7 +526,7 @@ impl Meta {
         self.counted(result)
     }
 
-    fn note(&mut self, entry: &Entry) {
+    pub(super) fn note(&mut self, entry: &Entry) {
         self.touch();
         if !self.unnoted {
             let noted = self

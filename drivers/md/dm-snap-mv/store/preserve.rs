@@ -372,13 +372,17 @@ impl Engine {
             *job.live = None;
             return Ok(true);
         };
+        let nr = origin.number;
         self.alter(|meta| {
-            let mut row = meta.origin_row(origin.number)?;
-            preserve::record_preserved(meta, &mut row, live, run.start, run.cow, run.len)?;
+            let mut chunks = meta.origin_chunks(nr)?;
+            preserve::record_preserved(meta, nr, &mut chunks, live, run.start, run.cow, run.len)?;
+            meta.set_origin_chunks(nr, chunks)?;
             if rolling {
+                let mut row = meta.origin_row(nr)?;
                 rollback::mark_done(meta, &mut row, run.start, run.len)?;
+                meta.put_origin(&row)?;
             }
-            meta.put_origin(&row)
+            Ok(())
         })?;
         *job.recorded = true;
         if *job.live == Some(live) {

@@ -81,27 +81,30 @@ impl<R: Copy + PartialEq> RowCache<R> {
 
     /// Changes a row that is in core; `false` when it is not, and must go to its tree.
     pub(super) fn update(&mut self, key: u64, row: &R) -> bool {
-        let Ok(index) = self.position(key) else {
+        match self.get(key) {
+            None => false,
+            Some(now) if now == row => true,
+            Some(_) => self.modify(key, |now| *now = *row),
+        }
+    }
+
+    /// Changes a row that is in core where it is; `false` when it is not.
+    pub(super) fn modify(&mut self, key: u64, change: impl FnOnce(&mut R)) -> bool {
+        let found = self.position(key).ok();
+        let Some(entry) = found.and_then(|index| self.entries.get_mut(index)) else {
             return false;
         };
-        match self.entries.get_mut(index) {
-            Some(entry) => {
-                if entry.row != *row {
-                    entry.row = *row;
-                    for (is_listed, keys) in [
-                        (&mut entry.changed, &mut self.changed),
-                        (&mut entry.unlogged, &mut self.unlogged),
-                        (&mut entry.untold, &mut self.untold),
-                    ] {
-                        if !core::mem::replace(is_listed, true) {
-                            list(keys, key);
-                        }
-                    }
-                }
-                true
+        change(&mut entry.row);
+        for (is_listed, keys) in [
+            (&mut entry.changed, &mut self.changed),
+            (&mut entry.unlogged, &mut self.unlogged),
+            (&mut entry.untold, &mut self.untold),
+        ] {
+            if !core::mem::replace(is_listed, true) {
+                list(keys, key);
             }
-            None => false,
         }
+        true
     }
 
     pub(super) fn remove(&mut self, key: u64) {

@@ -10,7 +10,7 @@ use super::metadata::Meta;
 use crate::dm::pdata::checksum;
 use crate::dm::pdata::Value;
 use crate::model::disk::cleaning_row::CleaningRow;
-use crate::model::disk::journal::Entry;
+use crate::model::disk::journal::{key_behind, Entry};
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
@@ -101,6 +101,43 @@ impl Metadata for Meta {
             len: 1,
         };
         self.noted(put, &entry)?;
+        Ok(())
+    }
+
+    fn insert_records(
+        &mut self,
+        t: TimelineId,
+        key: u64,
+        value: RecordValue,
+        len: u64,
+    ) -> Result<()> {
+        let Some(last) = len.checked_sub(1) else {
+            return Ok(());
+        };
+        let many = u32::try_from(len).map_err(|_| Refusal::Corrupt)?;
+        // What is refused changes nothing.
+        if key_behind(key, last).is_none() || value.plus(last).is_none() {
+            return Err(Refusal::Corrupt.into());
+        }
+        // One note for all of them.
+        self.note(&Entry::Records {
+            timeline: t,
+            key,
+            value,
+            len: many,
+        });
+        self.count(many);
+        for i in 0..len {
+            let (Some(key), Some(value)) = (key_behind(key, i), value.plus(i)) else {
+                return Err(self.poison(EINVAL));
+            };
+            let keys = [t.get(), key];
+            let put = self
+                .trees
+                .records
+                .insert(&mut self.txn, &keys, &value.encode());
+            self.checked(put)?;
+        }
         Ok(())
     }
 

@@ -145,7 +145,16 @@ fn cost_does_not_depend_on_the_number_of_snapshots() {
         for i in 0..snapshots {
             tags.push(take(&mut store, &mut row));
             let live = newest_live(&store, &row).unwrap().unwrap();
-            record_preserved(&mut store, &mut row, live, chunk(7), cow(i), 1).unwrap();
+            record_preserved(
+                &mut store,
+                row.number,
+                &mut row.chunks,
+                live,
+                chunk(7),
+                cow(i),
+                1,
+            )
+            .unwrap();
         }
         let (live, first) = searches(&store, || newest_live(&store, &row).unwrap().unwrap());
         let gap = |at: u64| {
@@ -197,7 +206,16 @@ fn runs_are_as_long_as_they_can_be() {
         resolve(store, &chain, None, chunk(at), max).unwrap()
     };
     let mut preserved = row;
-    record_preserved(&mut store, &mut preserved, live, chunk(100), cow(0), 256).unwrap();
+    record_preserved(
+        &mut store,
+        preserved.number,
+        &mut preserved.chunks,
+        live,
+        chunk(100),
+        cow(0),
+        256,
+    )
+    .unwrap();
     assert_eq!(
         run(&store, 0, 1000),
         Run {
@@ -297,7 +315,16 @@ fn runs_are_as_long_as_they_can_be() {
     assert_eq!(upto(2, 3), some(100, 1));
     let mut later = row;
     let third = Epoch::new(3).unwrap();
-    record_preserved(&mut store, &mut later, third, chunk(50), cow(400), 1).unwrap();
+    record_preserved(
+        &mut store,
+        later.number,
+        &mut later.chunks,
+        third,
+        chunk(50),
+        cow(400),
+        1,
+    )
+    .unwrap();
     let upto = |live, upto| {
         let (live, upto) = (Epoch::new(live).unwrap(), Epoch::new(upto).unwrap());
         next_unpreserved(&store, row.number, live, upto, chunk(50), chunk(51)).unwrap()
@@ -367,7 +394,16 @@ fn cleaning_is_fair() {
     write(&mut store, &row, gone, 5, 0, 5);
     let mut kept = take(&mut store, &mut row);
     let live = newest_live(&store, &row).unwrap().unwrap();
-    record_preserved(&mut store, &mut row, live, chunk(0), cow(10), 20).unwrap();
+    record_preserved(
+        &mut store,
+        row.number,
+        &mut row.chunks,
+        live,
+        chunk(0),
+        cow(10),
+        20,
+    )
+    .unwrap();
     store.put_origin(&row).unwrap();
     delete_snapshot(&mut store, &mut row, gone).unwrap();
     store.commit();

@@ -274,7 +274,15 @@ impl World {
             }
         }
         let mut row = self.row(nr);
-        record_preserved(&mut self.store, &mut row, epoch, gap.start, cow, len)?;
+        record_preserved(
+            &mut self.store,
+            nr,
+            &mut row.chunks,
+            epoch,
+            gap.start,
+            cow,
+            len,
+        )?;
         if upto == Epoch::MAX {
             mark_done(&mut self.store, &mut row, gap.start, len)?;
         }
