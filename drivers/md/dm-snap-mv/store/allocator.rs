@@ -26,6 +26,8 @@ pub(super) struct Allocator {
     end: u64,
     /// Handed out, neither recorded nor given back: (first, length).
     reserved: KVVec<(u64, u64)>,
+    /// How many chunks that is.
+    held: u64,
 }
 
 /// What came of asking for chunks.
@@ -44,12 +46,18 @@ impl Allocator {
             next: 0,
             end: 0,
             reserved: KVVec::with_capacity(MOST_RESERVED, GFP_KERNEL)?,
+            held: 0,
         })
     }
 
     /// Whether there can be one more reservation now.
     pub(super) fn has_room(&self) -> bool {
         self.reserved.len() < MOST_RESERVED
+    }
+
+    /// Chunks that are reserved.
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Reserves up to `want` consecutive chunks, as many as the free run at hand has.
@@ -71,6 +79,7 @@ impl Allocator {
             .push_within_capacity((start, len))
             .map_err(|_| StoreError::Kernel(ENOMEM))?;
         self.next += len;
+        self.held += len;
         Ok(Reservation::Run { start: chunk, len })
     }
 
@@ -80,7 +89,8 @@ impl Allocator {
         if let Some(index) = found {
             let last = self.reserved.len() - 1;
             self.reserved.swap(index, last);
-            let _ = self.reserved.pop();
+            let run = self.reserved.pop();
+            self.held = self.held.saturating_sub(run.map_or(0, |run| run.1));
         }
     }
 
@@ -100,7 +110,7 @@ impl Allocator {
         }
         // A free chunk may be reserved already; the probe moves on by itself, so each look finds
         // another one until all reservations have been met.
-        let mut looks: u64 = self.reserved.iter().map(|run| run.1).sum();
+        let mut looks = self.held;
         loop {
             let Some(first) = meta.probe_free()? else {
                 return Ok(false);

@@ -26,9 +26,11 @@ impl Engine {
         free.is_ok_and(|free| free < RESERVED_METADATA)
     }
 
-    /// Whether the COW device has become nearly full, which is news once each time.
+    /// Whether the COW device has become nearly full, which is news once each time. What is on its
+    /// way counts: with much of that at once there may be nothing left before any of it has come.
     fn watch_low_water(&mut self, usage: &Usage) -> bool {
         let (used, total) = (usage.used_chunks, usage.total_chunks);
+        let used = used.saturating_add(self.alloc.held());
         let low = total > 0 && used.saturating_mul(100) >= total.saturating_mul(LOW_WATER);
         let news = low && !self.low_water;
         self.low_water = low;
