@@ -37,6 +37,19 @@ pub fn device_mapper(control: &File, command: u8, buffer: &mut [u8]) -> io::Resu
     result(rc)
 }
 
+/// Writes to a block device in such a way that the call fails rather than waits before the write
+/// has been submitted. Returns how many bytes were written.
+pub fn write_nowait(disk: &File, bytes: &[u8], start: u64) -> io::Result<usize> {
+    let part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let start = libc::off_t::try_from(start).map_err(io::Error::other)?;
+    // SAFETY: The kernel reads one iovec and the bytes that it stands for, which are there.
+    let done = unsafe { libc::pwritev2(disk.as_raw_fd(), &part, 1, start, libc::RWF_NOWAIT) };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
 /// Discards `length` bytes from `start` of a block device.
 pub fn discard(disk: &File, start: u64, length: u64) -> io::Result<()> {
     range(disk, BLKDISCARD, start, length)

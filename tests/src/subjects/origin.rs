@@ -6,9 +6,9 @@
 use std::fs;
 use std::thread;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 
-use crate::content::{next_generation, SECTOR};
+use crate::content::{fill, next_generation, SECTOR, ZERO};
 use crate::disks::{linear, Disks, MIB};
 use crate::dm::{Mapped, Suspend};
 use crate::io::{Buffer, Disk};
@@ -17,7 +17,8 @@ use crate::puppet::Puppet;
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::{write, write_generation, Shadow};
-use crate::store::{co_line, Device, Origin, Store, TARGET};
+use crate::store::{co_line, until, Device, Origin, Store, TARGET};
+use crate::sys;
 use crate::world::{random_io, World};
 
 /// Runs the cases.
@@ -48,6 +49,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         write_zeroes(disks)
     });
     subject.case("FUA and flush", || fua_and_flush(disks));
+    subject.case("a write that must not wait to be submitted", || {
+        nowait(disks)
+    });
     subject.case("a buffered write and fsync", || buffered(disks));
     subject.case("a device with sectors of 4 KiB", || large_sectors(disks));
     subject.case("found again after remove and create", || {
@@ -231,6 +235,39 @@ fn discard(disks: &Disks) -> Result<()> {
     drop(disk);
     world.check(&co)?;
     world.check_below()?;
+    co.remove()
+}
+
+/// Whether it finds its way at once or has to preserve something first.
+fn nowait(disks: &Disks) -> Result<()> {
+    let (mut world, co) = World::new(disks, 16 * MIB, 64, 1)?;
+    let disk = co.open()?;
+    let tag = world.take(&co)?;
+    let cs = world.store.cs(&world.origin, tag)?;
+    for (round, sector) in [0, 8, 0, 4 * MIB].into_iter().enumerate() {
+        let generation = next_generation();
+        let mut buffer = Buffer::new(8 * SECTOR);
+        fill(&mut buffer, sector, generation);
+        // The device below may say that it has no request left just now.
+        until("a write", || {
+            match sys::write_nowait(disk.file(), &buffer, sector * SECTOR as u64) {
+                Ok(done) if done == buffer.len() => Ok(true),
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+                other => bail!("write {round}: {other:?}"),
+            }
+        })?;
+        world.now.set(sector, 8, generation);
+    }
+    let own = cs.open()?;
+    let zeroes = Buffer::new(8 * SECTOR);
+    until("a write of the snapshot", || {
+        Ok(sys::write_nowait(own.file(), &zeroes, MIB * SECTOR as u64).is_ok())
+    })?;
+    let shadow = world.snapshots.get_mut(&tag).context("the snapshot")?;
+    shadow.set(MIB, 8, ZERO);
+    drop((own, disk));
+    cs.remove()?;
+    world.check(&co)?;
     co.remove()
 }
 
