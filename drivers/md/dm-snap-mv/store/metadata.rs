@@ -11,6 +11,7 @@
 
 use super::error::{Result, StoreError};
 use super::journal::Journal;
+use super::records::Records;
 use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
@@ -29,7 +30,7 @@ const REMEMBERED: usize = 64;
 
 /// The roots of all trees, as one unit that is read from and written to the superblock.
 pub(super) struct Trees {
-    pub(super) records: BTree<2, u64>,
+    pub(super) records: Records,
     pub(super) origins: BTree<1, OriginRow>,
     pub(super) origin_ids: BTree<1, u64>,
     pub(super) snapshots: BTree<1, SnapshotRow>,

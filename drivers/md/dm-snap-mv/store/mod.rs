@@ -9,7 +9,7 @@
 //! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`failure`]: when the metadata cannot be changed any more;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
-//! * [`metadata`], [`trees`], [`rows`]: B-trees and space maps; [`journal`]: what they do not say yet;
+//! * [`metadata`], [`trees`], [`records`], [`rows`]: B-trees and space maps; [`journal`]: what they do not say yet;
 //! * [`allocator`]: space for data;
 //! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
 
@@ -31,6 +31,7 @@ mod open;
 mod origin;
 mod preserve;
 mod publish;
+mod records;
 mod registry;
 mod rows;
 mod snapshot;

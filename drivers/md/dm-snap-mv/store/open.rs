@@ -7,6 +7,7 @@
 use super::error::Result;
 use super::journal::Journal;
 use super::metadata::{Meta, Trees};
+use super::records::Records;
 use crate::dm::block_device::BlockDevice;
 use crate::dm::io::{DmIo, Durability};
 use crate::dm::pdata::{checksum, BTree, DiskSpaceMap, Transaction};
@@ -98,7 +99,7 @@ pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>, purpose: Purpose) -> Resul
     let data = DiskSpaceMap::open(&mut txn, &superblock.data_space, layout.data_chunks)?;
     let roots = &superblock.roots;
     let trees = Trees {
-        records: BTree::open(&txn, roots.records)?,
+        records: Records::new(BTree::open(&txn, roots.records)?)?,
         origins: BTree::open(&txn, roots.origins)?,
         origin_ids: BTree::open(&txn, roots.origin_ids)?,
         snapshots: BTree::open(&txn, roots.snapshots)?,
@@ -164,7 +165,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
     let mut txn = Transaction::create(cow, layout.metadata_blocks)?;
     let data = DiskSpaceMap::create(&mut txn, layout.data_chunks)?;
     let trees = Trees {
-        records: BTree::empty(&mut txn)?,
+        records: Records::new(BTree::empty(&mut txn)?)?,
         origins: BTree::empty(&mut txn)?,
         origin_ids: BTree::empty(&mut txn)?,
         snapshots: BTree::empty(&mut txn)?,

@@ -80,7 +80,7 @@ impl Metadata for Meta {
     type Error = StoreError;
 
     fn record_from(&self, t: TimelineId, key: u64) -> Result<Option<(u64, RecordValue)>> {
-        match self.trees.records.lookup_next(&self.txn, &[t.get(), key])? {
+        match self.trees.records.record_from(&self.txn, t.get(), key)? {
             None => Ok(None),
             Some((key, value)) => {
                 let chunks = self.superblock.layout.data_chunks;

@@ -337,6 +337,38 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     }
 }
 
+impl BTree<2, u64> {
+    /// Copies what is in a leaf from a key on, which must just have been found with
+    /// [`BTree::lookup_next`]: as much as `out` has room for. Returns how many there are; it is
+    /// none whenever there is any difficulty, as they can be looked up one by one.
+    pub(crate) fn copy_found(
+        &self,
+        tx: &Transaction,
+        keys: &[u64; 2],
+        out: &mut [(u64, u64)],
+    ) -> usize {
+        // The library has just read, and checked, all nodes on the way.
+        let copied = tx.cache().map(|cache| {
+            let lower = verify::found(cache, self.root, keys[0], |node, i| node.value(i))?;
+            let Some(lower) = lower else {
+                return Ok(None);
+            };
+            verify::found(cache, lower, keys[1], |node, i| {
+                let mut copied = 0;
+                for (place, i) in out.iter_mut().zip(i..node.len()) {
+                    *place = (node.key(i)?, node.value(i)?);
+                    copied += 1;
+                }
+                Ok(copied)
+            })
+        });
+        match copied {
+            Some(Ok(Some(copied))) => copied,
+            _ => 0,
+        }
+    }
+}
+
 impl<V: Value> BTree<2, V> {
     /// Removes an upper key, with the tree that it leads to, which must be empty. Returns whether
     /// it was there.

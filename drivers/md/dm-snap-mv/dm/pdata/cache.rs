@@ -68,6 +68,44 @@ impl Cache {
         let data = from_err_ptr(unsafe {
             bindings::dm_bufio_read(self.client.as_ptr(), block, &mut buffer)
         })?;
+        // SAFETY: It was just read, and is not used again.
+        unsafe { Self::with(data, buffer, look) }
+    }
+
+    /// As [`Cache::look`], of a block that is in memory; `None` if it is not. Nothing is read from
+    /// the device, so what the library has checked and not let go since needs no other check.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cache::look`].
+    pub(super) fn look_again<R>(
+        &self,
+        block: u64,
+        look: impl FnOnce(Bytes<'_>) -> Result<R>,
+    ) -> Result<Option<R>> {
+        if block >= self.blocks {
+            return Err(corrupt());
+        }
+        let mut buffer = core::ptr::null_mut();
+        // SAFETY: The client is there by the type's invariants, and `buffer` can be written.
+        let data: *mut c_void = from_err_ptr(unsafe {
+            bindings::dm_bufio_get(self.client.as_ptr(), block, &mut buffer)
+        })?;
+        if data.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: It was just got, and is not used again.
+        unsafe { Self::with(data, buffer, look) }.map(Some)
+    }
+
+    /// # Safety
+    ///
+    /// `buffer`, with `data` in it, must be held, and is let go.
+    unsafe fn with<R>(
+        data: *mut c_void,
+        buffer: *mut bindings::dm_buffer,
+        look: impl FnOnce(Bytes<'_>) -> Result<R>,
+    ) -> Result<R> {
         // SAFETY: The buffer has that size and is ours to be read until it is released.
         let result = look(Bytes(unsafe { &*data.cast() }));
         // SAFETY: It was got above, and nothing refers to it any more.

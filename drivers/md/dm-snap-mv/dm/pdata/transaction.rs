@@ -141,6 +141,8 @@ pub(crate) struct Transaction {
     // Declared first, as it goes first: it uses the block manager's cache.
     /// What is known of the blocks there were when it was opened; `None`: there were none.
     trust: Option<Trust>,
+    /// The cache of metadata that were made, once it is to be had.
+    fresh: Option<Cache>,
     managers: Arc<Managers>,
 }
 
@@ -196,6 +198,7 @@ impl Transaction {
         let mut this = Self {
             managers,
             trust: None,
+            fresh: None,
         };
         let blocks = this.metadata_blocks()?;
         if limit_blocks < blocks {
@@ -248,6 +251,7 @@ impl Transaction {
         let this = Self {
             managers,
             trust: Some(Trust::new(cache, &root)?),
+            fresh: None,
         };
         space_map::open_counts(&this, &root)?;
         Ok(this)
@@ -310,7 +314,23 @@ impl Transaction {
             },
         );
         // SAFETY: As for `dm_tm_pre_commit`. The block is the superblock, and is not used any more.
-        to_result(unsafe { bindings::dm_tm_commit(tm, block) })
+        to_result(unsafe { bindings::dm_tm_commit(tm, block) })?;
+        if self.cache().is_none() {
+            // Only now there is a superblock to find it by. It is done without if need be.
+            self.fresh = self
+                .metadata_blocks()
+                .and_then(|n| self.managers.cache(n))
+                .ok();
+        }
+        Ok(())
+    }
+
+    /// The block manager's cache, if it is known.
+    pub(super) fn cache(&self) -> Option<&Cache> {
+        match &self.trust {
+            Some(trust) => Some(&trust.cache),
+            None => self.fresh.as_ref(),
+        }
     }
 
     /// Makes it read-only for ever: all changes and commits fail with `EPERM`. May be called while

@@ -9,6 +9,7 @@
 //! rules, and those that were not checked before are, once: see [`super::trust`].
 
 use super::{
+    cache::Cache,
     corrupt,
     node::{Child, Node},
     transaction::Transaction,
@@ -374,4 +375,44 @@ pub(super) fn open_index(tx: &Transaction, root: u64, groups: u64) -> Result {
     } else {
         Err(corrupt())
     }
+}
+
+/// Walks to the entry with a key of a tree whose nodes on the way there are in memory, and known to
+/// be good, and looks at it there. `None` if one of them is not, or there is no such entry.
+///
+/// # Errors
+///
+/// `EILSEQ`, and those of `look`.
+pub(super) fn found<R>(
+    cache: &Cache,
+    root: u64,
+    key: u64,
+    look: impl FnOnce(Node<'_>, usize) -> Result<R>,
+) -> Result<Option<R>> {
+    enum Step<R> {
+        Down(Child),
+        There(Option<R>),
+    }
+    let mut at = Child::root(root);
+    let mut look = Some(look);
+    for _ in 0..DEPTH {
+        let step = cache.look_again(at.block, |bytes| {
+            let node = Node::read(bytes)?;
+            if let Some(child) = node.child(at, node.towards(key)?)? {
+                return Ok(Step::Down(child));
+            }
+            let i = node.below(key)?;
+            let here = node.is_leaf() && i < node.len() && node.key(i)? == key;
+            match look.take() {
+                Some(look) if here => Ok(Step::There(Some(look(node, i)?))),
+                _ => Ok(Step::There(None)),
+            }
+        })?;
+        match step {
+            Some(Step::Down(child)) => at = child,
+            Some(Step::There(result)) => return Ok(result),
+            None => return Ok(None),
+        }
+    }
+    Err(corrupt())
 }
