@@ -25,6 +25,8 @@ pub struct Film {
     pub records: Vec<Record>,
     /// What was written.
     pub recording: Recording,
+    /// Right before which events a crash leaves something else than was recorded.
+    pub uncertain: Vec<bool>,
 }
 
 /// No more is tried after so many that are not as they must be.
@@ -144,7 +146,11 @@ impl Film {
         let mut point = 0;
         loop {
             let event = reel.next();
-            for &left in choices(&reel, before, effort) {
+            let choices = match self.uncertain.get(reel.at) {
+                Some(true) => &[],
+                _ => choices(&reel, before, effort),
+            };
+            for &left in choices {
                 point += 1;
                 if point - 1 != turn {
                     continue;

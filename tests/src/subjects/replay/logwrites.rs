@@ -71,3 +71,89 @@ pub fn read(log: &Disk) -> Result<Tape> {
     }
     Ok(tape)
 }
+
+/// The events right before which a crash leaves something else than such a tape says; `flushes` are
+/// those that the test has sent, by the marks before and after them.
+///
+/// The target files a write under the first flush that is submitted after it. When that flush is the
+/// test's, those of the store may be submitted later and be answered before: they make the write
+/// durable, and what the store writes in reliance on that is logged, and only then the write.
+pub fn uncertain(tape: &Tape, flushes: &[(u32, u32)]) -> Vec<bool> {
+    let mut uncertain = vec![false; tape.events.len()];
+    let mark = |wanted| {
+        let mut events = tape.events.iter();
+        events.position(|event| matches!(event, Event::Mark(mark) if *mark == wanted))
+    };
+    for &(begin, end) in flushes {
+        let Some(begin) = mark(begin) else {
+            continue;
+        };
+        let end = mark(end).unwrap_or(tape.events.len());
+        let is_flush = |&at: &usize| matches!(tape.events[at], Event::Flushed(_));
+        let had_writes = |&at: &usize| matches!(tape.events[at - 1], Event::Write(_));
+        let first = (begin..end).find(is_flush);
+        let last = (begin + 1..end).rev().filter(had_writes).find(is_flush);
+        if let (Some(first), Some(last)) = (first, last) {
+            uncertain[first..=last]
+                .iter_mut()
+                .skip(1)
+                .for_each(|it| *it = true);
+        }
+    }
+    uncertain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tape(events: &[Event]) -> Tape {
+        let mut tape = Tape::default();
+        tape.events.extend_from_slice(events);
+        tape
+    }
+
+    fn uncertain_of(events: &[Event], flushes: &[(u32, u32)]) -> Vec<usize> {
+        let found = uncertain(&tape(events), flushes).into_iter().enumerate();
+        found.filter_map(|(at, it)| it.then_some(at)).collect()
+    }
+
+    #[test]
+    fn a_flush_that_was_overtaken() {
+        use Event::{Durable, Flushed, Mark, Write};
+        let events = [
+            Write(0),
+            Flushed(0),
+            Mark(1),
+            Flushed(0),
+            Write(1),
+            Durable(1),
+            Write(2),
+            Flushed(0),
+            Mark(2),
+            Write(3),
+            Flushed(0),
+        ];
+        assert_eq!(uncertain_of(&events, &[(1, 2)]), [4, 5, 6, 7]);
+        assert_eq!(uncertain_of(&events, &[]), []);
+        // Not answered.
+        assert_eq!(uncertain_of(&events, &[(1, 9)]), [4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn nothing_was_overtaken() {
+        use Event::{Durable, Flushed, Mark, Write};
+        let alone = [Mark(1), Write(0), Flushed(0), Mark(2)];
+        assert_eq!(uncertain_of(&alone, &[(1, 2)]), []);
+        let empty = [
+            Mark(1),
+            Write(0),
+            Flushed(0),
+            Write(1),
+            Durable(1),
+            Flushed(0),
+            Mark(2),
+        ];
+        assert_eq!(uncertain_of(&empty, &[(1, 2)]), []);
+    }
+}

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 
 use self::crashes::{Effort, Film};
 use self::model::Model;
+use self::ops::{Op, Record};
 use self::player::Player;
 use self::scenes::{Scene, MIXED, SHORT};
 use self::stage::{By, Stage, IMAGE, ORIGIN_PLACES};
@@ -103,9 +104,21 @@ fn record(disks: &Disks, scene: &Scene, by: By, seed: u64) -> Result<Film> {
     (scene.play)(&mut player, scene.pages).with_context(|| format!("playing with seed {seed}"))?;
     let records = player.end()?;
     let recording = stage.end()?;
+    let uncertain = match by {
+        By::LogWrites => logwrites::uncertain(&recording.tape, &flushes(&records)),
+        By::Puppets => Vec::new(),
+    };
     Ok(Film {
         model: Model::new(scene.sizes, heads),
         records,
         recording,
+        uncertain,
     })
+}
+
+fn flushes(records: &[Record]) -> Vec<(u32, u32)> {
+    let flushes = records
+        .iter()
+        .filter(|record| matches!(record.op, Op::Flush { .. }));
+    flushes.map(|record| (record.begin, record.end)).collect()
 }
