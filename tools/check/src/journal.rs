@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::facts::{name, Facts};
 use crate::report::Kind;
 use crate::used::Used;
-use dm_snap_mv_model::disk::journal::Entry;
+use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::ids::TimelineId;
 use dm_snap_mv_model::record_key::RecordValue;
 use dm_snap_mv_store::{journal, Error};
@@ -27,7 +27,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
     let mut timelines = BTreeSet::new();
     for entry in &entries {
         match *entry {
-            Entry::Use { start, len } => {
+            Entry::Run(Run::Use { start, len }) => {
                 for chunk in start.get()..start.get() + len {
                     if !used.insert(chunk) || facts.chunks.contains(chunk) {
                         let what = format!("journal: COW chunk {chunk} comes into use and is");
@@ -44,18 +44,20 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
                 timelines.insert(TimelineId::of_snapshot(origin, row.tag));
                 cx.report.statistics.journaled += 1;
             }
-            Entry::Records { len, .. } => cx.report.statistics.journaled += u64::from(len),
+            Entry::Run(Run::Records { len, .. }) => {
+                cx.report.statistics.journaled += u64::from(len);
+            }
             Entry::Child { .. } => cx.report.statistics.journaled += 1,
-            Entry::Done { len, .. } => cx.report.statistics.journaled += len,
+            Entry::Run(Run::Done { len, .. }) => cx.report.statistics.journaled += len,
         }
     }
     for entry in &entries {
-        let Entry::Records {
+        let Entry::Run(Run::Records {
             timeline: t,
             value,
             len,
             ..
-        } = *entry
+        }) = *entry
         else {
             continue;
         };

@@ -4,7 +4,7 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::journal::{
-    batches, entries, is_behind, key_behind, look, Batch, Block, Entry, Place, BATCH_BLOCKS,
+    batches, entries, is_behind, key_behind, look, Batch, Block, Entry, Place, Run, BATCH_BLOCKS,
     BEHIND_BLOCKS, CHECKSUM_XOR,
 };
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
@@ -76,7 +76,7 @@ fn entry() -> impl Strategy<Value = Entry> {
                 let timeline = TimelineId::of(nr(origin), None);
                 let chunk = Chunk::new(chunk).unwrap();
                 let epoch = Epoch::new(epoch).unwrap();
-                Entry::Records {
+                Entry::Run(Run::Records {
                     timeline,
                     key: RecordKey::new(timeline, chunk, epoch).get(),
                     value: match zero {
@@ -84,18 +84,18 @@ fn entry() -> impl Strategy<Value = Entry> {
                         false => RecordValue::Cow(CowChunk::new(cow).unwrap()),
                     },
                     len: 1,
-                }
+                })
             }
         ),
-        4 => (small.clone(), 1..9u64).prop_map(|(start, len)| Entry::Use {
+        4 => (small.clone(), 1..9u64).prop_map(|(start, len)| Entry::Run(Run::Use {
             start: CowChunk::new(start).unwrap(),
             len,
-        }),
-        4 => (1..3u32, small, 1..9u64).prop_map(|(origin, start, len)| Entry::Done {
+        })),
+        4 => (1..3u32, small, 1..9u64).prop_map(|(origin, start, len)| Entry::Run(Run::Done {
             origin: nr(origin),
             start: Chunk::new(start).unwrap(),
             len,
-        }),
+        })),
         1 => any::<u64>().prop_map(|chunks| Entry::Origin(origin_row(chunks))),
         1 => any::<u64>().prop_map(|chunks| Entry::Snapshot(nr(1), snapshot_row(chunks))),
         1 => (1..100u32, any::<u32>()).prop_map(|(epoch, tag)| Entry::Child {
@@ -121,22 +121,22 @@ impl Meaning {
         let mut meaning = Meaning::default();
         for entry in entries {
             match *entry {
-                Entry::Records {
+                Entry::Run(Run::Records {
                     timeline,
                     key,
                     value,
                     len,
-                } => {
+                }) => {
                     for i in 0..u64::from(len) {
                         let key = key_behind(key, i).unwrap();
                         let value = value.plus(i).unwrap();
                         meaning.records.push((timeline, key, value));
                     }
                 }
-                Entry::Use { start, len } => {
+                Entry::Run(Run::Use { start, len }) => {
                     meaning.chunks.extend((0..len).map(|i| start.get() + i));
                 }
-                Entry::Done { origin, start, len } => {
+                Entry::Run(Run::Done { origin, start, len }) => {
                     let chunks = (0..len).map(|i| (origin, start.get() + i));
                     meaning.done.extend(chunks);
                 }
@@ -240,7 +240,7 @@ proptest! {
     /// Any bytes with a right header: entries or an error, and no panic.
     #[test]
     fn bytes_are_entries_or_refused(bytes in vec(any::<u8>(), 0..600), kind in 0..8u8) {
-        let (mut device, _) = write(&[vec![Entry::Use { start: CowChunk::new(0).unwrap(), len: 1 }]]);
+        let (mut device, _) = write(&[vec![Entry::Run(Run::Use { start: CowChunk::new(0).unwrap(), len: 1 })]]);
         let block = &mut device[0];
         block[64] = kind;
         block[65..65 + bytes.len()].copy_from_slice(&bytes);
@@ -249,7 +249,7 @@ proptest! {
         block[..4].copy_from_slice(&sum.to_le_bytes());
         look(block, &place(0), checksum).unwrap();
         let _ = entries::<Refusal>(block, DATA_CHUNKS, |entry| {
-            if let Entry::Records { timeline, key, value, len } = *entry {
+            if let Entry::Run(Run::Records { timeline, key, value, len }) = *entry {
                 let last = u64::from(len) - 1;
                 RecordKey::decode(timeline, key_behind(key, last).unwrap())?;
                 if let Some(RecordValue::Cow(cow)) = value.plus(last) {
@@ -269,14 +269,14 @@ fn runs_take_one_entry() {
     for i in 0..100_000 {
         let chunk = Chunk::new(i).unwrap();
         let cow = CowChunk::new(1000 + i).unwrap();
-        let entry = Entry::Records {
+        let entry = Entry::Run(Run::Records {
             timeline,
             key: RecordKey::new(timeline, chunk, Epoch::FIRST).get(),
             value: RecordValue::Cow(cow),
             len: 1,
-        };
+        });
         assert!(batch.push(&mut blocks, &entry));
-        assert!(batch.push(&mut blocks, &Entry::Use { start: cow, len: 1 }));
+        assert!(batch.push(&mut blocks, &Entry::Run(Run::Use { start: cow, len: 1 })));
     }
     assert_eq!(batch.blocks(), 1);
 }

@@ -15,7 +15,7 @@ use super::records::Records;
 use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
-use crate::model::disk::journal::{key_behind, Entry};
+use crate::model::disk::journal::{key_behind, Entry, Run};
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::{Roots, Superblock};
@@ -370,46 +370,49 @@ impl Meta {
     #[inline(never)]
     fn redo(&mut self, entry: &Entry) -> Result<()> {
         self.set_unnoted();
-        let most = u64::from(MAX_REPLAYED.saturating_sub(self.changes));
         match *entry {
-            Entry::Records {
+            Entry::Run(ref run) => self.redo_run(run),
+            Entry::Origin(ref row) => self.put_origin(row),
+            Entry::Snapshot(origin, ref row) => self.put_snapshot(origin, row),
+            Entry::Child {
+                timeline,
+                epoch,
+                tag,
+            } => self.insert_child(timeline, epoch, tag),
+        }
+    }
+
+    fn redo_run(&mut self, run: &Run) -> Result<()> {
+        let many = match *run {
+            Run::Records { len, .. } => u64::from(len),
+            Run::Use { len, .. } | Run::Done { len, .. } => len,
+        };
+        if many > u64::from(MAX_REPLAYED.saturating_sub(self.changes)) {
+            return Err(Refusal::Corrupt.into());
+        }
+        match *run {
+            Run::Records {
                 timeline,
                 key,
                 value,
-                len,
+                ..
             } => {
-                if u64::from(len) > most {
-                    return Err(Refusal::Corrupt.into());
-                }
-                for i in 0..u64::from(len) {
+                for i in 0..many {
                     let key = key_behind(key, i).ok_or(Refusal::Corrupt)?;
                     let value = value.plus(i).ok_or(Refusal::Corrupt)?;
                     self.insert_record(timeline, key, value)?;
                 }
             }
-            Entry::Use { start, len } => {
-                if len > most {
-                    return Err(Refusal::Corrupt.into());
-                }
-                for i in 0..len {
+            Run::Use { start, .. } => {
+                for i in 0..many {
                     if !self.is_free(start.get() + i)? {
                         return Err(Refusal::Corrupt.into());
                     }
                 }
-                self.use_chunks(start, len)?;
+                self.use_chunks(start, many)?;
             }
-            Entry::Origin(ref row) => self.put_origin(row)?,
-            Entry::Snapshot(origin, ref row) => self.put_snapshot(origin, row)?,
-            Entry::Child {
-                timeline,
-                epoch,
-                tag,
-            } => self.insert_child(timeline, epoch, tag)?,
-            Entry::Done { origin, start, len } => {
-                if len > most {
-                    return Err(Refusal::Corrupt.into());
-                }
-                for i in 0..len {
+            Run::Done { origin, start, .. } => {
+                for i in 0..many {
                     self.insert_done(origin, start.plus(i))?;
                 }
             }

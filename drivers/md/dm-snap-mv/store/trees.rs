@@ -10,7 +10,7 @@ use super::metadata::Meta;
 use crate::dm::pdata::checksum;
 use crate::dm::pdata::Value;
 use crate::model::disk::cleaning_row::CleaningRow;
-use crate::model::disk::journal::{key_behind, Entry};
+use crate::model::disk::journal::{key_behind, Entry, Run};
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
@@ -94,12 +94,12 @@ impl Metadata for Meta {
             .trees
             .records
             .insert(&mut self.txn, &[t.get(), key], &v.encode());
-        let entry = Entry::Records {
+        let entry = Entry::Run(Run::Records {
             timeline: t,
             key,
             value: v,
             len: 1,
-        };
+        });
         self.noted(put, &entry)?;
         Ok(())
     }
@@ -120,12 +120,12 @@ impl Metadata for Meta {
             return Err(Refusal::Corrupt.into());
         }
         // One note for all of them.
-        self.note(&Entry::Records {
+        self.note(&Entry::Run(Run::Records {
             timeline: t,
             key,
             value,
             len: many,
-        });
+        }));
         self.count(many);
         for i in 0..len {
             let (Some(key), Some(value)) = (key_behind(key, i), value.plus(i)) else {
@@ -157,7 +157,7 @@ impl Metadata for Meta {
 
     fn use_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
         let used = self.data.inc(&mut self.txn, start.get(), start.get() + len);
-        self.noted(used, &Entry::Use { start, len })
+        self.noted(used, &Entry::Run(Run::Use { start, len }))
     }
 
     fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
@@ -310,11 +310,11 @@ impl Metadata for Meta {
     fn insert_done(&mut self, o: OriginNr, c: Chunk) -> Result<()> {
         let keys = [u64::from(o.get()), c.get()];
         let put = self.trees.done.insert(&mut self.txn, &keys, &0);
-        let entry = Entry::Done {
+        let entry = Entry::Run(Run::Done {
             origin: o,
             start: c,
             len: 1,
-        };
+        });
         self.noted(put, &entry)?;
         Ok(())
     }

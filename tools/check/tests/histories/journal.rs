@@ -3,7 +3,7 @@
 //! Changes that are in the journal, and not in the trees yet.
 
 use dm_snap_mv_check::{check, plan, Kind, Options};
-use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, BATCH_BLOCKS, CHECKSUM_XOR};
+use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, Run, BATCH_BLOCKS, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 use dm_snap_mv_store::journal::sum;
@@ -43,17 +43,17 @@ const FREE: u64 = 900;
 
 fn used(start: u64, len: u64) -> Entry {
     let start = CowChunk::new(start).unwrap();
-    Entry::Use { start, len }
+    Entry::Run(Run::Use { start, len })
 }
 
 fn records(t: TimelineId, value: RecordValue, len: u32) -> Entry {
     let key = RecordKey::new(t, Chunk::new(5).unwrap(), Epoch::MAX).get();
-    Entry::Records {
+    Entry::Run(Run::Records {
         timeline: t,
         key,
         value,
         len,
-    }
+    })
 }
 
 fn some_origin(store: &Store) -> TimelineId {

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the journal is made of.
+
+use super::super::super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
+use super::super::super::record_key::{child_epoch, child_key, RecordKey, RecordValue};
+use super::super::super::refusal::Refusal;
+use super::super::bytes::{Reader, Writer};
+use super::super::origin_row::OriginRow;
+use super::super::snapshot_row::SnapshotRow;
+
+/// One change.
+// It is made, written and forgotten again: there is nothing that a box could be good for.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Many changes of a sort.
+    Run(Run),
+    /// A row of the tree of origins.
+    Origin(OriginRow),
+    /// A row of the tree of snapshots.
+    Snapshot(OriginNr, SnapshotRow),
+    /// A snapshot is based on an epoch.
+    Child {
+        /// The timeline of that epoch.
+        timeline: TimelineId,
+        /// That epoch.
+        epoch: Epoch,
+        /// The newest snapshot based on it.
+        tag: u32,
+    },
+}
+
+/// What can be continued by another one of its kind, so that both are one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Records of consecutive chunks at one epoch: chunk by chunk, the next COW chunk, or all zeroes.
+    Records {
+        /// Whose.
+        timeline: TimelineId,
+        /// The key of the first.
+        key: u64,
+        /// The value of the first.
+        value: RecordValue,
+        /// How many.
+        len: u32,
+    },
+    /// COW chunks that are in use now.
+    Use {
+        /// The first.
+        start: CowChunk,
+        /// How many.
+        len: u64,
+    },
+    /// Chunks that a rollback is done with.
+    Done {
+        /// The origin that is rolled back.
+        origin: OriginNr,
+        /// The first.
+        start: Chunk,
+        /// How many.
+        len: u64,
+    },
+}
+
+const RECORDS: u8 = 1;
+const USE: u8 = 2;
+const ORIGIN: u8 = 3;
+const SNAPSHOT: u8 = 4;
+const CHILD: u8 = 5;
+const DONE: u8 = 6;
+
+/// What the key of the same epoch's record grows by from one chunk to the next.
+const KEY_STEP: u64 = 1 << 24;
+
+/// The key of a record `distance` chunks behind that with key `raw`, of the same epoch.
+pub fn key_behind(raw: u64, distance: u64) -> Option<u64> {
+    raw.checked_add(distance.checked_mul(KEY_STEP)?)
+}
+
+impl Entry {
+    /// Bytes that it takes.
+    pub(super) const fn size(&self) -> usize {
+        match self {
+            Entry::Run(run) => run.size(),
+            Entry::Origin(_) => 1 + OriginRow::SIZE,
+            Entry::Snapshot(..) => 5 + SnapshotRow::SIZE,
+            Entry::Child { .. } => 21,
+        }
+    }
+
+    pub(super) fn write(&self, bytes: &mut [u8]) {
+        let mut w = Writer::new(bytes);
+        match self {
+            Entry::Run(run) => run.write(bytes),
+            Entry::Origin(row) => {
+                w.u8(ORIGIN);
+                let mut bytes = [0; OriginRow::SIZE];
+                row.encode(&mut bytes);
+                w.bytes(&bytes);
+            }
+            Entry::Snapshot(nr, row) => {
+                w.u8(SNAPSHOT);
+                w.u32(nr.get());
+                let mut bytes = [0; SnapshotRow::SIZE];
+                row.encode(&mut bytes);
+                w.bytes(&bytes);
+            }
+            Entry::Child {
+                timeline,
+                epoch,
+                tag,
+            } => {
+                w.u8(CHILD);
+                w.u64(timeline.get());
+                w.u64(child_key(*epoch));
+                w.u32(*tag);
+            }
+        }
+    }
+
+    pub(super) fn read(r: &mut Reader<'_>, data_chunks: u64) -> Result<Entry, Refusal> {
+        let timeline = |raw| TimelineId::new(raw).ok_or(Refusal::Corrupt);
+        let origin = |raw| OriginNr::new(raw).ok_or(Refusal::Corrupt);
+        Ok(match r.u8()? {
+            RECORDS => {
+                let timeline = timeline(r.u64()?)?;
+                let key = r.u64()?;
+                let value = RecordValue::decode(r.u64()?, data_chunks)?;
+                let len = r.u32()?;
+                // The last record must make sense too.
+                let distance = u64::from(len).checked_sub(1).ok_or(Refusal::Corrupt)?;
+                RecordKey::decode(timeline, key)?;
+                let last = key_behind(key, distance).ok_or(Refusal::Corrupt)?;
+                RecordKey::decode(timeline, last)?;
+                if let RecordValue::Cow(cow) = value {
+                    check_run(cow, u64::from(len), data_chunks)?;
+                }
+                Entry::Run(Run::Records {
+                    timeline,
+                    key,
+                    value,
+                    len,
+                })
+            }
+            USE => {
+                let start = CowChunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
+                let len = r.u64()?;
+                check_run(start, len, data_chunks)?;
+                Entry::Run(Run::Use { start, len })
+            }
+            ORIGIN => Entry::Origin(OriginRow::decode(&r.array()?)?),
+            SNAPSHOT => Entry::Snapshot(origin(r.u32()?)?, SnapshotRow::decode(&r.array()?)?),
+            CHILD => Entry::Child {
+                timeline: timeline(r.u64()?)?,
+                epoch: child_epoch(r.u64()?)?,
+                tag: r.u32()?,
+            },
+            DONE => {
+                let origin = origin(r.u32()?)?;
+                let start = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
+                let len = r.u64()?;
+                let last = len
+                    .checked_sub(1)
+                    .and_then(|distance| start.get().checked_add(distance));
+                last.and_then(Chunk::new).ok_or(Refusal::Corrupt)?;
+                Entry::Run(Run::Done { origin, start, len })
+            }
+            _ => return Err(Refusal::Corrupt),
+        })
+    }
+}
+
+impl Run {
+    /// Bytes that it takes, as all of its kind do.
+    pub(super) const fn size(&self) -> usize {
+        1 + match self {
+            Run::Records { .. } => 28,
+            Run::Use { .. } => 16,
+            Run::Done { .. } => 20,
+        }
+    }
+
+    pub(super) fn write(&self, bytes: &mut [u8]) {
+        let mut w = Writer::new(bytes);
+        match *self {
+            Run::Records {
+                timeline,
+                key,
+                value,
+                len,
+            } => {
+                w.u8(RECORDS);
+                w.u64(timeline.get());
+                w.u64(key);
+                w.u64(value.encode());
+                w.u32(len);
+            }
+            Run::Use { start, len } => {
+                w.u8(USE);
+                w.u64(start.get());
+                w.u64(len);
+            }
+            Run::Done { origin, start, len } => {
+                w.u8(DONE);
+                w.u32(origin.get());
+                w.u64(start.get());
+                w.u64(len);
+            }
+        }
+    }
+
+    /// Both as one, if the other continues this one.
+    pub(super) fn joined(&self, other: &Run) -> Option<Run> {
+        let mut both = *self;
+        match (&mut both, *other) {
+            (
+                Run::Records {
+                    timeline,
+                    key,
+                    value,
+                    len,
+                },
+                Run::Records {
+                    timeline: t,
+                    key: k,
+                    value: v,
+                    len: more,
+                },
+            ) if *timeline == t
+                && key_behind(*key, u64::from(*len)) == Some(k)
+                && v.follows(*value, u64::from(*len)) =>
+            {
+                *len = len.checked_add(more)?;
+            }
+            (
+                Run::Use { start, len },
+                Run::Use {
+                    start: s,
+                    len: more,
+                },
+            ) if start.checked_add(*len) == Some(s) => {
+                *len = len.checked_add(more)?;
+            }
+            (
+                Run::Done { origin, start, len },
+                Run::Done {
+                    origin: o,
+                    start: s,
+                    len: more,
+                },
+            ) if *origin == o && start.get().checked_add(*len) == Some(s.get()) => {
+                *len = len.checked_add(more)?;
+            }
+            _ => return None,
+        }
+        Some(both)
+    }
+}
+
+fn check_run(start: CowChunk, len: u64, data_chunks: u64) -> Result<(), Refusal> {
+    match start.get().checked_add(len) {
+        Some(end) if len > 0 && end <= data_chunks => Ok(()),
+        _ => Err(Refusal::Corrupt),
+    }
+}
