@@ -12,6 +12,7 @@
 #include <linux/file.h>
 #include <linux/interval_tree_generic.h>
 #include <linux/mm.h>
+#include <linux/part_stat.h>
 #include <linux/sched/mm.h>
 
 #include "persistent-data/dm-block-manager.h"
@@ -111,6 +112,11 @@ dev_t dm_rs_bdev_dev(struct block_device *bdev)
 sector_t dm_rs_bdev_sectors(struct block_device *bdev)
 {
 	return bdev_nr_sectors(bdev);
+}
+
+u64 dm_rs_bdev_requests(struct block_device *bdev)
+{
+	return part_stat_read_accum(bdev, ios);
 }
 
 bool dm_rs_bdev_read_only(struct block_device *bdev)

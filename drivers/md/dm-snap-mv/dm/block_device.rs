@@ -150,6 +150,13 @@ impl BlockDevice {
         unsafe { bindings::dm_rs_bdev_sectors(self.as_raw()) }
     }
 
+    /// How many requests it has carried out, whoever sent them: as it counts them for its
+    /// statistics, which an administrator can have it not do. Adds up a number of each CPU.
+    pub(crate) fn requests(&self) -> u64 {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_requests(self.as_raw()) }
+    }
+
     /// Whether it can only be read.
     pub(crate) fn read_only(&self) -> bool {
         // SAFETY: The device is open, so it is there.

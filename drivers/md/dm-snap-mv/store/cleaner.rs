@@ -4,27 +4,70 @@
 //!
 //! The cleaner works in the worker's idle turns, a bounded number of records at a time, and its
 //! place is on disk: foreground I/O never waits for more than one step, and a crash loses nothing.
+//! While origins are in use it rests most of the time, for it takes a processor and the COW device.
 
 use super::engine::Engine;
 use super::error::Result;
 use super::store::Store;
+use crate::dm::time;
 use crate::model::clean::{clean_step, percent};
 use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
 use crate::model::report::Cleaning;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::Jiffies;
 
 /// Records that one step looks at.
 const STEP: u64 = 256;
+
+/// For how many times as long as a step has taken it rests then, and for how long at least, in
+/// milliseconds.
+const REST: u32 = 3;
+const LEAST_REST: u32 = 8;
+
+/// How the cleaner makes way for others.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// What the origins' devices had carried out when it was last looked at.
+    requests: u64,
+    /// When the last step ended, and for how long it rests from then on, in milliseconds.
+    rest: Option<(Jiffies, u32)>,
+}
 
 /// Timelines that status counts at most.
 const MOST_COUNTED: u64 = 1000;
 
 impl Engine {
+    /// For how many milliseconds more the cleaner rests. Not while others wait for what it frees.
+    pub(super) fn cleaner_rests(&self) -> u32 {
+        match self.cleaner.rest {
+            Some((since, msecs)) if self.hungry.is_empty() && self.patient.is_empty() => {
+                msecs.saturating_sub(time::msecs_since(since))
+            }
+            _ => 0,
+        }
+    }
+
+    /// One step, and a rest if need be. Returns whether there is more to do.
+    pub(super) fn clean(&mut self, cx: &Arc<Store>) -> bool {
+        let begin = time::jiffies();
+        let more = self.clean_on(cx);
+        let origins = self.origins.iter();
+        let requests = origins.fold(0u64, |sum, state| {
+            sum.wrapping_add(state.shared.dev.requests())
+        });
+        let in_use = core::mem::replace(&mut self.cleaner.requests, requests) != requests;
+        self.cleaner.rest = in_use.then(|| {
+            let rest = time::msecs_since(begin).saturating_mul(REST);
+            (time::jiffies(), rest.max(LEAST_REST))
+        });
+        more
+    }
+
     /// One step. Returns whether there is more to do.
     #[inline(never)]
-    pub(super) fn clean(&mut self, cx: &Arc<Store>) -> bool {
+    fn clean_on(&mut self, cx: &Arc<Store>) -> bool {
         if !self.cleaning {
             return false;
         }

@@ -6,6 +6,7 @@
 //! waiting, commits if any of them needs it, and does a bounded piece of background work.
 
 use super::allocator::{Allocator, Reservation};
+use super::cleaner::Pace;
 use super::error::{Result, StoreError};
 use super::failure::Source;
 use super::job::{HasJob, Stage};
@@ -123,6 +124,7 @@ pub(crate) struct Engine {
     pub(super) timelines_left: u64,
     /// The timeline to look at next.
     pub(super) clean_from: TimelineId,
+    pub(super) cleaner: Pace,
     dirty_since: Option<usize>,
     /// When what waits for space was looked at last.
     fed: usize,
@@ -162,6 +164,7 @@ impl Engine {
             has_cleaned: false,
             timelines_left: 0,
             clean_from: TimelineId::LOWEST,
+            cleaner: Pace::default(),
             dirty_since: None,
             fed: time::jiffies(),
             busy_turns: 0,
@@ -251,10 +254,13 @@ impl Engine {
         if self.cleaning && !self.closing {
             // Foreground work comes first, but must not keep the cleaner out for ever.
             self.busy_turns = if busy { self.busy_turns + 1 } else { 0 };
-            again |= if self.busy_turns % BUSY_TURNS == 0 {
-                self.clean(cx)
-            } else {
-                true
+            again |= match self.cleaner_rests() {
+                0 if self.busy_turns % BUSY_TURNS == 0 => self.clean(cx),
+                0 => true,
+                msecs => {
+                    cx.machinery.worker.kick_after(msecs);
+                    false
+                }
             };
         }
         if !self.hungry.is_empty() {
