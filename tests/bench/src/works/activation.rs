@@ -27,7 +27,7 @@ pub fn run(course: &Course<'_>) -> Result<()> {
         jobs: 1,
     };
     course.sample(setting(Work::ActivateFew), || measure(10_000))?;
-    if !course.quick {
+    if course.large {
         course.sample(setting(Work::ActivateMany), || measure(10_000_000))?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::peers::ours;
 use crate::sample::{Peer, Setting, Work};
 
 /// Snapshots that are deleted, each with a whole area of chunks.
-const DELETED: u32 = 12;
+const DELETED: u32 = 4;
 
 /// Measures it.
 pub fn run(course: &Course<'_>) -> Result<()> {

@@ -77,7 +77,7 @@ fn measure(course: &Course<'_>, peer: Peer) -> Result<()> {
         stack,
         next: 1,
     };
-    let counts = if course.quick { &COUNTS[..3] } else { &COUNTS };
+    let counts = if course.large { &COUNTS } else { &COUNTS[..3] };
     for &snapshots in counts {
         while taker.next <= snapshots {
             taker.take()?;

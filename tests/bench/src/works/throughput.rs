@@ -12,7 +12,7 @@ use crate::peers::{classic, linear, ours, thin, Stack};
 use crate::sample::{Peer, Setting, Work};
 
 /// How long what can go on for ever goes on.
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 1;
 
 /// Who is measured at what, with how many snapshots and writers.
 const PLAN: &[(Work, Peer, u32, u32)] = &[
