@@ -11,7 +11,7 @@ use anyhow::{ensure, Context, Result};
 use crate::disks::{Disks, MIB};
 use crate::dm::Mapped;
 use crate::report::Subject;
-use crate::store::Device;
+use crate::store::{until, Device};
 use crate::world::World;
 
 /// Runs the cases.
@@ -613,13 +613,14 @@ fn status(disks: &Disks) -> Result<()> {
     ensure!(co.state()?.snapshots == Some(2), "{}", co.status()?);
     let cs = world.cs(tag)?;
     world.shadow(tag).write(&cs.open()?, 0, 64)?;
+    // What a write takes is told a moment after the write.
+    until("what was written is told", || {
+        let state = cs.state()?;
+        Ok(state.own == Some((2, 1)) && state.chunks.0 == 12)
+    })?;
     let state = cs.state()?;
     ensure!(
         state.kind == "cs" && state.tag == Some(tag) && state.origin == 1,
-        "{state:?}"
-    );
-    ensure!(
-        state.own == Some((2, 1)) && state.chunks.0 == 12,
         "{state:?}"
     );
     ensure!(
