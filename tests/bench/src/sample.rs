@@ -42,6 +42,8 @@ pub enum Work {
     ActivateFew,
     /// Activating a store with many exceptions.
     ActivateMany,
+    /// The memory that is held after that, but for what is given up when memory is short.
+    HoldMany,
 }
 
 impl Work {
@@ -64,6 +66,7 @@ impl Work {
             Self::Rollback => "rollback",
             Self::ActivateFew => "activate, 10 thousand exceptions",
             Self::ActivateMany => "activate, 10 million exceptions",
+            Self::HoldMany => "memory then",
         }
     }
 
@@ -72,6 +75,7 @@ impl Work {
         match self {
             Self::Take | Self::TakeLoaded | Self::Delete => "µs",
             Self::ActivateFew | Self::ActivateMany => "µs",
+            Self::HoldMany => "MiB",
             _ => "MB/s",
         }
     }

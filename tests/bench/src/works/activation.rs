@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How long it takes until a store can be used, by how much is stored.
+//! How long it takes until a store can be used, by how much is stored, and what memory that takes.
 
+use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -26,19 +27,34 @@ pub fn run(course: &Course<'_>) -> Result<()> {
         snapshots: 1,
         jobs: 1,
     };
-    course.sample(setting(Work::ActivateFew), || measure(10_000))?;
-    if course.large {
-        course.sample(setting(Work::ActivateMany), || measure(10_000_000))?;
+    if course.wanted(Work::ActivateFew.title()) {
+        let [time, _] = measure(10_000)?;
+        course.tell(setting(Work::ActivateFew), time)?;
+    }
+    if course.large && course.wanted(Work::ActivateMany.title()) {
+        let [time, memory] = measure(10_000_000)?;
+        course.tell(setting(Work::ActivateMany), time)?;
+        course.tell(setting(Work::HoldMany), memory)?;
     }
     Ok(())
 }
 
-fn measure(exceptions: u64) -> Result<f64> {
+/// Free memory, in MiB, when all is given up that can be.
+fn free_memory() -> Result<f64> {
+    fs::write("/proc/sys/vm/drop_caches", "3").context("drop_caches")?;
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let line = info.lines().find(|line| line.starts_with("MemFree:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    let kib: f64 = kib.context("MemFree")?.parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// Microseconds, and MiB.
+fn measure(exceptions: u64) -> Result<[f64; 2]> {
     let (origin, cow) = Disks::sparse(64 << 10, 2 << 10)?;
     let mut stack = ours::set_up(&origin, &cow, 1, 1)?;
     ours::open_snapshot(&mut stack, &origin, &cow, 1)?;
     let snapshot = dms_tests::io::Disk::open(stack.path(ours::SNAPSHOT)?)?;
-    // Every other chunk, or a later form of record might hold them all as one.
     let step = 64 * MIB / 512;
     let mut done = 0;
     let mut at = 0;
@@ -59,5 +75,7 @@ fn measure(exceptions: u64) -> Result<f64> {
         times.push(begin.elapsed().as_secs_f64() * 1e6);
         device.remove().context("remove")?;
     }
-    Ok(median(&mut times))
+    let before = free_memory()?;
+    let _device = Mapped::create("co", &ours::origin_table(&origin, &cow, ""))?;
+    Ok([median(&mut times), before - free_memory()?])
 }
