@@ -111,7 +111,9 @@ impl Volume {
         if active.devices[0].device.state()?.rollback.is_some() {
             return Ok(false);
         }
-        let merge = random.once_in(3);
+        // One is always left: without any an origin can be unbound, which somebody tries to do.
+        let left = rest.inactive.len() + active.devices[1..].len();
+        let merge = random.once_in(3) && left > 1;
         let mut choice: Vec<(u32, Shadow)> = rest
             .inactive
             .iter()

@@ -112,6 +112,7 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
         let device = subject.co(&options)?;
         device.remove()?;
         subject.wake(&mut subject.active.write().expect("no panic"), &shadow)?;
+        subject.take_under_load(&mut random)?;
         origins.push(subject);
         pieces.push(origin);
     }
