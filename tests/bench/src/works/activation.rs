@@ -32,7 +32,7 @@ pub fn run(course: &Course<'_>) -> Result<()> {
         course.tell(setting(Work::ActivateFew), time)?;
     }
     if course.large && course.wanted(Work::ActivateMany.title()) {
-        let [time, memory] = measure(10_000_000)?;
+        let [time, memory] = measure(1_000_000)?;
         course.tell(setting(Work::ActivateMany), time)?;
         course.tell(setting(Work::HoldMany), memory)?;
     }
