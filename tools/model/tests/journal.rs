@@ -4,13 +4,13 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::journal::{
-    batches, entries, is_behind, key_behind, look, Batch, Block, Entry, Place, Run, BATCH_BLOCKS,
+    batches, entries, is_behind, look, Batch, Block, Entry, Place, Run, BATCH_BLOCKS,
     BEHIND_BLOCKS, CHECKSUM_XOR,
 };
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{key_behind, RecordKey, RecordValue};
 use dm_snap_mv_model::refusal::Refusal;
 use proptest::collection::vec;
 use proptest::prelude::*;

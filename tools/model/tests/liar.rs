@@ -339,7 +339,7 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     let _ = record_preserved(m, nr, &mut row.chunks, epoch, start, cow, max);
     let _ = record_written(m, nr, &mut snap, start, cow, max);
     let _ = record_zero(m, nr, &mut snap, start, max);
-    let _ = rollback::mark_done(m, &mut row, start, max);
+    let _ = rollback::mark_done(m, &row, start, max);
     let _ = rollback::advance(m, &mut row, start);
     let _ = rollback::finish(m, &mut row);
     let _ = rollback::begin(m, &mut row, tag, true, size);

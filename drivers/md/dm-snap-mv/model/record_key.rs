@@ -53,6 +53,14 @@ impl RecordKey {
     }
 }
 
+/// What the key grows by from one chunk's record to the next one's of the same epoch.
+pub const KEY_STEP: u64 = 1 << EPOCH_BITS;
+
+/// The key of a record `distance` chunks behind that with key `raw`, of the same epoch.
+pub fn key_behind(raw: u64, distance: u64) -> Option<u64> {
+    raw.checked_add(distance.checked_mul(KEY_STEP)?)
+}
+
 /// Where the content is that a record stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordValue {

@@ -3,11 +3,10 @@
 //! What is kept on disk, as the rest of the model sees it.
 
 use super::disk::cleaning_row::CleaningRow;
-use super::disk::journal::key_behind;
 use super::disk::origin_row::OriginRow;
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::record_key::RecordValue;
+use super::record_key::{key_behind, RecordValue};
 use super::refusal::Refusal;
 
 /// The trees and the space map of one store, in one transaction.

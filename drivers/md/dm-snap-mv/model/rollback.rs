@@ -270,7 +270,7 @@ pub fn forget_deferred<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<()
 /// no mark and get none.
 pub fn mark_done<M: Metadata>(
     m: &mut M,
-    row: &mut OriginRow,
+    row: &OriginRow,
     start: Chunk,
     len: u64,
 ) -> Result<(), M::Error> {

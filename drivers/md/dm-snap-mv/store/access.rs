@@ -131,10 +131,7 @@ impl Engine {
     /// Refuses a snapshot that a full COW device has cost its content.
     pub(super) fn check_valid(&self, snapshot: &Snapshot) -> Result<()> {
         let meta = self.meta_ref()?;
-        let invalid_below = match meta.peek_origin(snapshot.origin_nr()) {
-            Some(row) => row.invalid_below,
-            None => meta.origin_row(snapshot.origin_nr())?.invalid_below,
-        };
+        let invalid_below = meta.of_origin(snapshot.origin_nr(), |row| row.invalid_below)?;
         if snapshot.tag.get() < invalid_below {
             return Err(Refusal::InvalidSnapshot.into());
         }

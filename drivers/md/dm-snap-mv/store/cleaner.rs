@@ -39,7 +39,8 @@ pub(super) struct Pace {
 const MOST_COUNTED: u64 = 1000;
 
 impl Engine {
-    /// For how many milliseconds more the cleaner rests. Not while others wait for what it frees.
+    /// For how many milliseconds more the cleaner rests. Not while others wait for space, or for their
+    /// turn to ask for it.
     pub(super) fn cleaner_rests(&self) -> u32 {
         match self.cleaner.rest {
             Some((since, msecs)) if self.hungry.is_empty() && self.patient.is_empty() => {

@@ -492,7 +492,7 @@ impl Engine {
                 rollback.merged = rollback.merged.saturating_add(run.len);
             }
             if run.start != cursor {
-                rollback::mark_done(meta, &mut row, run.start, run.len)?;
+                rollback::mark_done(meta, &row, run.start, run.len)?;
             }
             meta.put_origin(&row)
         })?;

@@ -15,7 +15,7 @@ use super::records::Records;
 use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
-use crate::model::disk::journal::{key_behind, Entry, Run};
+use crate::model::disk::journal::{Entry, Run};
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::{Roots, Superblock};
@@ -263,16 +263,21 @@ impl Meta {
         Ok(self.origin(nr)?.ok_or(Refusal::NotBound)?)
     }
 
-    /// How many COW chunks the timeline of an origin has that has to be there.
-    pub(super) fn origin_chunks(&self, nr: OriginNr) -> Result<u64> {
+    /// Looks at a part of the row of an origin that has to be there. A row is large: one that is in
+    /// core is not copied for it.
+    pub(super) fn of_origin<T>(
+        &self,
+        nr: OriginNr,
+        part: impl FnOnce(&OriginRow) -> T,
+    ) -> Result<T> {
         match self.peek_origin(nr) {
-            Some(row) => Ok(row.chunks),
-            None => Ok(self.origin_row(nr)?.chunks),
+            Some(row) => Ok(part(row)),
+            None => Ok(part(&self.origin_row(nr)?)),
         }
     }
 
-    /// Sets that. A row is large, and this happens with each write that is the first: it is not
-    /// copied to and fro for it.
+    /// Sets how many COW chunks the timeline of an origin has, without copying its row either: this
+    /// happens with each write that is the first.
     pub(super) fn set_origin_chunks(&mut self, nr: OriginNr, chunks: u64) -> Result<()> {
         let key = u64::from(nr.get());
         if self.origins.modify(key, |row| row.chunks = chunks) {
@@ -396,13 +401,7 @@ impl Meta {
                 key,
                 value,
                 ..
-            } => {
-                for i in 0..many {
-                    let key = key_behind(key, i).ok_or(Refusal::Corrupt)?;
-                    let value = value.plus(i).ok_or(Refusal::Corrupt)?;
-                    self.insert_record(timeline, key, value)?;
-                }
-            }
+            } => self.insert_records(timeline, key, value, many)?,
             Run::Use { start, .. } => {
                 for i in 0..many {
                     if !self.is_free(start.get() + i)? {

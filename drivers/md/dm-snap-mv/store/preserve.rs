@@ -18,7 +18,6 @@ use crate::dm::status::Status;
 use crate::dm::time;
 use crate::model::ids::{Chunk, Epoch};
 use crate::model::preserve;
-use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve_head, Location};
 use crate::model::rollback::{self, Pending};
@@ -374,13 +373,12 @@ impl Engine {
         };
         let nr = origin.number;
         self.alter(|meta| {
-            let mut chunks = meta.origin_chunks(nr)?;
+            let mut chunks = meta.of_origin(nr, |row| row.chunks)?;
             preserve::record_preserved(meta, nr, &mut chunks, live, run.start, run.cow, run.len)?;
             meta.set_origin_chunks(nr, chunks)?;
             if rolling {
-                let mut row = meta.origin_row(nr)?;
-                rollback::mark_done(meta, &mut row, run.start, run.len)?;
-                meta.put_origin(&row)?;
+                let row = meta.origin_row(nr)?;
+                rollback::mark_done(meta, &row, run.start, run.len)?;
             }
             Ok(())
         })?;
@@ -416,9 +414,8 @@ impl Engine {
         }
         if at < end {
             self.alter(|meta| {
-                let mut row = meta.origin_row(origin.number)?;
-                rollback::mark_done(meta, &mut row, at, end.since(at))?;
-                meta.put_origin(&row)
+                let row = meta.origin_row(origin.number)?;
+                rollback::mark_done(meta, &row, at, end.since(at))
             })?;
         }
         // A mark, or the cursor that has passed here, must be durable before the chunk changes: else

@@ -8,6 +8,7 @@
 //! in that way, the records behind it too.
 
 use crate::dm::pdata::{BTree, Transaction};
+use crate::model::record_key::KEY_STEP;
 use core::cell::RefCell;
 use kernel::error::Result;
 use kernel::prelude::*;
@@ -15,8 +16,8 @@ use kernel::prelude::*;
 /// Records remembered at a time.
 const AHEAD: usize = 64;
 
-/// Keys with a distance up to this, four chunks, are of chunks that follow one another.
-const NEAR: u64 = 4 << 24;
+/// Keys with a distance up to this are of chunks that follow one another.
+const NEAR: u64 = 4 * KEY_STEP;
 
 /// What is remembered of a timeline.
 struct Ahead {

@@ -10,13 +10,13 @@ use super::metadata::Meta;
 use crate::dm::pdata::checksum;
 use crate::dm::pdata::Value;
 use crate::model::disk::cleaning_row::CleaningRow;
-use crate::model::disk::journal::{key_behind, Entry, Run};
+use crate::model::disk::journal::{Entry, Run};
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::CHECKSUM_XOR;
 use crate::model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use crate::model::record_key::{child_epoch, child_key, RecordValue};
+use crate::model::record_key::{child_epoch, child_key, key_behind, RecordValue};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use kernel::bindings::EILSEQ;
@@ -90,18 +90,7 @@ impl Metadata for Meta {
     }
 
     fn insert_record(&mut self, t: TimelineId, key: u64, v: RecordValue) -> Result<()> {
-        let put = self
-            .trees
-            .records
-            .insert(&mut self.txn, &[t.get(), key], &v.encode());
-        let entry = Entry::Run(Run::Records {
-            timeline: t,
-            key,
-            value: v,
-            len: 1,
-        });
-        self.noted(put, &entry)?;
-        Ok(())
+        self.insert_records(t, key, v, 1)
     }
 
     fn insert_records(

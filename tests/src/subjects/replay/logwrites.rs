@@ -94,10 +94,7 @@ pub fn uncertain(tape: &Tape, flushes: &[(u32, u32)]) -> Vec<bool> {
         let first = (begin..end).find(is_flush);
         let last = (begin + 1..end).rev().filter(had_writes).find(is_flush);
         if let (Some(first), Some(last)) = (first, last) {
-            uncertain[first..=last]
-                .iter_mut()
-                .skip(1)
-                .for_each(|it| *it = true);
+            uncertain[first + 1..=last].fill(true);
         }
     }
     uncertain

@@ -284,7 +284,7 @@ impl World {
             len,
         )?;
         if upto == Epoch::MAX {
-            mark_done(&mut self.store, &mut row, gap.start, len)?;
+            mark_done(&mut self.store, &row, gap.start, len)?;
         }
         self.store.put_origin(&row)?;
         self.lazy.insert(nr);
@@ -341,7 +341,7 @@ impl World {
             }
             self.step()?;
             let mut row = self.row(nr);
-            mark_done(&mut self.store, &mut row, first, len)?;
+            mark_done(&mut self.store, &row, first, len)?;
             if let Some(rollback) = &mut row.rollback {
                 rollback.merged += len;
             }
@@ -364,8 +364,8 @@ impl World {
                     all_done &= is_done(&self.store, &view, chunk(at))?;
                 }
                 if !all_done {
-                    let mut row = self.row(nr);
-                    mark_done(&mut self.store, &mut row, first, values.len() as u64)?;
+                    let row = self.row(nr);
+                    mark_done(&mut self.store, &row, first, values.len() as u64)?;
                     self.lazy.insert(nr);
                 }
             }

@@ -3,7 +3,7 @@
 //! What the journal is made of.
 
 use super::super::super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::super::super::record_key::{child_epoch, child_key, RecordKey, RecordValue};
+use super::super::super::record_key::{child_epoch, child_key, key_behind, RecordKey, RecordValue};
 use super::super::super::refusal::Refusal;
 use super::super::bytes::{Reader, Writer};
 use super::super::origin_row::OriginRow;
@@ -69,14 +69,6 @@ const ORIGIN: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const CHILD: u8 = 5;
 const DONE: u8 = 6;
-
-/// What the key of the same epoch's record grows by from one chunk to the next.
-const KEY_STEP: u64 = 1 << 24;
-
-/// The key of a record `distance` chunks behind that with key `raw`, of the same epoch.
-pub fn key_behind(raw: u64, distance: u64) -> Option<u64> {
-    raw.checked_add(distance.checked_mul(KEY_STEP)?)
-}
 
 impl Entry {
     /// Bytes that it takes.
