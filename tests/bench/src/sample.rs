@@ -65,7 +65,7 @@ impl Work {
             Self::RewriteCleaning => "rewrite, random 4 KiB, while cleaning",
             Self::Rollback => "rollback",
             Self::ActivateFew => "activate, 10 thousand exceptions",
-            Self::ActivateMany => "activate, 1 million exceptions",
+            Self::ActivateMany => "activate, many exceptions",
             Self::HoldMany => "memory then",
         }
     }

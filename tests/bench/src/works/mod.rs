@@ -29,6 +29,8 @@ pub struct Course<'a> {
     pub round: u32,
     /// What takes minutes to set up, too: the first time, as it varies little.
     pub large: bool,
+    /// So many exceptions are many.
+    pub many: u64,
     only: &'a str,
 }
 
@@ -66,8 +68,8 @@ impl Course<'_> {
 }
 
 /// Measures all whose name has `only` in it; `quick`: no more than shows that all of it works, and
-/// about how fast.
-pub fn run(quick: bool, only: &str) -> Result<()> {
+/// about how fast. `many` exceptions are what a full store has.
+pub fn run(quick: bool, only: &str, many: u64) -> Result<()> {
     let (latencies, rounds) = match quick {
         true => (&LATENCIES[..1], 1),
         false => (&LATENCIES[..], ROUNDS),
@@ -80,6 +82,7 @@ pub fn run(quick: bool, only: &str) -> Result<()> {
                 latency,
                 round,
                 large: round == 1 && !quick,
+                many,
                 only,
             };
             throughput::run(&course)?;
@@ -93,6 +96,7 @@ pub fn run(quick: bool, only: &str) -> Result<()> {
             latency: 0,
             round,
             large: round == 1 && !quick,
+            many,
             only,
         })?;
     }
