@@ -22,7 +22,7 @@ use dm_snap_mv_model::report::{State, Usage};
 use dm_snap_mv_model::resolve::{resolve, resolve_head};
 use dm_snap_mv_model::rollback::{self, RollbackView};
 use dm_snap_mv_model::versions;
-use dm_snap_mv_model::write::{record_written, record_zero, writable};
+use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun};
 
 /// Gives the same answer to the same question each time, so that who does not get on asks for ever.
 struct Liar {
@@ -331,13 +331,18 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
         if let Ok(run) = resolve(m, &chain, view.as_ref(), start, max) {
             assert!(run.len <= max);
         }
-        let _ = writable(m, nr, &snap, &chain, view.as_ref(), start, max);
     }
+    let _ = writable(m, nr, &snap, start, max);
     let _ = newest_live(m, &row);
     let _ = next_unpreserved(m, nr, m.epoch(), m.epoch(), start, end);
     let (cow, epoch) = (m.cow(), m.epoch());
     let _ = record_preserved(m, nr, &mut row.chunks, epoch, start, cow, max);
-    let _ = record_written(m, nr, &mut snap, start, cow, max);
+    let run = NewRun {
+        start,
+        len: max,
+        unrecorded: m.number() % 2 == 0,
+    };
+    let _ = record_written(m, nr, &mut snap, run, cow);
     let _ = record_zero(m, nr, &mut snap, start, max);
     let _ = rollback::mark_done(m, &row, start, max);
     let _ = rollback::advance(m, &mut row, start);

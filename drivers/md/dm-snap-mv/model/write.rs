@@ -11,15 +11,12 @@
 //! In place is safe only if the deletion that made it so is durable: a deleted snapshot that comes
 //! back in a crash must not have changed.
 
-use super::chain::Chain;
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use super::lookup::{find, newest_child, Found};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
-use super::resolve::{resolve, Location};
-use super::rollback::RollbackView;
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +28,34 @@ pub enum Writable {
         /// How many, one behind the other.
         len: u64,
     },
-    /// Into COW chunks to be allocated, recorded with [`record_written`] when they are written.
-    New {
-        /// How many.
-        len: u64,
-        /// Where the content of the first chunk is now, for a write that covers it in part; ask
-        /// [`resolve`] for the others.
-        base: Location,
+    /// Into COW chunks to be allocated, recorded with [`record_written`] when they are written. Where
+    /// the content of one is now, for a write that covers it in part, says
+    /// [`resolve`](super::resolve::resolve).
+    New(NewRun),
+}
+
+/// Chunks of a snapshot that are to be written to new places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// The first chunk.
+    pub start: Chunk,
+    /// Chunks in the run.
+    pub len: u64,
+    /// The snapshot's timeline has no record of any of them. That stays so for as long as nobody else
+    /// writes them.
+    pub unrecorded: bool,
+}
+
+/// What a timeline has of a chunk, as its head sees it.
+enum Own {
+    /// A record that belongs to the head alone.
+    Alone(Epoch, RecordValue),
+    /// One that others need.
+    Shared,
+    /// None, nor of any other chunk before this one (exclusive).
+    Nothing {
+        /// The next chunk with any record at all, or [`Chunk::MAX`].
+        until: Chunk,
     },
 }
 
@@ -59,17 +77,14 @@ impl Head {
         }
     }
 
-    /// The record of `chunk` that belongs to the head alone.
-    fn own<M: Metadata>(
-        &mut self,
-        m: &M,
-        chunk: Chunk,
-    ) -> Result<Option<(Epoch, RecordValue)>, M::Error> {
-        let Found::Record(epoch, value) = find(m, self.t, self.current, chunk)? else {
-            return Ok(None);
+    /// What the timeline has of `chunk`.
+    fn look<M: Metadata>(&mut self, m: &M, chunk: Chunk) -> Result<Own, M::Error> {
+        let (epoch, value) = match find(m, self.t, self.current, chunk)? {
+            Found::Record(epoch, value) => (epoch, value),
+            Found::Nothing { until } => return Ok(Own::Nothing { until }),
         };
         if epoch == self.current {
-            return Ok(Some((epoch, value)));
+            return Ok(Own::Alone(epoch, value));
         }
         let newest_child = match self.newest_child {
             Some(known) => known,
@@ -80,92 +95,129 @@ impl Head {
                 newest
             }
         };
-        let alone = newest_child.is_none_or(|child| child < epoch);
-        Ok(alone.then_some((epoch, value)))
+        Ok(match newest_child.is_none_or(|child| child < epoch) {
+            true => Own::Alone(epoch, value),
+            false => Own::Shared,
+        })
     }
 
-    /// Puts `value` as the record of `chunk`, and frees what belonged to the head alone. `chunks`
-    /// counts the COW chunks of the timeline.
+    /// Puts the records of `len` chunks from `start` on: `first` for the first one, and what is behind
+    /// it for the others. Frees what belonged to the head alone. `chunks` counts the COW chunks of the
+    /// timeline.
     fn put<M: Metadata>(
         &mut self,
         m: &mut M,
-        chunk: Chunk,
-        value: RecordValue,
+        start: Chunk,
+        first: RecordValue,
+        len: u64,
         chunks: &mut u64,
     ) -> Result<(), M::Error> {
-        if let Some((epoch, old)) = self.own(m, chunk)? {
-            if epoch != self.current {
-                m.remove_record(self.t, RecordKey::new(self.t, chunk, epoch).get())?;
-            }
-            if let RecordValue::Cow(cow) = old {
-                m.free_chunks(cow, 1)?;
-                *chunks = chunks.checked_sub(1).ok_or(Refusal::Corrupt)?;
-            }
+        let end = start.plus(len);
+        let mut at = start;
+        while at < end {
+            let value = first.plus(at.since(start)).ok_or(Refusal::Corrupt)?;
+            let clear = match self.look(m, at)? {
+                Own::Nothing { until } => until.min(end).since(at),
+                Own::Shared => 1,
+                Own::Alone(epoch, old) => {
+                    if epoch != self.current {
+                        m.remove_record(self.t, RecordKey::new(self.t, at, epoch).get())?;
+                    }
+                    if let RecordValue::Cow(cow) = old {
+                        m.free_chunks(cow, 1)?;
+                        *chunks = chunks.checked_sub(1).ok_or(Refusal::Corrupt)?;
+                    }
+                    1
+                }
+            };
+            self.insert(m, at, value, clear, chunks)?;
+            at = at.plus(clear);
         }
-        if let RecordValue::Cow(_) = value {
-            *chunks = chunks.checked_add(1).ok_or(Refusal::Corrupt)?;
+        Ok(())
+    }
+
+    /// Puts them where nothing has to be freed.
+    fn insert<M: Metadata>(
+        &mut self,
+        m: &mut M,
+        start: Chunk,
+        first: RecordValue,
+        len: u64,
+        chunks: &mut u64,
+    ) -> Result<(), M::Error> {
+        if let RecordValue::Cow(_) = first {
+            *chunks = chunks.checked_add(len).ok_or(Refusal::Corrupt)?;
         }
-        let key = RecordKey::new(self.t, chunk, self.current);
-        m.insert_record(self.t, key.get(), value)
+        let key = RecordKey::new(self.t, start, self.current);
+        m.insert_records(self.t, key.get(), first, len)
     }
 }
 
 /// Where a write of the snapshot goes, from `start` on, for at most `max` chunks (at least 1).
-/// `chain` is the snapshot's own, `rollback` the one that runs on the origin.
 pub fn writable<M: Metadata>(
     m: &M,
     origin: OriginNr,
     snap: &SnapshotRow,
-    chain: &Chain,
-    rollback: Option<&RollbackView>,
     start: Chunk,
     max: u64,
 ) -> Result<Writable, M::Error> {
     let mut head = Head::new(origin, snap);
     let end = start.plus(max);
-    let mut next = start.plus(1);
-    if let Some((_, first @ RecordValue::Cow(cow))) = head.own(m, start)? {
-        while next < end {
-            match head.own(m, next)? {
-                Some((_, value)) if value.follows(first, next.since(start)) => (),
-                _ => break,
+    let mut unrecorded = false;
+    let mut next = match head.look(m, start)? {
+        Own::Alone(_, first @ RecordValue::Cow(cow)) => {
+            let mut next = start.plus(1);
+            while next < end {
+                match head.look(m, next)? {
+                    Own::Alone(_, value) if value.follows(first, next.since(start)) => (),
+                    _ => break,
+                }
+                next = next.plus(1);
             }
-            next = next.plus(1);
+            let len = next.since(start);
+            return Ok(Writable::InPlace { cow, len });
         }
-        let len = next.since(start);
-        return Ok(Writable::InPlace { cow, len });
-    }
+        Own::Nothing { until } => {
+            unrecorded = true;
+            until.min(end)
+        }
+        _ => start.plus(1),
+    };
     while next < end {
-        if let Some((_, RecordValue::Cow(_))) = head.own(m, next)? {
-            break;
-        }
-        next = next.plus(1);
+        next = match head.look(m, next)? {
+            Own::Alone(_, RecordValue::Cow(_)) => break,
+            Own::Nothing { until } => until.min(end),
+            _ => {
+                unrecorded = false;
+                next.plus(1)
+            }
+        };
     }
-    Ok(Writable::New {
+    Ok(Writable::New(NewRun {
+        start,
         len: next.since(start),
-        base: resolve(m, chain, rollback, start, 1)?.location,
-    })
+        unrecorded,
+    }))
 }
 
-/// Records that `len` chunks of the snapshot from `start` on have been written to the COW chunks
-/// from `cow` on. What the head alone had there before is freed. `snap.chunks` is counted; the row
-/// is written by the caller at the commit.
+/// Records that the chunks of a run, which [`writable`] has found, or the first ones of it, have been
+/// written to the COW chunks from `cow` on. What the head alone had there before is freed.
+/// `snap.chunks` is counted; the row is written by the caller at the commit. From [`writable`] to this
+/// nobody else may write those chunks, nor take a snapshot of the snapshot.
 pub fn record_written<M: Metadata>(
     m: &mut M,
     origin: OriginNr,
     snap: &mut SnapshotRow,
-    start: Chunk,
+    run: NewRun,
     cow: CowChunk,
-    len: u64,
 ) -> Result<(), M::Error> {
     let mut head = Head::new(origin, snap);
-    m.use_chunks(cow, len)?;
-    for i in 0..len {
-        let cow = cow.checked_add(i).ok_or(Refusal::Corrupt)?;
-        let value = RecordValue::Cow(cow);
-        head.put(m, start.plus(i), value, &mut snap.chunks)?;
+    m.use_chunks(cow, run.len)?;
+    let first = RecordValue::Cow(cow);
+    match run.unrecorded {
+        true => head.insert(m, run.start, first, run.len, &mut snap.chunks),
+        false => head.put(m, run.start, first, run.len, &mut snap.chunks),
     }
-    Ok(())
 }
 
 /// Records that `len` chunks of the snapshot from `start` on read as zeroes. What the head alone
@@ -179,8 +231,5 @@ pub fn record_zero<M: Metadata>(
     len: u64,
 ) -> Result<(), M::Error> {
     let mut head = Head::new(origin, snap);
-    for i in 0..len {
-        head.put(m, start.plus(i), RecordValue::Zero, &mut snap.chunks)?;
-    }
-    Ok(())
+    head.put(m, start, RecordValue::Zero, len, &mut snap.chunks)
 }

@@ -23,7 +23,7 @@ use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve, Location, Run};
-use crate::model::write::{record_written, writable, Writable};
+use crate::model::write::{record_written, writable, NewRun, Writable};
 use crate::target::Bio;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -216,16 +216,29 @@ impl Engine {
                 }
                 Ok(())
             }
-            Writable::New {
-                base: Location::Zero,
-                ..
-            } if zeroes => {
-                let sectors = run_sectors(cx, &bio, 1);
-                bio.skip_front(sectors);
-                cx.submit(bio);
-                Ok(())
+            Writable::New(run) if whole > 0 => {
+                let run = NewRun {
+                    len: whole.min(run.len),
+                    ..run
+                };
+                self.write_new(cx, snapshot, bio, run, None)
             }
-            Writable::New { len, base } => self.write_new(cx, snapshot, bio, whole.min(len), base),
+            Writable::New(run) => match self.snapshot_run(snapshot, first, first) {
+                Ok(Run {
+                    location: Location::Zero,
+                    ..
+                }) if zeroes => {
+                    let sectors = run_sectors(cx, &bio, 1);
+                    bio.skip_front(sectors);
+                    cx.submit(bio);
+                    Ok(())
+                }
+                Ok(base) => {
+                    let run = NewRun { len: 1, ..run };
+                    self.write_new(cx, snapshot, bio, run, Some(base.location))
+                }
+                Err(error) => Err((bio, error)),
+            },
         }
     }
 
@@ -233,34 +246,24 @@ impl Engine {
     fn find_writable(&self, snapshot: &Snapshot, first: Chunk, max: u64) -> Result<Writable> {
         self.check_valid(snapshot)?;
         let meta = self.meta_ref()?;
-        let view = self.origin_state(snapshot.origin_nr())?.view.as_deref();
-        let state = self.snapshot_state(snapshot.timeline())?;
         let row = meta.snapshot_row(snapshot.timeline())?;
-        writable(
-            meta,
-            snapshot.origin_nr(),
-            &row,
-            &state.chain,
-            view,
-            first,
-            max,
-        )
+        writable(meta, snapshot.origin_nr(), &row, first, max)
     }
 
-    /// Gives `whole` chunks that the bio covers entirely, or else the one it begins in, new places.
+    /// Gives chunks new places: those of a run that the bio covers entirely, or the one it begins in,
+    /// with what its `base` has for the rest.
     #[inline(never)]
     fn write_new(
         &mut self,
         cx: &Arc<Store>,
         snapshot: &Arc<Snapshot>,
         mut bio: Bio,
-        whole: u64,
-        base: Location,
+        new: NewRun,
+        base: Option<Location>,
     ) -> core::result::Result<(), Stopped> {
-        let (first, _) = cx.chunks_of(&bio);
-        let want = whole.max(1);
+        let first = new.start;
         let job = bio.job();
-        let end = first.get() + want - 1;
+        let end = first.get() + new.len - 1;
         if !job
             .own
             .try_lock(&snapshot.chunks, first.get(), end, Mode::Exclusive)
@@ -268,8 +271,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        if whole == 0
-            && base == Location::Origin
+        if base == Some(Location::Origin)
             && !job.phys.try_lock(
                 &snapshot.origin.phys,
                 first.get(),
@@ -281,7 +283,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let (cow, len) = match self.reserve(cx, want) {
+        let (cow, len) = match self.reserve(cx, new.len) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
                 let job = bio.job();
@@ -301,12 +303,12 @@ impl Engine {
             start: first,
             cow,
             len,
+            unrecorded: new.unrecorded,
         };
         *bio.job().run = Some(run);
-        if whole == 0 {
-            self.fill(cx, snapshot, bio, run, base);
-        } else {
-            self.submit_new(cx, bio, run);
+        match base {
+            Some(base) => self.fill(cx, snapshot, bio, run, base),
+            None => self.submit_new(cx, bio, run),
         }
         Ok(())
     }
@@ -395,7 +397,12 @@ impl Engine {
         self.alter(|meta| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
             let origin = snapshot.origin_nr();
-            record_written(meta, origin, &mut row, run.start, run.cow, run.len)?;
+            let new = NewRun {
+                start: run.start,
+                len: run.len,
+                unrecorded: run.unrecorded,
+            };
+            record_written(meta, origin, &mut row, new, run.cow)?;
             meta.put_snapshot(origin, &row)
         })
     }

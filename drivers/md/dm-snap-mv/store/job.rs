@@ -44,6 +44,8 @@ pub(crate) struct CopyRun {
     pub(crate) start: Chunk,
     pub(crate) cow: CowChunk,
     pub(crate) len: u64,
+    /// Of a snapshot's write: see [`NewRun`](crate::model::write::NewRun).
+    pub(crate) unrecorded: bool,
 }
 
 /// Counts a read that a rollback sent elsewhere, for as long as it is on its way.

@@ -420,6 +420,7 @@ impl Engine {
                     start: gap.start,
                     cow: start,
                     len,
+                    unrecorded: false,
                 };
                 self.set_stuck(nr, false);
                 self.set_phase(nr, Phase::Preserving { run, copy, live })?;

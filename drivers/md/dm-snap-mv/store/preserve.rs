@@ -271,6 +271,7 @@ impl Engine {
             start: gap.start,
             cow,
             len,
+            unrecorded: false,
         });
         let from = cx.origin_region(origin, gap.start, len);
         let to = cx.cow_region(cow, from.count);

@@ -15,7 +15,7 @@ use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
     bind, delete_snapshot, find_snapshot, grow, take_origin_snapshot, take_snapshot_snapshot,
 };
-use dm_snap_mv_model::write::{record_written, record_zero, writable, Writable};
+use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun, Writable};
 
 use crate::store::Store;
 use crate::world::chunk_size;
@@ -51,7 +51,11 @@ fn snapshot(store: &Store, row: &OriginRow, tag: Tag) -> SnapshotRow {
 
 fn write(store: &mut Store, row: &OriginRow, tag: Tag, start: u64, to: u64, len: u64) {
     let mut snap = snapshot(store, row, tag);
-    record_written(store, row.number, &mut snap, chunk(start), cow(to), len).unwrap();
+    let Ok(Writable::New(run)) = writable(store, row.number, &snap, chunk(start), len) else {
+        panic!("chunk {start} has a place");
+    };
+    assert_eq!(run.len, len);
+    record_written(store, row.number, &mut snap, run, cow(to)).unwrap();
     store.put_snapshot(row.number, &snap).unwrap();
 }
 
@@ -270,15 +274,15 @@ fn runs_are_as_long_as_they_can_be() {
             len: 141
         }
     );
-    let chain = Chain::of_snapshot(&store, &row, tag).unwrap();
-    let find = |at, max| writable(&store, row.number, &snap, &chain, None, chunk(at), max).unwrap();
-    assert_eq!(
-        find(195, 100),
-        Writable::New {
-            len: 5,
-            base: Location::Cow(cow(95))
-        }
-    );
+    let find = |at, max| writable(&store, row.number, &snap, chunk(at), max).unwrap();
+    let new = |start, len, unrecorded| {
+        Writable::New(NewRun {
+            start: chunk(start),
+            len,
+            unrecorded,
+        })
+    };
+    assert_eq!(find(195, 100), new(195, 5, true));
     assert_eq!(
         find(203, 100),
         Writable::InPlace {
@@ -286,13 +290,7 @@ fn runs_are_as_long_as_they_can_be() {
             len: 7
         }
     );
-    assert_eq!(
-        find(210, 100),
-        Writable::New {
-            len: 100,
-            base: Location::Zero
-        }
-    );
+    assert_eq!(find(210, 100), new(210, 100, false));
     let gap = |store: &Store, start, end| {
         let (start, end) = (chunk(start), chunk(end));
         next_unpreserved(store, row.number, live, Epoch::MAX, start, end).unwrap()

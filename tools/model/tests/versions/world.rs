@@ -20,7 +20,7 @@ use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, Location};
 use dm_snap_mv_model::rollback::{self, is_done, mark_done, next_pending, RollbackView};
 use dm_snap_mv_model::versions::{delete_snapshot, find_snapshot, invalidate};
-use dm_snap_mv_model::write::{record_written, record_zero, writable, Writable};
+use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun, Writable};
 
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -402,7 +402,7 @@ impl World {
             let view = view.as_ref();
             let snap = find_snapshot(&self.store, &self.row(nr), typed)?;
             let max = (end - at) as u64;
-            let found = writable(&self.store, nr, &snap, &chain, view, chunk(at), max)?;
+            let found = writable(&self.store, nr, &snap, chunk(at), max)?;
             let len = match found {
                 Writable::InPlace { cow, len } => {
                     for i in 0..len as usize {
@@ -413,18 +413,20 @@ impl World {
                     }
                     len
                 }
-                Writable::New { len, base } => {
+                Writable::New(run) => {
+                    let base = resolve(&self.store, &chain, view, chunk(at), 1)?.location;
                     let expected = self.oracle.origins[o].snapshots[&tag].content[at];
                     assert_eq!(self.at(o, base, at, 0), expected, "base of chunk {at}");
                     let hint = self.random.next() as usize % self.cow.len();
-                    let (cow, len) = self.store.allocate(hint, len).ok_or(Refusal::NoSpace)?;
+                    let (cow, len) = self.store.allocate(hint, run.len).ok_or(Refusal::NoSpace)?;
                     for i in 0..len as usize {
                         self.write_cow(cow, i, values[at - start + i]);
                     }
                     self.step()?;
                     self.play_interlude()?;
                     let mut snap = find_snapshot(&self.store, &self.row(nr), typed)?;
-                    record_written(&mut self.store, nr, &mut snap, chunk(at), cow, len)?;
+                    let run = NewRun { len, ..run };
+                    record_written(&mut self.store, nr, &mut snap, run, cow)?;
                     self.store.put_snapshot(nr, &snap)?;
                     for i in 0..len as usize {
                         self.oracle
