@@ -59,6 +59,9 @@ pub(crate) struct Meta {
     /// the transaction is durable, or a crash would bring back a record of overwritten data. When
     /// memory is short a run may have others between, that were free before or are in use.
     freed: KVec<(u64, u64)>,
+    /// COW chunks that are in use, which their space map has yet to be told: (first, length). Writes
+    /// take chunks that follow one another, and it takes a run as fast as one.
+    used: Option<(u64, u64)>,
     /// Where changes are made durable before the trees are written, if the store has one.
     journal: Option<KBox<Journal>>,
     /// Tree changes in the open transaction, to bound its size.
@@ -94,6 +97,7 @@ impl Meta {
             origins: RowCache::new(),
             snapshots: RowCache::new(),
             freed: KVec::with_capacity(REMEMBERED, GFP_KERNEL)?,
+            used: None,
             journal,
             changes: 0,
             volatile: 0,
@@ -182,12 +186,14 @@ impl Meta {
     /// (used, total) COW chunks.
     pub(super) fn data_usage(&self) -> Result<(u64, u64)> {
         let total = self.data.nr_blocks()?;
-        Ok((total.saturating_sub(self.data.nr_free()?), total))
+        let untold = self.used.map_or(0, |(_, len)| len);
+        Ok((total.saturating_sub(self.data.nr_free()?) + untold, total))
     }
 
     /// Finds a free COW chunk at or behind the allocator's own cursor without keeping it.
     /// `None` when there is none.
     pub(super) fn probe_free(&mut self) -> Result<Option<u64>> {
+        self.tell_used()?;
         let chunk = match self.data.new_block(&mut self.txn) {
             Ok(chunk) => chunk,
             Err(e) if e == ENOSPC => return Ok(None),
@@ -201,7 +207,37 @@ impl Meta {
 
     /// Whether a COW chunk is free in the open transaction.
     pub(super) fn is_free(&mut self, chunk: u64) -> Result<bool> {
+        self.tell_used()?;
         Ok(self.data.count(&mut self.txn, chunk)? == 0)
+    }
+
+    /// Marks COW chunks as used.
+    pub(super) fn set_used(&mut self, start: u64, len: u64) -> Result<()> {
+        if let Some((first, many)) = &mut self.used {
+            if *first + *many == start {
+                *many += len;
+                return Ok(());
+            }
+        }
+        self.tell_used()?;
+        self.used = Some((start, len));
+        Ok(())
+    }
+
+    /// Marks COW chunks as free.
+    pub(super) fn set_free(&mut self, start: u64, len: u64) -> Result<()> {
+        self.tell_used()?;
+        let freed = self.data.dec(&mut self.txn, start, start + len);
+        self.checked(freed)
+    }
+
+    /// Brings the space map up to date.
+    fn tell_used(&mut self) -> Result<()> {
+        let Some((start, len)) = self.used.take() else {
+            return Ok(());
+        };
+        let used = self.data.inc(&mut self.txn, start, start + len);
+        self.checked(used)
     }
 
     /// Takes all `chunks` that a grown COW device has room for into use.
@@ -430,6 +466,7 @@ impl Meta {
             return Err(StoreError::Kernel(EIO));
         }
         self.write_rows()?;
+        self.tell_used()?;
         let superblock = &mut self.superblock;
         superblock.transaction = superblock.transaction.wrapping_add(1);
         superblock.clean = clean;

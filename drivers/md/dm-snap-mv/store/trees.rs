@@ -145,15 +145,17 @@ impl Metadata for Meta {
     }
 
     fn use_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
-        let used = self.data.inc(&mut self.txn, start.get(), start.get() + len);
-        self.noted(used, &Entry::Run(Run::Use { start, len }))
+        self.note(&Entry::Run(Run::Use { start, len }));
+        self.count(1);
+        self.set_used(start.get(), len)
     }
 
     fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<()> {
         // Remember first: a chunk that is free on disk but not remembered could be reused early.
         self.remember_freed(start.get(), len);
-        let freed = self.data.dec(&mut self.txn, start.get(), start.get() + len);
-        self.changed(freed)
+        self.set_unnoted();
+        self.count(1);
+        self.set_free(start.get(), len)
     }
 
     fn child_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>> {
