@@ -4,8 +4,8 @@
 //!
 //! Records of chunks that follow one another are often asked for one behind the other: for a long
 //! read or write of a snapshot, and for a rollback. A look-up of the tree takes time, so the answer
-//! to the last one is remembered until a record of the timeline changes, and, when they are asked for
-//! in that way, the records behind it too.
+//! to the last one is remembered and, when they are asked for in that way, the records behind it too.
+//! What is remembered of keys behind a change stays true.
 
 use crate::dm::pdata::{BTree, Transaction};
 use crate::model::record_key::KEY_STEP;
@@ -56,6 +56,14 @@ impl Ahead {
         match records.get(i) {
             Some(&record) => Some(Some(record)),
             None => self.end.then_some(None),
+        }
+    }
+
+    /// Records change, the last one at `key`: what is remembered of keys behind it stays true.
+    fn pass(&mut self, key: u64) {
+        match key.checked_add(1) {
+            Some(next) => self.from = self.from.max(next),
+            None => self.forget(),
         }
     }
 
@@ -146,35 +154,36 @@ impl Records {
         Ok(found)
     }
 
-    /// A timeline changes.
-    fn forget(&mut self, timeline: u64) {
+    /// Records of a timeline change, the last one at `key`.
+    fn pass(&mut self, timeline: u64, key: u64) {
         for ahead in self.memory.get_mut().slots.iter_mut() {
             if ahead.timeline == timeline {
-                ahead.forget();
+                ahead.pass(key);
             }
         }
     }
 
-    /// See [`BTree::insert`].
-    pub(super) fn insert(
+    /// See [`BTree::insert_run`]; `last` is the last key.
+    pub(super) fn insert_run(
         &mut self,
         tx: &mut Transaction,
-        keys: &[u64; 2],
-        value: &u64,
-    ) -> Result<bool> {
-        self.forget(keys[0]);
-        self.tree.insert(tx, keys, value)
+        timeline: u64,
+        last: u64,
+        entry: impl Fn(usize) -> Option<(u64, u64)>,
+    ) -> Result {
+        self.pass(timeline, last);
+        self.tree.insert_run(tx, timeline, entry)
     }
 
     /// See [`BTree::remove`].
     pub(super) fn remove(&mut self, tx: &mut Transaction, keys: &[u64; 2]) -> Result<bool> {
-        self.forget(keys[0]);
+        self.pass(keys[0], keys[1]);
         self.tree.remove(tx, keys)
     }
 
     /// See [`BTree::remove_subtree`].
     pub(super) fn remove_subtree(&mut self, tx: &mut Transaction, timeline: u64) -> Result<bool> {
-        self.forget(timeline);
+        self.pass(timeline, u64::MAX);
         self.tree.remove_subtree(tx, timeline)
     }
 }

@@ -105,9 +105,9 @@ impl Metadata for Meta {
         };
         let many = u32::try_from(len).map_err(|_| Refusal::Corrupt)?;
         // What is refused changes nothing.
-        if key_behind(key, last).is_none() || value.plus(last).is_none() {
+        let (Some(last), Some(_)) = (key_behind(key, last), value.plus(last)) else {
             return Err(Refusal::Corrupt.into());
-        }
+        };
         // One note for all of them.
         self.note(&Entry::Run(Run::Records {
             timeline: t,
@@ -116,18 +116,16 @@ impl Metadata for Meta {
             len: many,
         }));
         self.count(many);
-        for i in 0..len {
-            let (Some(key), Some(value)) = (key_behind(key, i), value.plus(i)) else {
-                return Err(self.poison(EINVAL));
-            };
-            let keys = [t.get(), key];
-            let put = self
-                .trees
-                .records
-                .insert(&mut self.txn, &keys, &value.encode());
-            self.checked(put)?;
-        }
-        Ok(())
+        let entry = |i: usize| {
+            let i = i as u64;
+            let key = key_behind(key, i).filter(|_| i < len)?;
+            Some((key, value.plus(i)?.encode()))
+        };
+        let put = self
+            .trees
+            .records
+            .insert_run(&mut self.txn, t.get(), last, entry);
+        self.checked(put)
     }
 
     fn remove_record(&mut self, t: TimelineId, key: u64) -> Result<()> {

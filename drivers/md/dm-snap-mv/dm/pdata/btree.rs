@@ -5,7 +5,7 @@
 //! C header: `dm-btree.h`
 
 use super::{
-    corrupt,
+    corrupt, node,
     transaction::Transaction,
     verify::{self, Shape, Touch, Values},
 };
@@ -349,11 +349,11 @@ impl BTree<2, u64> {
     ) -> usize {
         // The library has just read, and checked, all nodes on the way.
         let copied = tx.cache().map(|cache| {
-            let lower = verify::found(cache, self.root, keys[0], |node, i| node.value(i))?;
+            let lower = verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))?;
             let Some(lower) = lower else {
                 return Ok(None);
             };
-            verify::found(cache, lower, keys[1], |node, i| {
+            verify::found(cache, lower, keys[1], |node, _, i| {
                 let mut copied = 0;
                 for (place, i) in out.iter_mut().zip(i..node.len()) {
                     *place = (node.key(i)?, node.value(i)?);
@@ -366,6 +366,67 @@ impl BTree<2, u64> {
             Some(Ok(Some(copied))) => copied,
             _ => 0,
         }
+    }
+
+    /// Gives keys that begin with the same one values, as [`BTree::insert`] does one by one: the last
+    /// keys and the values that `entry` says, from 0 on until it says none. They must ascend. For
+    /// those that end up in one leaf the library is asked once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BTree::insert`].
+    pub(crate) fn insert_run(
+        &mut self,
+        tx: &mut Transaction,
+        upper: u64,
+        entry: impl Fn(usize) -> Option<(u64, u64)>,
+    ) -> Result {
+        let mut done = 0;
+        while let Some((key, value)) = entry(done) {
+            self.insert(tx, &[upper, key], &value)?;
+            done += 1;
+            if entry(done).is_some() {
+                done += self.put_behind(tx, [upper, key], |i| entry(done + i))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts entries into the leaf with a key that was just inserted, behind it: those that `entry` says,
+    /// as long as there is room and no other key comes between. Returns how many.
+    fn put_behind(
+        &mut self,
+        tx: &mut Transaction,
+        keys: [u64; 2],
+        entry: impl Fn(usize) -> Option<(u64, u64)>,
+    ) -> Result<usize> {
+        let Some(cache) = tx.cache() else {
+            return Ok(0);
+        };
+        // The library has just checked, or made, all nodes on the way.
+        let lower = verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))?;
+        let Some(lower) = lower else {
+            return Ok(0);
+        };
+        let place = verify::found(cache, lower, keys[1], |node, at, i| {
+            let next = match i + 1 < node.len() {
+                true => Some(node.key(i + 1)?),
+                false => at.end,
+            };
+            Ok((at.block, i + 1, next))
+        })?;
+        let Some((leaf, i, next)) = place else {
+            return Ok(0);
+        };
+        let between = |&(key, _): &(u64, u64)| next.is_none_or(|next| key < next);
+        // SAFETY: Where a key has been inserted is a copy that belongs to the running transaction,
+        // which is borrowed mutably.
+        let put = unsafe {
+            cache.change(leaf, |bytes| {
+                node::put(bytes, i, |j| entry(j).filter(between))
+            })
+        };
+        Ok(put?.unwrap_or(0))
     }
 }
 

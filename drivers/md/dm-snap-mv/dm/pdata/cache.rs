@@ -34,6 +34,9 @@ unsafe impl Sync for Cache {}
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a>(&'a [core::cell::UnsafeCell<u8>; BLOCK_SIZE]);
 
+/// As [`Bytes`], of a block that may be changed: nobody else does, but for its checksum and number.
+pub(super) struct BytesMut<'a>(Bytes<'a>);
+
 impl Cache {
     /// # Safety
     ///
@@ -83,6 +86,15 @@ impl Cache {
         block: u64,
         look: impl FnOnce(Bytes<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
+        self.get(block, |bytes, _| look(bytes))
+    }
+
+    /// A block that is in memory, and what bufio calls it.
+    fn get<R>(
+        &self,
+        block: u64,
+        look: impl FnOnce(Bytes<'_>, *mut bindings::dm_buffer) -> Result<R>,
+    ) -> Result<Option<R>> {
         if block >= self.blocks {
             return Err(corrupt());
         }
@@ -95,7 +107,30 @@ impl Cache {
             return Ok(None);
         }
         // SAFETY: It was just got, and is not used again.
-        unsafe { Self::with(data, buffer, look) }.map(Some)
+        unsafe { Self::with(data, buffer, |bytes| look(bytes, buffer)) }.map(Some)
+    }
+
+    /// As [`Cache::look_again`], of a block that the running transaction has made, to change it. It
+    /// is written with the transaction.
+    ///
+    /// # Safety
+    ///
+    /// It must be such a block, and nobody else may be using the transaction.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cache::look`].
+    pub(super) unsafe fn change<R>(
+        &self,
+        block: u64,
+        change: impl FnOnce(BytesMut<'_>) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.get(block, |bytes, buffer| {
+            let result = change(BytesMut(bytes));
+            // SAFETY: It is held.
+            unsafe { bindings::dm_bufio_mark_buffer_dirty(buffer) };
+            result
+        })
     }
 
     /// # Safety
@@ -156,5 +191,50 @@ impl Bytes<'_> {
         } else {
             Err(corrupt())
         }
+    }
+}
+
+impl<'a> BytesMut<'a> {
+    /// What it is now.
+    pub(super) fn bytes(&self) -> Bytes<'a> {
+        self.0
+    }
+
+    /// Writes bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EILSEQ` when they do not fit; then nothing is written.
+    pub(super) fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result {
+        let cells = self.cells(at, N)?;
+        for (cell, byte) in cells.iter().zip(bytes) {
+            // SAFETY: It points to a byte of the block, which nobody else changes.
+            unsafe { cell.get().write(byte) };
+        }
+        Ok(())
+    }
+
+    /// Moves `len` bytes from one place to another.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BytesMut::put`].
+    pub(super) fn shift(&mut self, from: usize, to: usize, len: usize) -> Result {
+        let (from, to) = (self.cells(from, len)?, self.cells(to, len)?);
+        // SAFETY: Both are bytes of the block, which nobody else changes; they may overlap.
+        unsafe {
+            core::ptr::copy(
+                core::cell::UnsafeCell::raw_get(from.as_ptr()),
+                core::cell::UnsafeCell::raw_get(to.as_ptr()),
+                len,
+            )
+        };
+        Ok(())
+    }
+
+    fn cells(&self, at: usize, len: usize) -> Result<&'a [core::cell::UnsafeCell<u8>]> {
+        at.checked_add(len)
+            .and_then(|end| self.0 .0.get(at..end))
+            .ok_or_else(corrupt)
     }
 }

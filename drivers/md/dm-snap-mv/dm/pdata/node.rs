@@ -4,13 +4,18 @@
 //!
 //! C header: `drivers/md/persistent-data/dm-btree-internal.h`
 
-use super::{cache::Bytes, corrupt, BLOCK_SIZE};
+use super::{
+    cache::{Bytes, BytesMut},
+    corrupt, BLOCK_SIZE,
+};
 use kernel::prelude::*;
 
 const CSUM_XOR: u32 = 121_107;
 const INTERNAL: u32 = 1;
 const LEAF: u32 = 2;
 const HEADER: usize = 32;
+/// Where the number of entries stands.
+const ENTRIES: usize = 16;
 const KEY: usize = size_of::<u64>();
 
 /// How many entries a node has room for, as the library reckons it.
@@ -61,7 +66,7 @@ impl<'a> Node<'a> {
         let node = Self {
             bytes,
             leaf: flags == LEAF,
-            entries: bytes.le32(16)? as usize,
+            entries: bytes.le32(ENTRIES)? as usize,
             room: bytes.le32(20)? as usize,
             value_size: bytes.le32(24)? as usize,
         };
@@ -179,4 +184,43 @@ impl<'a> Node<'a> {
             end,
         }))
     }
+}
+
+/// Puts entries with values of eight bytes into a leaf, one behind the other, before its entry `i` (or
+/// behind the last one): those that `entry` says, from 0 on until it says none, as long as there is
+/// room. Returns how many. They must belong there.
+///
+/// # Errors
+///
+/// `EILSEQ` when it is no such leaf.
+pub(super) fn put(
+    mut bytes: BytesMut<'_>,
+    i: usize,
+    entry: impl Fn(usize) -> Option<(u64, u64)>,
+) -> Result<usize> {
+    let node = Node::read(bytes.bytes())?;
+    if !node.leaf || node.value_size != KEY || i > node.entries {
+        return Err(corrupt());
+    }
+    let room = node.room - node.entries;
+    let mut many = 0;
+    while many < room && entry(many).is_some() {
+        many += 1;
+    }
+    let keys = HEADER;
+    let values = HEADER + node.room * KEY;
+    for column in [keys, values] {
+        let at = column + i * KEY;
+        bytes.shift(at, at + many * KEY, (node.entries - i) * KEY)?;
+    }
+    for j in 0..many {
+        let Some((key, value)) = entry(j) else {
+            return Err(corrupt());
+        };
+        bytes.put(keys + (i + j) * KEY, key.to_le_bytes())?;
+        bytes.put(values + (i + j) * KEY, value.to_le_bytes())?;
+    }
+    let entries = (node.entries + many) as u32;
+    bytes.put(ENTRIES, entries.to_le_bytes())?;
+    Ok(many)
 }

@@ -378,7 +378,8 @@ pub(super) fn open_index(tx: &Transaction, root: u64, groups: u64) -> Result {
 }
 
 /// Walks to the entry with a key of a tree whose nodes on the way there are in memory, and known to
-/// be good, and looks at it there. `None` if one of them is not, or there is no such entry.
+/// be good, and looks at it there: the leaf, where it stands, and which entry it is. `None` if one of
+/// them is not, or there is no such entry.
 ///
 /// # Errors
 ///
@@ -387,7 +388,7 @@ pub(super) fn found<R>(
     cache: &Cache,
     root: u64,
     key: u64,
-    look: impl FnOnce(Node<'_>, usize) -> Result<R>,
+    look: impl FnOnce(Node<'_>, Child, usize) -> Result<R>,
 ) -> Result<Option<R>> {
     enum Step<R> {
         Down(Child),
@@ -404,7 +405,7 @@ pub(super) fn found<R>(
             let i = node.below(key)?;
             let here = node.is_leaf() && i < node.len() && node.key(i)? == key;
             match look.take() {
-                Some(look) if here => Ok(Step::There(Some(look(node, i)?))),
+                Some(look) if here => Ok(Step::There(Some(look(node, at, i)?))),
                 _ => Ok(Step::There(None)),
             }
         })?;
