@@ -12,8 +12,6 @@ use dm_snap_mv_model::ids::OriginNr;
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.origin_ids;
     let tree = Tree::new(Part::Identities, root, 8);
-    // Those with the same checksum as the one before.
-    let mut same: (u64, Vec<OriginNr>) = (0, Vec::new());
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let number = value.try_into().map(u64::from_le_bytes).ok();
         let nr = number
@@ -45,17 +43,6 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
             return wrong(format!("origin {nr} has one already"));
         }
         origin.identified = true;
-        if same.0 != first {
-            same = (first, Vec::new());
-        }
-        let twin = same.1.iter().find(|&&other| {
-            let other = facts.origin(other);
-            other.is_some_and(|other| other.row.id == id)
-        });
-        if let Some(twin) = twin {
-            wrong(format!("origins {twin} and {nr} have the same identity"));
-        }
-        same.1.push(nr);
     });
     facts.whole.identities = whole;
 }

@@ -9,6 +9,7 @@ use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::table::check_id;
+use std::collections::HashMap;
 
 fn decode(key: u64, value: &[u8]) -> Result<OriginRow, Refusal> {
     let value = value.try_into().map_err(|_| Refusal::Corrupt)?;
@@ -37,6 +38,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.origins;
     let tree = Tree::new(Part::Origins, root, OriginRow::SIZE);
     let mut readable = true;
+    let mut by_id = HashMap::new();
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let row = match decode(key, value) {
             Ok(row) => row,
@@ -53,6 +55,10 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
         if let Some(what) = fault(cx, &row) {
             let what = format!("origin {key}: {what}");
             cx.found(Kind::Origin, Some(row.timeline()), what);
+        }
+        if let Some(twin) = by_id.insert(row.id.as_bytes().to_vec(), key) {
+            let what = format!("origins {twin} and {key} have the same identity");
+            cx.found(Kind::Origin, None, what);
         }
         facts.origins.push(OriginFacts {
             row,

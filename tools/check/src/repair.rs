@@ -306,7 +306,9 @@ impl<'r> Room<'r> {
 impl Place for Room<'_> {
     fn take(&mut self) -> io::Result<u64> {
         let end = self.plan.superblock.layout.metadata_blocks;
-        let free = (self.next..end).find(|&nr| self.plan.reached.count(nr) == 0);
+        // One that cannot be read may be so again when it has been written.
+        let free = (self.next..end)
+            .find(|&nr| self.plan.reached.count(nr) == 0 && self.device.read(nr).is_ok());
         let nr = free.ok_or_else(|| {
             let what = "not enough metadata blocks are free for the repair";
             io::Error::new(io::ErrorKind::StorageFull, what)

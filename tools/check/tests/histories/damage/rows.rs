@@ -172,7 +172,9 @@ pub fn identities(store: &Store) {
         image.blocks.insert(root, *node::make(true, 8, &both, root));
         image
     };
-    expect("twins", &twin(b), Kind::Identity, "have the same identity");
+    let same = "have the same identity";
+    expect("twins", &twin(b), Kind::Origin, same);
+    expect("twins, one of them led to", &image, Kind::Origin, same);
     expect("two ways", &twin(a), Kind::Identity, "has one already");
     let mut image = Image::of(store);
     let at = image.value_at(root, 0);
