@@ -71,16 +71,6 @@ impl Tape {
     pub fn zero(&mut self, sector: u64, count: u64, cache: u8) -> usize {
         self.push(sector, count, cache, None)
     }
-
-    /// Which sectors are written at all, as a bitmap of pieces of so many sectors.
-    pub fn touched(&self, sectors: u64, piece: u64) -> Vec<bool> {
-        let mut touched = vec![false; sectors.div_ceil(piece) as usize];
-        for write in &self.writes {
-            let last = (write.sector + write.count - 1) / piece;
-            touched[(write.sector / piece) as usize..=last as usize].fill(true);
-        }
-        touched
-    }
 }
 
 /// A tape that is being recorded by several at once.

@@ -19,7 +19,7 @@ use crate::shadow;
 use crate::store::{co_line, cs_line, Device, TARGET};
 
 /// Sectors that are written in one go.
-pub const PIECE: u64 = 128;
+const PIECE: u64 = 128;
 
 /// A device that is there all the time and now and then has a table of the target: making and
 /// removing devices would take most of the time.
@@ -83,11 +83,10 @@ impl Bench {
         })
     }
 
-    /// Puts an image in place, of which only the pieces in `touched` can differ from what is
-    /// there.
-    pub fn load(&mut self, image: &[u8], touched: &[bool]) -> Result<()> {
-        let pieces = image.chunks_exact(PIECE as usize * SECTOR);
-        for (i, (piece, _)) in pieces.zip(touched).enumerate().filter(|(_, (_, &t))| t) {
+    /// Puts an image in place. All of it: what the store wrote when it went on after the last crash,
+    /// as in its journal, could be taken for what it wrote before this one.
+    pub fn load(&mut self, image: &[u8]) -> Result<()> {
+        for (i, piece) in image.chunks_exact(PIECE as usize * SECTOR).enumerate() {
             self.buffer.copy_from_slice(piece);
             self.disk.write(i as u64 * PIECE, &self.buffer)?;
         }

@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{bail, Context, Result};
 
-use super::bench::{Bench, Crash, PIECE};
+use super::bench::{Bench, Crash};
 use super::model::{Model, Progress};
 use super::ops::Record;
 use super::stage::{Recording, IMAGE};
@@ -133,11 +133,7 @@ impl Film {
 
     fn work(&self, number: usize, effort: Effort, seed: u64, count: &Count) -> Result<()> {
         let tape = &self.recording.tape;
-        let mut touched = tape.touched(IMAGE, PIECE);
         let mut bench = Bench::new(number, self.model.sizes)?;
-        // All of it once.
-        bench.load(&self.recording.base, &vec![true; touched.len()])?;
-        touched[..(super::stage::COW_PLACE.0 / PIECE) as usize].fill(true);
         let mut reel = Reel::new(tape, &self.recording.base);
         let mut progress = Progress::new(self.model.clone(), &self.records);
         let mut image = Vec::new();
@@ -161,7 +157,7 @@ impl Film {
                 }
                 let mut random = Random::new(seed ^ point as u64);
                 reel.image(left, &mut random, &mut image);
-                bench.load(&image, &touched)?;
+                bench.load(&image)?;
                 progress.advance(reel.mark);
                 let flying = progress.flying(reel.mark);
                 let crash = Crash {
