@@ -9,6 +9,7 @@ use anyhow::{bail, ensure, Context, Result};
 use super::volume::Volume;
 use crate::dm;
 use crate::random::Random;
+use crate::store::Status;
 use crate::sys;
 
 /// What no origin here obeys.
@@ -33,6 +34,13 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a device is that of an origin that may have no snapshot yet: it obeys "do" then.
+fn is_new(name: &str) -> bool {
+    let status = dm::status(name).ok();
+    let status = status.and_then(|text| Status::parse(&text).ok());
+    status.is_none_or(|status| status.snapshots == Some(0))
+}
+
 /// Asks any device something.
 pub fn ask(random: &mut Random) -> Result<()> {
     let mut names = dm::devices()?;
@@ -45,6 +53,7 @@ pub fn ask(random: &mut Random) -> Result<()> {
         0..=2 => ("status", dm::status(name)),
         3 => ("table", dm::table(name)),
         4..=5 => ("list", dm::message(name, "list")),
+        _ if is_new(name) => return Ok(()),
         6 => {
             let message = *random.one_of(REFUSED);
             return match dm::message(name, message) {
