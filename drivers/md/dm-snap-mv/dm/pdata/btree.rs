@@ -5,7 +5,9 @@
 //! C header: `dm-btree.h`
 
 use super::{
-    corrupt, node,
+    cache::Cache,
+    corrupt,
+    node::{self, Child, Node},
     transaction::Transaction,
     verify::{self, Shape, Touch, Values},
 };
@@ -347,13 +349,8 @@ impl BTree<2, u64> {
         keys: &[u64; 2],
         out: &mut [(u64, u64)],
     ) -> usize {
-        // The library has just read, and checked, all nodes on the way.
         let copied = tx.cache().map(|cache| {
-            let lower = verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))?;
-            let Some(lower) = lower else {
-                return Ok(None);
-            };
-            verify::found(cache, lower, keys[1], |node, _, i| {
+            self.found(cache, keys, |node, _, i| {
                 let mut copied = 0;
                 for (place, i) in out.iter_mut().zip(i..node.len()) {
                     *place = (node.key(i)?, node.value(i)?);
@@ -365,6 +362,20 @@ impl BTree<2, u64> {
         match copied {
             Some(Ok(Some(copied))) => copied,
             _ => 0,
+        }
+    }
+
+    /// Looks at the entry with some keys in its leaf, as [`verify::found`] does: the library has just
+    /// found or inserted it, so it has checked, or made, all nodes on the way.
+    fn found<R>(
+        &self,
+        cache: &Cache,
+        keys: &[u64; 2],
+        look: impl FnOnce(Node<'_>, Child, usize) -> Result<R>,
+    ) -> Result<Option<R>> {
+        match verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))? {
+            Some(lower) => verify::found(cache, lower, keys[1], look),
+            None => Ok(None),
         }
     }
 
@@ -403,12 +414,7 @@ impl BTree<2, u64> {
         let Some(cache) = tx.cache() else {
             return Ok(0);
         };
-        // The library has just checked, or made, all nodes on the way.
-        let lower = verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))?;
-        let Some(lower) = lower else {
-            return Ok(0);
-        };
-        let place = verify::found(cache, lower, keys[1], |node, at, i| {
+        let place = self.found(cache, &keys, |node, at, i| {
             let next = match i + 1 < node.len() {
                 true => Some(node.key(i + 1)?),
                 false => at.end,

@@ -149,14 +149,16 @@ impl Cache {
     }
 }
 
-impl Bytes<'_> {
-    fn array<const N: usize>(self, at: usize) -> Result<[u8; N]> {
-        let cells = at
-            .checked_add(N)
+impl<'a> Bytes<'a> {
+    fn cells(self, at: usize, len: usize) -> Result<&'a [core::cell::UnsafeCell<u8>]> {
+        at.checked_add(len)
             .and_then(|end| self.0.get(at..end))
-            .ok_or_else(corrupt)?;
+            .ok_or_else(corrupt)
+    }
+
+    fn array<const N: usize>(self, at: usize) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        for (byte, cell) in bytes.iter_mut().zip(cells) {
+        for (byte, cell) in bytes.iter_mut().zip(self.cells(at, N)?) {
             // SAFETY: It points to a byte of the block. A race with who sets checksum or number
             // makes it the old or the new one, either of which is as good as the other.
             *byte = unsafe { cell.get().read_volatile() };
@@ -206,7 +208,7 @@ impl<'a> BytesMut<'a> {
     ///
     /// `EILSEQ` when they do not fit; then nothing is written.
     pub(super) fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result {
-        let cells = self.cells(at, N)?;
+        let cells = self.0.cells(at, N)?;
         for (cell, byte) in cells.iter().zip(bytes) {
             // SAFETY: It points to a byte of the block, which nobody else changes.
             unsafe { cell.get().write(byte) };
@@ -220,7 +222,7 @@ impl<'a> BytesMut<'a> {
     ///
     /// As for [`BytesMut::put`].
     pub(super) fn shift(&mut self, from: usize, to: usize, len: usize) -> Result {
-        let (from, to) = (self.cells(from, len)?, self.cells(to, len)?);
+        let (from, to) = (self.0.cells(from, len)?, self.0.cells(to, len)?);
         // SAFETY: Both are bytes of the block, which nobody else changes; they may overlap.
         unsafe {
             core::ptr::copy(
@@ -230,11 +232,5 @@ impl<'a> BytesMut<'a> {
             )
         };
         Ok(())
-    }
-
-    fn cells(&self, at: usize, len: usize) -> Result<&'a [core::cell::UnsafeCell<u8>]> {
-        at.checked_add(len)
-            .and_then(|end| self.0 .0.get(at..end))
-            .ok_or_else(corrupt)
     }
 }
