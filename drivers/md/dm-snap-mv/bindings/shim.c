@@ -13,6 +13,7 @@
 #include <linux/interval_tree_generic.h>
 #include <linux/mm.h>
 #include <linux/part_stat.h>
+#include <linux/sched/isolation.h>
 #include <linux/sched/mm.h>
 
 #include "persistent-data/dm-block-manager.h"
@@ -279,7 +280,29 @@ struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered)
 {
 	if (ordered)
 		return alloc_ordered_workqueue("%s", WQ_MEM_RECLAIM, name);
-	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 0, name);
+	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_PERCPU, 0, name);
+}
+
+unsigned int dm_rs_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
+/*
+ * The processor that comes @n behind this one, of those that are meant for such
+ * work. It may go offline at any time, which queue_work_on() puts up with.
+ */
+int dm_rs_other_cpu(unsigned int n)
+{
+	const struct cpumask *mask;
+	unsigned int cpu = raw_smp_processor_id();
+
+	rcu_read_lock();
+	mask = housekeeping_cpumask(HK_TYPE_WQ);
+	while (n-- && cpu < nr_cpu_ids)
+		cpu = cpumask_next_and_wrap(cpu, mask, cpu_online_mask);
+	rcu_read_unlock();
+	return cpu < nr_cpu_ids ? cpu : WORK_CPU_UNBOUND;
 }
 
 /* dm-io */

@@ -80,6 +80,8 @@ void *dm_rs_mempool_alloc(mempool_t *pool);
 unsigned int dm_rs_noio_save(void);
 void dm_rs_noio_restore(unsigned int flags);
 struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered);
+unsigned int dm_rs_num_online_cpus(void);
+int dm_rs_other_cpu(unsigned int n);
 
 /* dm-io */
 enum dm_rs_memory {

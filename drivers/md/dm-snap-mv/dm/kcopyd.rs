@@ -7,7 +7,16 @@
 use super::{bio::TargetBio, block_device::BlockDevice, target::Target};
 use crate::bindings;
 use core::{marker::PhantomData, ptr, ptr::NonNull};
-use kernel::{error::from_err_ptr, prelude::*, sync::Arc};
+use kernel::{
+    error::from_err_ptr,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+    types::Opaque,
+};
 
 /// What is told when a copy has ended, and owned by the copy until then.
 pub(crate) trait Done: Send + Sized + 'static {
@@ -22,8 +31,8 @@ pub(crate) trait Done: Send + Sized + 'static {
     /// for it.
     unsafe fn from_raw(raw: *mut c_void) -> Self;
 
-    /// The copy has ended. Process context: kcopyd's worker, which copies nothing else meanwhile,
-    /// so this may sleep but must not wait for a copy.
+    /// The copy has ended. Process context: a worker of kcopyd, which copies nothing else meanwhile,
+    /// so this may sleep but must not wait for a copy. Others may be told of theirs at the same time.
     fn done(self, result: Result);
 }
 
@@ -45,7 +54,7 @@ impl<T: Target> Done for TargetBio<T> {
 
 /// Something that copies, and is shared with others.
 pub(crate) trait CopyJob: Send + Sync + 'static {
-    /// The copy has ended: see [`Done::done`].
+    /// The copy, or one of its parts, has ended: see [`Done::done`].
     fn copied(this: Arc<Self>, result: Result);
 }
 
@@ -75,7 +84,17 @@ pub(crate) struct Region<'a> {
     pub(crate) count: u64,
 }
 
-impl Region<'_> {
+impl<'a> Region<'a> {
+    /// `count` sectors of it from `offset` on, or as many as there are.
+    fn part(&self, offset: u64, count: u64) -> Region<'a> {
+        let offset = offset.min(self.count);
+        Region {
+            dev: self.dev,
+            sector: self.sector + offset,
+            count: count.min(self.count - offset),
+        }
+    }
+
     fn as_raw(&self) -> bindings::dm_io_region {
         bindings::dm_io_region {
             bdev: self.dev.as_raw(),
@@ -85,32 +104,91 @@ impl Region<'_> {
     }
 }
 
+/// A client of the kernel's kcopyd: with pages of its own, and a worker that runs on one processor.
+///
+/// Dropping it waits for all of its copies. Process context.
+struct Client(NonNull<bindings::dm_kcopyd_client>);
+
+impl Client {
+    fn new() -> Result<Self> {
+        // SAFETY: It allocates. A copy need not be throttled.
+        let client = from_err_ptr(unsafe { bindings::dm_kcopyd_client_create(ptr::null_mut()) })?;
+        Ok(Self(NonNull::new(client).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: It is ours. Whoever has begun a copy has held it meanwhile.
+        unsafe { bindings::dm_kcopyd_client_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// What copies have of ours. Elements have the size of a [`Context`].
+struct Pool(NonNull<bindings::mempool_t>);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: It is ours, and declared behind the clients: no copy is left that holds an element.
+        unsafe { bindings::mempool_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// Where long copies set out from.
+struct Queue(NonNull<bindings::workqueue_struct>);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: It is ours. What is queued runs before this returns.
+        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
+    }
+}
+
 /// What a copy has of ours until it has ended.
 struct Context<D: Done> {
     pool: NonNull<bindings::mempool_t>,
     done: *mut c_void,
     /// Keeps the devices open.
     _devices: [Option<BlockDevice>; 2],
+    /// Of a long copy, until it has begun: how that is done, and what is to be copied by whom.
+    work: Opaque<bindings::work_struct>,
+    client: NonNull<bindings::dm_kcopyd_client>,
+    from: bindings::dm_io_region,
+    to: bindings::dm_io_region,
     _done: PhantomData<D>,
 }
 
 /// How many copies can always be in flight.
 const RESERVE: c_int = 64;
 
-/// A client of kcopyd, with its own reserve of memory and its own worker.
+/// How many clients there are at most: one copies as fast as a processor does, and each holds pages
+/// for one piece of a copy in reserve (512 KiB, unless kcopyd has been told otherwise).
+const MOST_CLIENTS: usize = 4;
+
+/// A copy of so many sectors is long: to have another processor begin it costs little beside it.
+const LONG: u64 = 128;
+
+/// Copies, with reserves of memory of its own. Long copies are made by several processors, when
+/// there are several at once.
+///
+/// A client of kcopyd has one processor do all that one has to do for copies: to find pages and clear
+/// them, and for devices in memory, or without DMA, the copying itself. That is the one on which it
+/// was given something to do when it had nothing to do. So there are several clients, which long
+/// copies go to in turn, and each but the first is given its copies on another processor.
 ///
 /// Dropping it waits for all copies. So it must not be dropped by what a copy owns, when that is
 /// told of the end: it would wait for itself. Process context.
-///
-/// # Invariants
-///
-/// Both are ours. Elements of `pool` have the size of a [`Context`].
 pub(crate) struct Kcopyd {
-    client: NonNull<bindings::dm_kcopyd_client>,
-    pool: NonNull<bindings::mempool_t>,
+    // In this order they are dropped.
+    queue: Queue,
+    first: Client,
+    others: KVec<Client>,
+    pool: Pool,
+    /// Counts long copies.
+    turn: Atomic<usize>,
 }
 
-// SAFETY: Client and pool may be used from many threads at once.
+// SAFETY: Queue, clients and pool may be used from many threads at once.
 unsafe impl Send for Kcopyd {}
 // SAFETY: As above.
 unsafe impl Sync for Kcopyd {}
@@ -126,32 +204,58 @@ impl Kcopyd {
         let size = size_of::<Context<Arc<Nobody>>>();
         // SAFETY: It allocates.
         let pool = unsafe { bindings::dm_rs_mempool_create(RESERVE, size) };
-        let pool = NonNull::new(pool).ok_or(ENOMEM)?;
-        // SAFETY: A copy need not be throttled.
-        let client = from_err_ptr(unsafe { bindings::dm_kcopyd_client_create(ptr::null_mut()) });
-        match client.and_then(|client| NonNull::new(client).ok_or(ENOMEM)) {
-            // INVARIANT: Both are new.
-            Ok(client) => Ok(Self { client, pool }),
-            Err(error) => {
-                // SAFETY: It is new, and none of it is in use.
-                unsafe { bindings::mempool_destroy(pool.as_ptr()) };
-                Err(error)
-            }
+        let pool = Pool(NonNull::new(pool).ok_or(ENOMEM)?);
+        // SAFETY: The name is valid. Whether it worked is looked at.
+        let queue =
+            unsafe { bindings::dm_rs_alloc_workqueue(c"dm-snap-mv-copy".as_char_ptr(), false) };
+        let queue = Queue(NonNull::new(queue).ok_or(ENOMEM)?);
+        // SAFETY: It asks for a number.
+        let processors = unsafe { bindings::dm_rs_num_online_cpus() } as usize;
+        let mut others = KVec::new();
+        for _ in 1..processors.min(MOST_CLIENTS) {
+            others.push(Client::new()?, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            queue,
+            first: Client::new()?,
+            others,
+            pool,
+            turn: Atomic::new(0),
+        })
+    }
+
+    /// The client whose turn it is to copy something long, and how far from this processor it works.
+    fn next(&self) -> (&Client, u32) {
+        let turn = self.turn.fetch_add(1, Relaxed) % (self.others.len() + 1);
+        match self.others.get(turn) {
+            Some(client) => (client, turn as u32 + 1),
+            None => (&self.first, 0),
         }
     }
 
     /// Allocates what a copy has of ours. Sleeps, but does not fail.
-    fn context<D: Done>(&self, done: D, devices: [Option<BlockDevice>; 2]) -> *mut Context<D> {
+    fn context<D: Done>(
+        &self,
+        done: D,
+        devices: [Option<BlockDevice>; 2],
+        client: &Client,
+        from: bindings::dm_io_region,
+        to: bindings::dm_io_region,
+    ) -> *mut Context<D> {
         const { assert!(size_of::<Context<D>>() == size_of::<Context<Arc<Nobody>>>()) };
         // SAFETY: By the type's invariants the pool is there. It does not fail, as it may sleep.
-        let context = unsafe { bindings::dm_rs_mempool_alloc(self.pool.as_ptr()) };
+        let context = unsafe { bindings::dm_rs_mempool_alloc(self.pool.0.as_ptr()) };
         let context: *mut Context<D> = context.cast();
         // SAFETY: It is new, has that size, and is aligned as `kmalloc` aligns.
         unsafe {
             context.write(Context {
-                pool: self.pool,
+                pool: self.pool.0,
                 done: done.into_raw(),
                 _devices: devices,
+                work: Opaque::uninit(),
+                client: client.0,
+                from,
+                to,
                 _done: PhantomData,
             })
         };
@@ -168,17 +272,69 @@ impl Kcopyd {
         if from.count != to.count {
             return done.done(Err(EINVAL));
         }
-        let mut source = from.as_raw();
-        let mut dest = to.as_raw();
-        let context = self.context(done, [Some(from.dev.share()), Some(to.dev.share())]);
-        // SAFETY: The client is there until all copies have ended. The devices are open until
-        // then, since the context holds them. The regions are copied.
+        let devices = [Some(from.dev.share()), Some(to.dev.share())];
+        let is_long = from.count >= LONG && !self.others.is_empty();
+        let (client, distance) = if is_long {
+            self.next()
+        } else {
+            (&self.first, 0)
+        };
+        let context = self.context(done, devices, client, from.as_raw(), to.as_raw());
+        if distance == 0 {
+            // SAFETY: It is new.
+            return unsafe { Self::begin(context) };
+        }
+        // SAFETY: The context is ours until it is queued; name and key live for ever. The queue is
+        // there until all that is queued has run.
         unsafe {
-            bindings::dm_kcopyd_copy(
-                self.client.as_ptr(),
-                &mut source,
+            let work = Opaque::cast_into(&raw const (*context).work);
+            bindings::init_work_with_key(
+                work,
+                Some(Self::run::<D>),
+                false,
+                c"dm::Kcopyd::work".as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+            let processor = bindings::dm_rs_other_cpu(distance);
+            bindings::queue_work_on(processor, self.queue.0.as_ptr(), work);
+        }
+    }
+
+    /// How many sectors each part has when so many are copied in parts.
+    fn part_sectors(&self, count: u64) -> u64 {
+        let parts = self.others.len() as u64 + 1;
+        count.div_ceil(parts).next_multiple_of(LONG).max(LONG)
+    }
+
+    /// How many parts [`Kcopyd::copy_parts`] makes of so many sectors: at least one.
+    pub(crate) fn parts(&self, count: u64) -> u64 {
+        count.div_ceil(self.part_sectors(count)).max(1)
+    }
+
+    /// Copies as [`Kcopyd::copy`] does, by several processors if it is much. `job` is told of each
+    /// of the [`Kcopyd::parts`] when that has ended.
+    pub(crate) fn copy_parts<J: CopyJob>(&self, from: &Region<'_>, to: &Region<'_>, job: &Arc<J>) {
+        let most = self.part_sectors(to.count);
+        for part in 0..self.parts(to.count) {
+            let offset = part * most;
+            self.copy(
+                &from.part(offset, most),
+                &to.part(offset, most),
+                job.clone(),
+            );
+        }
+    }
+
+    /// Fills `to` with zeroes, as [`Kcopyd::copy`] copies.
+    pub(crate) fn zero<D: Done>(&self, to: &Region<'_>, done: D) {
+        let devices = [Some(to.dev.share()), None];
+        let context = self.context(done, devices, &self.first, to.as_raw(), to.as_raw());
+        // SAFETY: As in `begin`.
+        unsafe {
+            bindings::dm_kcopyd_zero(
+                (*context).client.as_ptr(),
                 1,
-                &mut dest,
+                &raw mut (*context).to,
                 0,
                 Some(Self::complete::<D>),
                 context.cast(),
@@ -186,21 +342,38 @@ impl Kcopyd {
         };
     }
 
-    /// Fills `to` with zeroes, as [`Kcopyd::copy`] copies.
-    pub(crate) fn zero<D: Done>(&self, to: &Region<'_>, done: D) {
-        let mut dest = to.as_raw();
-        let context = self.context(done, [Some(to.dev.share()), None]);
-        // SAFETY: As in `copy`.
+    /// Begins a copy. Process context; may sleep, as [`Kcopyd::copy`].
+    ///
+    /// # Safety
+    ///
+    /// `context` must be what [`Kcopyd::context`] of this `D` has returned; it is used up.
+    unsafe fn begin<D: Done>(context: *mut Context<D>) {
+        // SAFETY: By the function's requirements. The client is there until all copies have ended.
+        // The devices are open until then, since the context holds them. The regions are copied
+        // before anything is on its way, so before the context can be freed.
         unsafe {
-            bindings::dm_kcopyd_zero(
-                self.client.as_ptr(),
+            bindings::dm_kcopyd_copy(
+                (*context).client.as_ptr(),
+                &raw mut (*context).from,
                 1,
-                &mut dest,
+                &raw mut (*context).to,
                 0,
                 Some(Self::complete::<D>),
                 context.cast(),
             )
         };
+    }
+
+    /// Begins a long copy.
+    ///
+    /// # Safety
+    ///
+    /// `work` is that of a context, which nobody else uses.
+    unsafe extern "C" fn run<D: Done>(work: *mut bindings::work_struct) {
+        let work = Opaque::cast_from(work).cast_mut();
+        // SAFETY: By the function's requirements. The work queue does not look at what it runs once
+        // it runs.
+        unsafe { Self::begin(kernel::container_of!(work, Context<D>, work)) };
     }
 
     /// A copy has ended. Process context.
@@ -228,17 +401,6 @@ impl Kcopyd {
             (0, _) => Err(EIO),
             _ => Err(ENXIO),
         });
-    }
-}
-
-impl Drop for Kcopyd {
-    fn drop(&mut self) {
-        // SAFETY: By the type's invariants both are ours. When the client is destroyed all copies
-        // have ended, so none of the pool is in use.
-        unsafe {
-            bindings::dm_kcopyd_client_destroy(self.client.as_ptr());
-            bindings::mempool_destroy(self.pool.as_ptr());
-        }
     }
 }
 

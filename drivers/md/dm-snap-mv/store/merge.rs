@@ -12,12 +12,11 @@ use super::allocator::Reservation;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::job::CopyRun;
+use super::merge_copy::MergeCopy;
 use super::origin::{Origin, RollbackState};
 use super::store::Store;
-use crate::dm::kcopyd::CopyJob;
-use crate::dm::range_lock::{Mode, RangeNode};
+use crate::dm::range_lock::Mode;
 use crate::dm::time;
-use crate::dm::worker::Worker;
 use crate::model::ids::{Chunk, Epoch, OriginNr};
 use crate::model::preserve;
 use crate::model::records::Metadata;
@@ -27,7 +26,7 @@ use crate::model::resolve::Location;
 use crate::model::rollback;
 use crate::model::table::FullPolicy;
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::sync::Arc;
 
 /// Chunks of which one look at the metadata finds those that differ.
 const LOOK_AHEAD: u64 = 1 << 16;
@@ -69,7 +68,7 @@ enum Phase {
 
 /// The background half of a rollback that runs.
 pub(super) struct Merge {
-    job: Arc<MergeJob>,
+    job: Arc<MergeCopy>,
     phase: Phase,
     /// A write waits for this chunk.
     urgent: Option<Chunk>,
@@ -80,36 +79,10 @@ pub(super) struct Merge {
     failures: u32,
 }
 
-/// The part of a merge that outlives a turn of the engine: kcopyd holds it while it copies.
-#[pin_data]
-pub(super) struct MergeJob {
-    #[pin]
-    node: RangeNode,
-    #[pin]
-    outcome: SpinLock<Option<bool>>,
-    worker: Arc<Worker<Store>>,
-}
-
-impl CopyJob for MergeJob {
-    fn copied(this: Arc<Self>, result: kernel::error::Result) {
-        *this.outcome.lock() = Some(result.is_ok());
-        this.worker.kick();
-    }
-}
-
 impl Merge {
     pub(super) fn new(cx: &Arc<Store>) -> Result<Self> {
-        let worker = cx.machinery.worker.clone();
-        let job = Arc::pin_init(
-            pin_init!(MergeJob {
-                node <- RangeNode::new(),
-                outcome <- new_spinlock!(None),
-                worker,
-            }),
-            GFP_KERNEL,
-        )?;
         Ok(Self {
-            job,
+            job: MergeCopy::new(cx.machinery.worker.clone())?,
             phase: Phase::Find,
             urgent: None,
             stuck: false,
@@ -268,7 +241,7 @@ impl Engine {
                 self.merge_find(cx, origin, &job)
             }
             Phase::Preserving { run, copy, live } => {
-                let Some(ok) = job.outcome.lock().take() else {
+                let Some(ok) = job.outcome() else {
                     return Ok(false);
                 };
                 self.release(copy.cow);
@@ -279,7 +252,7 @@ impl Engine {
                 self.merge_run(cx, origin, &job, run)
             }
             Phase::Merging { run } => {
-                let Some(ok) = job.outcome.lock().take() else {
+                let Some(ok) = job.outcome() else {
                     return Ok(false);
                 };
                 if !ok {
@@ -310,7 +283,7 @@ impl Engine {
         &mut self,
         cx: &Arc<Store>,
         origin: &Arc<Origin>,
-        job: &Arc<MergeJob>,
+        job: &Arc<MergeCopy>,
     ) -> Result<bool> {
         let nr = origin.number;
         let state = self.origin_state_mut(nr)?;
@@ -373,7 +346,7 @@ impl Engine {
         &mut self,
         cx: &Arc<Store>,
         origin: &Arc<Origin>,
-        job: &Arc<MergeJob>,
+        job: &Arc<MergeCopy>,
         run: MergeRun,
     ) -> Result<bool> {
         let nr = origin.number;
@@ -394,9 +367,9 @@ impl Engine {
         match run.from {
             Location::Cow(cow) => {
                 let from = cx.cow_region(cow, to.count);
-                cx.machinery.kcopyd.copy(&from, &to, job.clone());
+                job.copy(&cx.machinery.kcopyd, &from, &to);
             }
-            Location::Zero => cx.machinery.kcopyd.zero(&to, job.clone()),
+            Location::Zero => job.zero(&cx.machinery.kcopyd, &to),
             // Chunks that resolve to the origin device do not differ from it.
             Location::Origin => return Err(Refusal::Corrupt.into()),
         }
@@ -408,7 +381,7 @@ impl Engine {
         &mut self,
         cx: &Arc<Store>,
         origin: &Arc<Origin>,
-        job: &Arc<MergeJob>,
+        job: &Arc<MergeCopy>,
         run: MergeRun,
         gap: preserve::Gap,
         live: Epoch,
@@ -426,7 +399,7 @@ impl Engine {
                 self.set_phase(nr, Phase::Preserving { run, copy, live })?;
                 let from = cx.origin_region(origin, gap.start, len);
                 let to = cx.cow_region(start, from.count);
-                cx.machinery.kcopyd.copy(&from, &to, job.clone());
+                job.copy(&cx.machinery.kcopyd, &from, &to);
                 Ok(false)
             }
             full => {

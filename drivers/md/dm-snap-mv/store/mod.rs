@@ -6,7 +6,7 @@
 //! * [`open`]: opening and formatting; [`attach`]: devices come and go;
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
 //! * [`preserve`]: writes of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
-//! * [`merge`]: rollback in the background; [`cleaner`]: deletion in the background;
+//! * [`merge`], [`merge_copy`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`failure`]: when the metadata cannot be changed any more;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
 //! * [`metadata`], [`trees`], [`records`], [`rows`]: B-trees and space maps; [`journal`]: what they do not say yet;
@@ -26,6 +26,7 @@ pub(crate) mod job;
 mod journal;
 mod listing;
 mod merge;
+mod merge_copy;
 mod metadata;
 mod open;
 mod origin;
