@@ -198,6 +198,10 @@ impl Metadata for Liar {
             }
         })
     }
+    fn records_behind(&self, t: TimelineId, key: u64, _: RecordValue, _: u64) -> u64 {
+        let said = self.said("behind", t.get() ^ key, || self.number());
+        said.ok().flatten().unwrap_or(0)
+    }
     fn insert_record(&mut self, _: TimelineId, _: u64, _: RecordValue) -> Result<(), Refusal> {
         self.done()
     }

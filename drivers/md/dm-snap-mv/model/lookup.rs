@@ -39,6 +39,25 @@ pub fn find<M: Metadata>(
     }
 }
 
+/// How many chunks behind `chunk`, at most `max`, have records that [`find`] would find at the same
+/// `epoch`, as it has found that of `chunk`, with the values that follow. Fewer than there are, if it
+/// would take a search to tell.
+pub(super) fn run_behind<M: Metadata>(
+    m: &M,
+    t: TimelineId,
+    (chunk, epoch): (Chunk, Epoch),
+    value: RecordValue,
+    max: u64,
+) -> u64 {
+    if max == 0 {
+        return 0;
+    }
+    // Each of them comes next to the one of the chunk before, so none can be between it and the key
+    // that would be searched for.
+    let key = RecordKey::new(t, chunk, epoch).get();
+    m.records_behind(t, key, value, max).min(max)
+}
+
 /// The newest epoch not above `e` of timeline `t` that something is based on, and the tag of that;
 /// 0: a rollback.
 pub fn newest_child<M: Metadata>(
@@ -73,11 +92,19 @@ pub fn lookup<M: Metadata>(
     let end = start.plus(max);
     let mut next;
     let value = match find(m, t, epoch, start)? {
-        Found::Record(_, first) => {
+        Found::Record(at, first) => {
             next = start.plus(1);
-            while next < end {
+            let mut found = (at, first);
+            loop {
+                let last = (Chunk::saturating(next.get() - 1), found.0);
+                next = next.plus(run_behind(m, t, last, found.1, end.since(next)));
+                if next >= end {
+                    break;
+                }
                 match find(m, t, epoch, next)? {
-                    Found::Record(_, value) if value.follows(first, next.since(start)) => (),
+                    Found::Record(at, value) if value.follows(first, next.since(start)) => {
+                        found = (at, value);
+                    }
                     _ => break,
                 }
                 next = next.plus(1);

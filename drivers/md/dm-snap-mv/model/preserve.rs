@@ -11,7 +11,7 @@
 
 use super::disk::origin_row::OriginRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::lookup::{find, newest_child, Found};
+use super::lookup::{find, newest_child, run_behind, Found};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -58,15 +58,13 @@ pub fn next_unpreserved<M: Metadata>(
     let mut at = start;
     while at < end {
         match find(m, t, live, at)? {
-            Found::Record(epoch, _) if epoch <= upto => {
-                if first.is_some() {
-                    break;
+            Found::Record(epoch, _) if epoch <= upto && first.is_some() => break,
+            Found::Record(epoch, value) => {
+                if epoch > upto {
+                    first = first.or(Some(at));
                 }
-                at = at.plus(1);
-            }
-            Found::Record(..) => {
-                first = first.or(Some(at));
-                at = at.plus(1);
+                let left = end.since(at.plus(1));
+                at = at.plus(1 + run_behind(m, t, (at, epoch), value, left));
             }
             Found::Nothing { until } => {
                 first = first.or(Some(at));

@@ -27,6 +27,14 @@ pub trait Metadata {
         key: u64,
     ) -> Result<Option<(u64, RecordValue)>, Self::Error>;
 
+    /// How many records behind the one with this key and value, at most `max`, are those of a run:
+    /// each the next of the timeline, of the next chunk and the same epoch, with what follows in the
+    /// value ([`RecordValue::plus`]). Fewer than there are, if it would take a search to tell: who
+    /// wants to know asks for the next one by [`Metadata::record_from`].
+    fn records_behind(&self, _t: TimelineId, _key: u64, _value: RecordValue, _max: u64) -> u64 {
+        0
+    }
+
     /// Puts a record, in place of one with this key. Space is not this call's business.
     fn insert_record(
         &mut self,

@@ -59,6 +59,22 @@ impl Ahead {
         }
     }
 
+    /// How many records behind that with `key` are what `entry` says. They count as asked for.
+    fn records_behind(&mut self, key: u64, entry: impl Fn(usize) -> Option<(u64, u64)>) -> usize {
+        let records = self.records.get(..self.len).unwrap_or(&[]);
+        let at = records.partition_point(|&(other, _)| other < key);
+        if key < self.from || records.get(at).is_none_or(|&(other, _)| other != key) {
+            return 0;
+        }
+        let behind = records.iter().skip(at + 1);
+        let same = behind.zip(1..).take_while(|&(&r, i)| Some(r) == entry(i));
+        let many = same.count();
+        if let Some(&(last, _)) = records.get(at + many) {
+            self.asked = last;
+        }
+        many
+    }
+
     /// Records change, the last one at `key`: what is remembered of keys behind it stays true.
     fn pass(&mut self, key: u64) {
         match key.checked_add(1) {
@@ -152,6 +168,21 @@ impl Records {
             None => ahead.end = true,
         }
         Ok(found)
+    }
+
+    /// How many records behind that with `key` are what `entry` says, which is asked from 1 on: as far
+    /// as is remembered.
+    pub(super) fn records_behind(
+        &self,
+        timeline: u64,
+        key: u64,
+        entry: impl Fn(usize) -> Option<(u64, u64)>,
+    ) -> usize {
+        let Ok(mut memory) = self.memory.try_borrow_mut() else {
+            return 0;
+        };
+        let slot = memory.slots.iter_mut().find(|s| s.timeline == timeline);
+        slot.map_or(0, |ahead| ahead.records_behind(key, entry))
     }
 
     /// Records of a timeline change, the last one at `key`.

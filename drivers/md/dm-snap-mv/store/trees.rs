@@ -89,6 +89,18 @@ impl Metadata for Meta {
         }
     }
 
+    fn records_behind(&self, t: TimelineId, key: u64, value: RecordValue, max: u64) -> u64 {
+        // One behind these is corrupt.
+        let end = self.superblock.layout.data_chunks;
+        let entry = |i: usize| {
+            let i = i as u64;
+            let value = value.plus(i).filter(|_| i <= max)?;
+            let known = RecordValue::decode(value.encode(), end).is_ok();
+            Some((key_behind(key, i)?, value.encode())).filter(|_| known)
+        };
+        self.trees.records.records_behind(t.get(), key, entry) as u64
+    }
+
     fn insert_record(&mut self, t: TimelineId, key: u64, v: RecordValue) -> Result<()> {
         self.insert_records(t, key, v, 1)
     }

@@ -8,7 +8,9 @@ use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{
+    child_epoch, child_key, key_behind, RecordKey, RecordValue, KEY_STEP,
+};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 
@@ -141,6 +143,20 @@ impl Metadata for Store {
             key,
             RecordValue::decode(raw, self.used.len() as u64)?,
         )))
+    }
+
+    fn records_behind(&self, t: TimelineId, key: u64, value: RecordValue, max: u64) -> u64 {
+        // Not always all that there are.
+        let max = max.min(1 << (key / KEY_STEP % 4));
+        let is_next = |n: &u64| {
+            let last = key_behind(key, n - 1).expect("it is there");
+            let next = self.records.from(&(t.get(), last + 1));
+            let expected = key_behind(key, *n).zip(value.plus(*n));
+            next.zip(expected).is_some_and(|((at, raw), (key, value))| {
+                *at == (t.get(), key) && *raw == value.encode()
+            })
+        };
+        (1..=max).take_while(is_next).count() as u64
     }
 
     fn insert_record(&mut self, t: TimelineId, key: u64, value: RecordValue) -> Result<(), Error> {
