@@ -17,7 +17,7 @@
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
 //! * [`number_set`]: what is known of many numbers, asked without a lock;
-//! * [`worker`], [`noio`], [`time`]: where and when work is done;
+//! * [`worker`], [`noio`], [`plug`], [`time`]: where, when and how work is done;
 //! * [`global`]: what there is once for the module;
 //! * [`pdata`]: persistent-data, transactions, B-trees and space maps.
 
@@ -39,6 +39,7 @@ pub(crate) mod limits;
 pub(crate) mod noio;
 pub(crate) mod number_set;
 pub(crate) mod pdata;
+pub(crate) mod plug;
 pub(crate) mod range_lock;
 pub(crate) mod shortcut;
 pub(crate) mod status;

@@ -19,6 +19,7 @@ use super::store::Store;
 use crate::device::Device;
 use crate::dm::bio::Op;
 use crate::dm::bio_list::BioList;
+use crate::dm::plug;
 use crate::dm::range_lock::RangeNode;
 use crate::dm::status::Status;
 use crate::dm::time;
@@ -237,10 +238,7 @@ impl Engine {
             all.append(&mut bios);
             bios = all;
         }
-        while let Some(bio) = bios.pop_front() {
-            self.step(cx, bio);
-        }
-        self.serve(cx);
+        plug::together(|| self.step_all(cx, bios));
         self.adopt_merges(cx);
         self.merge_all(cx);
         if self.commit_is_due() {
@@ -271,6 +269,15 @@ impl Engine {
         self.turns += 1;
         cx.rested.notify_all();
         again
+    }
+
+    /// Continues bios, and those that wait for a reservation.
+    #[inline(never)]
+    fn step_all(&mut self, cx: &Arc<Store>, mut bios: BioList<SnapMv>) {
+        while let Some(bio) = bios.pop_front() {
+            self.step(cx, bio);
+        }
+        self.serve(cx);
     }
 
     /// Continues as many of those that wait for a reservation as there are to be had.
