@@ -197,6 +197,13 @@ impl Puppet {
         format!("/dev/nbd{}", self.number).into()
     }
 
+    /// From now on each request arrives as it was made: none become one on the way. It stays so for
+    /// the next disk of this number.
+    pub fn keep_apart(&self) -> Result<()> {
+        let file = format!("/sys/block/nbd{}/queue/nomerges", self.number);
+        std::fs::write(&file, "2").context(file)
+    }
+
     /// From now on requests of these sorts are held back.
     pub fn hold(&self, ops: &[Op]) {
         self.hold_some(ops, usize::MAX);

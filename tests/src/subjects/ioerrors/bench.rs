@@ -154,6 +154,9 @@ impl Bench {
     pub fn new() -> Result<Self> {
         let origin = Puppet::new((SECTORS / 2048) as u32)?;
         let cow = Puppet::new(6)?;
+        // One part of a copy may fail, and another not.
+        origin.keep_apart()?;
+        cow.keep_apart()?;
         let now = Shadow::filled(&Disk::open(origin.path())?)?;
         Ok(Self {
             origin,
@@ -202,6 +205,8 @@ impl Bench {
         self.take(&co)?;
         self.now.write(&co.open()?, 0, 64)?;
         self.now.write(&co.open()?, 512, 64)?;
+        // So much that a rollback copies it in parts, by several processors.
+        self.now.write(&co.open()?, 1400, 320)?;
         co.remove()
     }
 
