@@ -13,7 +13,7 @@ help:
 	@echo '                   KERNEL=7.3.4 another kernel of the archive, KERNEL=debug ours'
 	@echo 'make dms           build/dms, static, with its manual and completions'
 	@echo 'make demo          see it work, in a virtual machine'
-	@echo 'make bench         measure it beside other targets, some twenty minutes; into'
+	@echo 'make bench         measure it beside other targets, some twelve minutes; into'
 	@echo '                   build/bench; QUICK=1 three minutes'
 	@echo 'make test          all tests, native ones and those in virtual machines;'
 	@echo '                   TESTS=WORD those with WORD in their name, KERNEL=debug on the'
