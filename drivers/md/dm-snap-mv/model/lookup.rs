@@ -39,23 +39,28 @@ pub fn find<M: Metadata>(
     }
 }
 
-/// How many chunks behind `chunk`, at most `max`, have records that [`find`] would find at the same
-/// `epoch`, as it has found that of `chunk`, with the values that follow. Fewer than there are, if it
-/// would take a search to tell.
-pub(super) fn run_behind<M: Metadata>(
+/// What [`find`] says of `chunk`, and for how many chunks from it on, at most `max` (at least 1), it would
+/// say the same: with the values that follow if it is a record. Fewer than there are, if it would take
+/// a search to tell.
+pub(super) fn find_run<M: Metadata>(
     m: &M,
     t: TimelineId,
-    (chunk, epoch): (Chunk, Epoch),
-    value: RecordValue,
+    epoch: Epoch,
+    chunk: Chunk,
     max: u64,
-) -> u64 {
-    if max == 0 {
-        return 0;
-    }
-    // Each of them comes next to the one of the chunk before, so none can be between it and the key
-    // that would be searched for.
-    let key = RecordKey::new(t, chunk, epoch).get();
-    m.records_behind(t, key, value, max).min(max)
+) -> Result<(Found, u64), M::Error> {
+    let found = find(m, t, epoch, chunk)?;
+    let len = match found {
+        Found::Nothing { until } => until.since(chunk),
+        Found::Record(..) if max <= 1 => 1,
+        // Each of them comes next to the one of the chunk before, so none can be between it and the
+        // key that would be searched for.
+        Found::Record(at, value) => {
+            let key = RecordKey::new(t, chunk, at).get();
+            1 + m.records_behind(t, key, value, max - 1).min(max - 1)
+        }
+    };
+    Ok((found, len.min(max)))
 }
 
 /// The newest epoch not above `e` of timeline `t` that something is based on, and the tag of that;
@@ -90,37 +95,23 @@ pub fn lookup<M: Metadata>(
     max: u64,
 ) -> Result<Answer, M::Error> {
     let end = start.plus(max);
-    let mut next;
-    let value = match find(m, t, epoch, start)? {
-        Found::Record(at, first) => {
-            next = start.plus(1);
-            let mut found = (at, first);
-            loop {
-                let last = (Chunk::saturating(next.get() - 1), found.0);
-                next = next.plus(run_behind(m, t, last, found.1, end.since(next)));
-                if next >= end {
-                    break;
-                }
-                match find(m, t, epoch, next)? {
-                    Found::Record(at, value) if value.follows(first, next.since(start)) => {
-                        found = (at, value);
-                    }
-                    _ => break,
-                }
-                next = next.plus(1);
-            }
-            Some(first)
+    let (first, len) = find_run(m, t, epoch, start, max)?;
+    let mut next = start.plus(len);
+    while next < end {
+        let (found, len) = find_run(m, t, epoch, next, end.since(next))?;
+        let goes_on = match (first, found) {
+            (Found::Record(_, a), Found::Record(_, b)) => b.follows(a, next.since(start)),
+            (Found::Nothing { .. }, Found::Nothing { .. }) => true,
+            _ => false,
+        };
+        if !goes_on {
+            break;
         }
-        Found::Nothing { until } => {
-            next = until;
-            while next < end {
-                match find(m, t, epoch, next)? {
-                    Found::Record(..) => break,
-                    Found::Nothing { until } => next = until,
-                }
-            }
-            None
-        }
+        next = next.plus(len);
+    }
+    let value = match first {
+        Found::Record(_, value) => Some(value),
+        Found::Nothing { .. } => None,
     };
     Ok(Answer {
         value,

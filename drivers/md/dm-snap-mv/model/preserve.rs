@@ -11,7 +11,7 @@
 
 use super::disk::origin_row::OriginRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::lookup::{find, newest_child, run_behind, Found};
+use super::lookup::{find_run, newest_child, Found};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -57,22 +57,15 @@ pub fn next_unpreserved<M: Metadata>(
     let mut first = None;
     let mut at = start;
     while at < end {
-        match find(m, t, live, at)? {
-            Found::Record(epoch, _) if epoch <= upto && first.is_some() => break,
-            Found::Record(epoch, value) => {
-                if epoch > upto {
-                    first = first.or(Some(at));
-                }
-                let left = end.since(at.plus(1));
-                at = at.plus(1 + run_behind(m, t, (at, epoch), value, left));
-            }
-            Found::Nothing { until } => {
-                first = first.or(Some(at));
-                at = until;
-            }
+        let (found, len) = find_run(m, t, live, at, end.since(at))?;
+        let preserved = matches!(found, Found::Record(epoch, _) if epoch <= upto);
+        if !preserved {
+            first = first.or(Some(at));
+        } else if first.is_some() {
+            break;
         }
+        at = at.plus(len);
     }
-    let at = at.min(end);
     Ok(first.map(|start| Gap {
         start,
         len: at.since(start),
