@@ -16,8 +16,6 @@ struct Progress {
     left: u64,
     /// Whether those that have ended have succeeded.
     ok: bool,
-    /// All have ended, and nobody has asked yet.
-    ended: bool,
 }
 
 /// The chunks that a rollback holds, and the copy of them.
@@ -36,11 +34,7 @@ impl MergeCopy {
         Arc::pin_init(
             pin_init!(Self {
                 node <- RangeNode::new(),
-                progress <- new_spinlock!(Progress {
-                    left: 0,
-                    ok: true,
-                    ended: false,
-                }),
+                progress <- new_spinlock!(Progress { left: 0, ok: true }),
                 worker,
             }),
             GFP_KERNEL,
@@ -51,7 +45,6 @@ impl MergeCopy {
         *self.progress.lock() = Progress {
             left: parts,
             ok: true,
-            ended: false,
         };
     }
 
@@ -67,10 +60,10 @@ impl MergeCopy {
         kcopyd.zero(to, self.clone());
     }
 
-    /// Whether the copy has succeeded, once it has ended: then it says so once.
+    /// Whether the copy that was begun last has succeeded, once it has ended.
     pub(super) fn outcome(&self) -> Option<bool> {
-        let mut progress = self.progress.lock();
-        core::mem::take(&mut progress.ended).then_some(progress.ok)
+        let progress = self.progress.lock();
+        (progress.left == 0).then_some(progress.ok)
     }
 }
 
@@ -79,8 +72,7 @@ impl CopyJob for MergeCopy {
         let mut progress = this.progress.lock();
         progress.ok &= result.is_ok();
         progress.left = progress.left.saturating_sub(1);
-        progress.ended = progress.left == 0;
-        let ended = progress.ended;
+        let ended = progress.left == 0;
         drop(progress);
         if ended {
             this.worker.kick();

@@ -94,9 +94,9 @@ impl Metadata for Meta {
         let end = self.superblock.layout.data_chunks;
         let entry = |i: usize| {
             let i = i as u64;
-            let value = value.plus(i).filter(|_| i <= max)?;
-            let known = RecordValue::decode(value.encode(), end).is_ok();
-            Some((key_behind(key, i)?, value.encode())).filter(|_| known)
+            let raw = value.plus(i).filter(|_| i <= max)?.encode();
+            RecordValue::decode(raw, end).ok()?;
+            Some((key_behind(key, i)?, raw))
         };
         self.trees.records.records_behind(t.get(), key, entry) as u64
     }

@@ -69,7 +69,7 @@ struct Context<D: Done> {
     pool: NonNull<bindings::mempool_t>,
     done: *mut c_void,
     /// Keeps the devices open.
-    _devices: [Option<BlockDevice>; 2],
+    _devices: [BlockDevice; 2],
     /// Of a long copy, until it has begun: how that is done, and what is to be copied by whom.
     work: Opaque<bindings::work_struct>,
     client: NonNull<bindings::dm_kcopyd_client>,
@@ -157,13 +157,12 @@ impl Kcopyd {
     fn context<D: Done>(
         &self,
         done: D,
-        devices: [Option<BlockDevice>; 2],
         client: &Client,
-        from: bindings::dm_io_region,
-        to: bindings::dm_io_region,
+        from: &Region<'_>,
+        to: &Region<'_>,
     ) -> *mut Context<D> {
         const { assert!(size_of::<Context<D>>() == size_of::<Context<Arc<Nobody>>>()) };
-        // SAFETY: By the type's invariants the pool is there. It does not fail, as it may sleep.
+        // SAFETY: The pool is ours, and goes last. It does not fail, as it may sleep.
         let context = unsafe { bindings::dm_rs_mempool_alloc(self.pool.0.as_ptr()) };
         let context: *mut Context<D> = context.cast();
         // SAFETY: It is new, has that size, and is aligned as `kmalloc` aligns.
@@ -171,11 +170,11 @@ impl Kcopyd {
             context.write(Context {
                 pool: self.pool.0,
                 done: done.into_raw(),
-                _devices: devices,
+                _devices: [from.dev.share(), to.dev.share()],
                 work: Opaque::uninit(),
                 client: client.0,
-                from,
-                to,
+                from: from.as_raw(),
+                to: to.as_raw(),
                 _done: PhantomData,
             })
         };
@@ -192,14 +191,13 @@ impl Kcopyd {
         if from.count != to.count {
             return done.done(Err(EINVAL));
         }
-        let devices = [Some(from.dev.share()), Some(to.dev.share())];
         let is_long = from.count >= LONG && !self.others.is_empty();
         let (client, distance) = if is_long {
             self.next()
         } else {
             (&self.first, 0)
         };
-        let context = self.context(done, devices, client, from.as_raw(), to.as_raw());
+        let context = self.context(done, client, from, to);
         if distance == 0 {
             // SAFETY: It is new.
             return unsafe { Self::begin(context) };
@@ -247,8 +245,7 @@ impl Kcopyd {
 
     /// Fills `to` with zeroes, as [`Kcopyd::copy`] copies.
     pub(crate) fn zero<D: Done>(&self, to: &Region<'_>, done: D) {
-        let devices = [Some(to.dev.share()), None];
-        let context = self.context(done, devices, &self.first, to.as_raw(), to.as_raw());
+        let context = self.context(done, &self.first, to, to);
         // SAFETY: As in `begin`.
         unsafe {
             bindings::dm_kcopyd_zero(
