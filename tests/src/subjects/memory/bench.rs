@@ -17,6 +17,10 @@ pub(super) const SECTORS: u64 = MIB / 2 + 3;
 /// Snapshots that are kept from one operation to the next.
 const KEPT: usize = 3;
 
+/// The snapshots that have no device are compared before they go, and every so many operations:
+/// to make a device and remove it takes longer than most operations do.
+const ROUND: u32 = 4;
+
 /// One origin, its device, and a device of one of its snapshots.
 pub(super) struct Bench {
     pub(super) world: World,
@@ -32,6 +36,8 @@ pub(super) struct Bench {
     pub(super) errors: u32,
     /// Stores that had to be opened again.
     failed: u32,
+    /// Comparisons.
+    checks: u32,
 }
 
 impl Bench {
@@ -49,6 +55,7 @@ impl Bench {
             random,
             errors: 0,
             failed: 0,
+            checks: 0,
         })
     }
 
@@ -116,6 +123,7 @@ impl Bench {
         while self.world.snapshots.len() > KEPT {
             let mut tags = self.world.snapshots.keys().copied();
             let tag = tags.find(|&tag| tag != self.shown).context("another one")?;
+            self.check_snapshot(tag)?;
             let co = self.co.as_ref().expect("it is there");
             self.world.delete(co, tag)?;
         }
@@ -226,22 +234,36 @@ impl Bench {
         Ok(())
     }
 
-    /// Compares everything, with nothing failing.
+    /// Compares a snapshot by its device, which is made for that if it is not there.
+    fn check_snapshot(&self, tag: u32) -> Result<()> {
+        let shadow = &self.world.snapshots[&tag];
+        match tag == self.shown {
+            true => shadow.check(&self.cs().open_read_only()?),
+            false => self
+                .world
+                .store
+                .check_snapshot(&self.world.origin, tag, shadow),
+        }
+        .with_context(|| format!("snapshot {tag}"))
+    }
+
+    /// Compares the origin and the snapshot that is shown, and the others every [`ROUND`] times,
+    /// with nothing failing.
     pub(super) fn check(&mut self) -> Result<()> {
         self.ready()?;
+        self.checks += 1;
+        self.compare(self.checks % ROUND == 0)
+    }
+
+    fn compare(&mut self, all: bool) -> Result<()> {
         self.world
             .now
             .check(&self.co().open_read_only()?)
             .context("the origin")?;
-        for (&tag, shadow) in &self.world.snapshots {
-            if tag == self.shown {
-                shadow.check(&self.cs().open_read_only()?)
-            } else {
-                self.world
-                    .store
-                    .check_snapshot(&self.world.origin, tag, shadow)
+        for &tag in self.world.snapshots.keys() {
+            if all || tag == self.shown {
+                self.check_snapshot(tag)?;
             }
-            .with_context(|| format!("snapshot {tag}"))?;
         }
         // It goes on working.
         let disk: Disk = self.co().open()?;
@@ -252,7 +274,8 @@ impl Bench {
     /// Compares everything once more, from the disk.
     pub(super) fn end(mut self) -> Result<()> {
         self.close()?;
-        self.check()?;
+        self.ready()?;
+        self.compare(true)?;
         let co = self.co();
         co.wait_clean()?;
         co.suspend(Suspend::Orderly)?;
