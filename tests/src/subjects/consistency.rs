@@ -21,6 +21,9 @@ use crate::shadow::{write, write_generation, Shadow};
 use crate::store::{co_line, cs_line, Device, Store, TARGET};
 use crate::world::World;
 
+/// How much longer than usual it may take until there is enough.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Runs the cases.
 pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("one writer, blocks of 4 KiB", || {
@@ -96,7 +99,8 @@ impl Stamps {
         self.offset + i as u64 % self.places * self.sectors
     }
 
-    /// Writes to `target` until `over` is full, and calls `take` all the time meanwhile.
+    /// Writes to `target` for as `long`, or until there is enough of it on a slow machine, and calls
+    /// `take` all the time meanwhile.
     fn run(
         &self,
         target: &Device,
@@ -108,6 +112,7 @@ impl Stamps {
         let generations: Vec<u32> = (0..MOST).map(|_| next_generation()).collect();
         let begun = AtomicUsize::new(0);
         let done = AtomicUsize::new(0);
+        let among = AtomicUsize::new(0);
         let mut moments = Vec::new();
         let count = thread::scope(|scope| -> Result<usize> {
             // A number goes round among the writers: who has it writes that one.
@@ -118,10 +123,13 @@ impl Stamps {
             for (i, receiver) in receivers.into_iter().enumerate() {
                 let next = senders[(i + 1) % self.threads].clone();
                 let disk = Disk::open(target.path())?;
-                let (begun, done, generations) = (&begun, &done, &generations);
+                let (begun, done, among) = (&begun, &done, &among);
+                let generations = &generations;
                 writers.push(scope.spawn(move || -> Result<()> {
                     while let Ok(turn) = receiver.recv() {
-                        if turn == MOST || Instant::now() >= end {
+                        let now = Instant::now();
+                        let enough = is_enough(turn, among.load(Ordering::SeqCst));
+                        if turn == MOST || now >= end && (enough || now >= end + PATIENCE) {
                             let _ = next.send(MOST);
                             break;
                         }
@@ -139,6 +147,7 @@ impl Stamps {
                 let at_least = done.load(Ordering::SeqCst);
                 let tag = take()?;
                 let at_most = begun.load(Ordering::SeqCst);
+                among.fetch_add(usize::from(at_most > 0), Ordering::SeqCst);
                 // Not more snapshots than can be looked at.
                 sleep(Duration::from_millis(moments.len() as u64 % 7 * 10));
                 moments.push(Moment {
@@ -206,12 +215,17 @@ impl Stamps {
     }
 }
 
+/// Whether so many writes, and snapshots among them, prove anything.
+fn is_enough(writes: usize, among: usize) -> bool {
+    among >= 4 && writes >= 50
+}
+
 fn enough(written: &Written, moments: &[Moment]) -> Result<()> {
     let among = moments.iter().filter(|m| m.at_most > 0).count();
+    let writes = written.generations.len();
     ensure!(
-        among >= 4 && written.generations.len() >= 50,
-        "{} writes and {among} snapshots among them prove nothing",
-        written.generations.len()
+        is_enough(writes, among),
+        "{writes} writes and {among} snapshots among them prove nothing"
     );
     Ok(())
 }
