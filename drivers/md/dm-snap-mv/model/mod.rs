@@ -21,6 +21,7 @@ pub mod clean;
 pub mod disk;
 pub mod escape;
 pub mod ids;
+pub mod leaves;
 pub mod list;
 pub mod lookup;
 pub mod message;

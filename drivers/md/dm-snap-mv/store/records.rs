@@ -7,7 +7,7 @@
 //! to the last one is remembered and, when they are asked for in that way, the records behind it too.
 //! What is remembered of keys behind a change stays true.
 
-use crate::dm::pdata::{BTree, Transaction};
+use crate::dm::pdata::{BTree, LeafTree, Transaction};
 use crate::model::record_key::KEY_STEP;
 use core::cell::RefCell;
 use kernel::error::Result;
@@ -101,7 +101,7 @@ struct Memory {
 
 /// The tree of records, with what is remembered of it. Used with the engine's mutex held.
 pub(super) struct Records {
-    tree: BTree<2, u64>,
+    tree: LeafTree,
     memory: RefCell<KBox<Memory>>,
 }
 
@@ -110,7 +110,7 @@ impl Records {
     #[inline(never)]
     pub(super) fn new(tree: BTree<2, u64>) -> Result<Self> {
         Ok(Self {
-            tree,
+            tree: LeafTree::new(tree)?,
             memory: RefCell::new(KBox::new(
                 Memory {
                     slots: [Ahead::new()?, Ahead::new()?],
@@ -125,7 +125,7 @@ impl Records {
         self.tree.root()
     }
 
-    /// The first record of a timeline from a key on: see [`BTree::lookup_next`].
+    /// The first record of a timeline from a key on: see [`LeafTree::lookup_next`].
     pub(super) fn record_from(
         &self,
         tx: &Transaction,
@@ -194,7 +194,7 @@ impl Records {
         }
     }
 
-    /// See [`BTree::insert_run`]; `last` is the last key.
+    /// See [`LeafTree::insert_run`]; `last` is the last key.
     pub(super) fn insert_run(
         &mut self,
         tx: &mut Transaction,
@@ -206,13 +206,13 @@ impl Records {
         self.tree.insert_run(tx, timeline, entry)
     }
 
-    /// See [`BTree::remove`].
+    /// See [`LeafTree::remove`].
     pub(super) fn remove(&mut self, tx: &mut Transaction, keys: &[u64; 2]) -> Result<bool> {
         self.pass(keys[0], keys[1]);
         self.tree.remove(tx, keys)
     }
 
-    /// See [`BTree::remove_subtree`].
+    /// See [`LeafTree::remove_subtree`].
     pub(super) fn remove_subtree(&mut self, tx: &mut Transaction, timeline: u64) -> Result<bool> {
         self.pass(timeline, u64::MAX);
         self.tree.remove_subtree(tx, timeline)

@@ -5,9 +5,7 @@
 //! C header: `dm-btree.h`
 
 use super::{
-    cache::Cache,
     corrupt,
-    node::{self, Child, Node},
     transaction::Transaction,
     verify::{self, Shape, Touch, Values},
 };
@@ -190,7 +188,7 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
 
     /// Makes sure that the library can be let loose on some keys. Where one of the upper ones is
     /// not there, it stops.
-    fn verify(&self, tx: &Transaction, keys: &[u64; LEVELS], touch: Touch) -> Result {
+    pub(super) fn verify(&self, tx: &Transaction, keys: &[u64; LEVELS], touch: Touch) -> Result {
         let mut root = self.root;
         for (level, &key) in keys.iter().enumerate() {
             let touch = match touch {
@@ -336,103 +334,6 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         })?;
         self.root = root;
         Ok(())
-    }
-}
-
-impl BTree<2, u64> {
-    /// Copies what is in a leaf from a key on, which must just have been found with
-    /// [`BTree::lookup_next`]: as much as `out` has room for. Returns how many there are; it is
-    /// none whenever there is any difficulty, as they can be looked up one by one.
-    pub(crate) fn copy_found(
-        &self,
-        tx: &Transaction,
-        keys: &[u64; 2],
-        out: &mut [(u64, u64)],
-    ) -> usize {
-        let copied = tx.cache().map(|cache| {
-            self.found(cache, keys, |node, _, i| {
-                let mut copied = 0;
-                for (place, i) in out.iter_mut().zip(i..node.len()) {
-                    *place = (node.key(i)?, node.value(i)?);
-                    copied += 1;
-                }
-                Ok(copied)
-            })
-        });
-        match copied {
-            Some(Ok(Some(copied))) => copied,
-            _ => 0,
-        }
-    }
-
-    /// Looks at the entry with some keys in its leaf, as [`verify::found`] does: the library has just
-    /// found or inserted it, so it has checked, or made, all nodes on the way.
-    fn found<R>(
-        &self,
-        cache: &Cache,
-        keys: &[u64; 2],
-        look: impl FnOnce(Node<'_>, Child, usize) -> Result<R>,
-    ) -> Result<Option<R>> {
-        match verify::found(cache, self.root, keys[0], |node, _, i| node.value(i))? {
-            Some(lower) => verify::found(cache, lower, keys[1], look),
-            None => Ok(None),
-        }
-    }
-
-    /// Gives keys that begin with the same one values, as [`BTree::insert`] does one by one: the last
-    /// keys and the values that `entry` says, from 0 on until it says none. They must ascend. For
-    /// those that end up in one leaf the library is asked once.
-    ///
-    /// # Errors
-    ///
-    /// As for [`BTree::insert`].
-    pub(crate) fn insert_run(
-        &mut self,
-        tx: &mut Transaction,
-        upper: u64,
-        entry: impl Fn(usize) -> Option<(u64, u64)>,
-    ) -> Result {
-        let mut done = 0;
-        while let Some((key, value)) = entry(done) {
-            self.insert(tx, &[upper, key], &value)?;
-            done += 1;
-            if entry(done).is_some() {
-                done += self.put_behind(tx, [upper, key], |i| entry(done + i))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts entries into the leaf with a key that was just inserted, behind it: those that `entry` says,
-    /// as long as there is room and no other key comes between. Returns how many.
-    fn put_behind(
-        &mut self,
-        tx: &mut Transaction,
-        keys: [u64; 2],
-        entry: impl Fn(usize) -> Option<(u64, u64)>,
-    ) -> Result<usize> {
-        let Some(cache) = tx.cache() else {
-            return Ok(0);
-        };
-        let place = self.found(cache, &keys, |node, at, i| {
-            let next = match i + 1 < node.len() {
-                true => Some(node.key(i + 1)?),
-                false => at.end,
-            };
-            Ok((at.block, i + 1, next))
-        })?;
-        let Some((leaf, i, next)) = place else {
-            return Ok(0);
-        };
-        let between = |&(key, _): &(u64, u64)| next.is_none_or(|next| key < next);
-        // SAFETY: Where a key has been inserted is a copy that belongs to the running transaction,
-        // which is borrowed mutably.
-        let put = unsafe {
-            cache.change(leaf, |bytes| {
-                node::put(bytes, i, |j| entry(j).filter(between))
-            })
-        };
-        Ok(put?.unwrap_or(0))
     }
 }
 

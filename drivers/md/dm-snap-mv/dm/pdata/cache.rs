@@ -29,7 +29,7 @@ unsafe impl Send for Cache {}
 // SAFETY: As above.
 unsafe impl Sync for Cache {}
 
-/// The bytes of a block. They are read one by one through a pointer: whoever writes the block to
+/// The bytes of a block. They are read through a pointer, each time anew: whoever writes the block to
 /// the device sets its checksum and its number meanwhile.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a>(&'a [core::cell::UnsafeCell<u8>; BLOCK_SIZE]);
@@ -156,24 +156,26 @@ impl<'a> Bytes<'a> {
             .ok_or_else(corrupt)
     }
 
-    fn array<const N: usize>(self, at: usize) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        for (byte, cell) in bytes.iter_mut().zip(self.cells(at, N)?) {
-            // SAFETY: It points to a byte of the block. A race with who sets checksum or number
-            // makes it the old or the new one, either of which is as good as the other.
-            *byte = unsafe { cell.get().read_volatile() };
-        }
-        Ok(bytes)
+    /// A number as it stands there, wherever that is.
+    fn number<const N: usize>(self, at: usize) -> Result<[u8; N]> {
+        // SAFETY: So many bytes can be read, and any are a number. A race with who sets checksum or
+        // number makes it the old or the new one, either of which is as good as the other.
+        Ok(unsafe {
+            self.cells(at, N)?
+                .as_ptr()
+                .cast::<[u8; N]>()
+                .read_volatile()
+        })
     }
 
     /// A number of the block.
     pub(super) fn le32(self, at: usize) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.array(at)?))
+        Ok(u32::from_le_bytes(self.number(at)?))
     }
 
     /// As [`Bytes::le32`], of twice the size.
     pub(super) fn le64(self, at: usize) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.array(at)?))
+        Ok(u64::from_le_bytes(self.number(at)?))
     }
 
     /// Whether it says that it is block `number`, and its checksum, which is mixed with `xor`, is
@@ -209,10 +211,9 @@ impl<'a> BytesMut<'a> {
     /// `EILSEQ` when they do not fit; then nothing is written.
     pub(super) fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Result {
         let cells = self.0.cells(at, N)?;
-        for (cell, byte) in cells.iter().zip(bytes) {
-            // SAFETY: It points to a byte of the block, which nobody else changes.
-            unsafe { cell.get().write(byte) };
-        }
+        let to = core::cell::UnsafeCell::raw_get(cells.as_ptr());
+        // SAFETY: There is room for them in the block, which nobody else changes.
+        unsafe { to.cast::<[u8; N]>().write(bytes) };
         Ok(())
     }
 

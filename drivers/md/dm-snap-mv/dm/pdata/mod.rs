@@ -22,6 +22,7 @@ use kernel::prelude::*;
 
 pub(crate) mod btree;
 mod cache;
+pub(crate) mod leaf_tree;
 mod node;
 pub(crate) mod space_map;
 pub(crate) mod superblock;
@@ -30,6 +31,7 @@ mod trust;
 mod verify;
 
 pub(crate) use btree::{BTree, Value};
+pub(crate) use leaf_tree::LeafTree;
 pub(crate) use space_map::DiskSpaceMap;
 pub(crate) use superblock::{checksum, checksum_with};
 pub(crate) use transaction::Transaction;

@@ -18,7 +18,10 @@ use core::{ptr, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
 };
 
 /// The most blocks that one thread holds at a time: what dm-thin reckons with.
@@ -29,6 +32,13 @@ const SUPERBLOCK: u64 = 0;
 
 /// The most data space maps that one commit takes along.
 pub(crate) const MAX_SPACES: usize = 2;
+
+/// The number of the transaction that began last, of all there are.
+static LAST_NUMBER: Atomic<u64> = Atomic::new(0);
+
+fn next_number() -> u64 {
+    LAST_NUMBER.fetch_add(1, Relaxed).wrapping_add(1)
+}
 
 /// What belongs together, and goes together.
 ///
@@ -138,6 +148,8 @@ impl Drop for NewBlockManager {
 ///
 /// See [`super`] for contexts and locks.
 pub(crate) struct Transaction {
+    /// No other one that was or is has this number; it changes with each commit.
+    number: u64,
     // Declared first, as it goes first: it uses the block manager's cache.
     /// What is known of the blocks there were when it was opened; `None`: there were none.
     trust: Option<Trust>,
@@ -196,6 +208,7 @@ impl Transaction {
         // SAFETY: They were made for it.
         let managers = unsafe { bm.complete(tm, sm, device) }?;
         let mut this = Self {
+            number: next_number(),
             managers,
             trust: None,
             fresh: None,
@@ -249,6 +262,7 @@ impl Transaction {
         let managers = unsafe { bm.complete(tm, sm, device) }?;
         let cache = managers.cache(blocks)?;
         let this = Self {
+            number: next_number(),
             managers,
             trust: Some(Trust::new(cache, &root)?),
             fresh: None,
@@ -279,6 +293,8 @@ impl Transaction {
         if !spaces.iter().all(|space| space.is_of(self)) {
             return Err(EINVAL);
         }
+        // From here on no block belongs to the running transaction, whatever happens.
+        self.number = next_number();
         for space in spaces.iter_mut() {
             space.commit()?;
         }
@@ -323,6 +339,12 @@ impl Transaction {
                 .ok();
         }
         Ok(())
+    }
+
+    /// Which one is running: no other, of this or of any other metadata, has or had this number. It
+    /// is not 0.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The block manager's cache, if it is known.

@@ -377,22 +377,21 @@ pub(super) fn open_index(tx: &Transaction, root: u64, groups: u64) -> Result {
     }
 }
 
-/// Walks to the entry with a key of a tree whose nodes on the way there are in memory, and known to
-/// be good, and looks at it there: the leaf, where it stands, and which entry it is. `None` if one of
-/// them is not, or there is no such entry.
+/// Walks to the leaf of a tree that a key belongs into, along nodes that are in memory and known to be
+/// good, and looks at it there. `None` if one of them is not in memory.
 ///
 /// # Errors
 ///
 /// `EILSEQ`, and those of `look`.
-pub(super) fn found<R>(
+pub(super) fn leaf<R>(
     cache: &Cache,
     root: u64,
     key: u64,
-    look: impl FnOnce(Node<'_>, Child, usize) -> Result<R>,
+    look: impl FnOnce(Node<'_>, Child) -> Result<R>,
 ) -> Result<Option<R>> {
     enum Step<R> {
         Down(Child),
-        There(Option<R>),
+        There(R),
     }
     let mut at = Child::root(root);
     let mut look = Some(look);
@@ -402,16 +401,14 @@ pub(super) fn found<R>(
             if let Some(child) = node.child(at, node.towards(key)?)? {
                 return Ok(Step::Down(child));
             }
-            let i = node.below(key)?;
-            let here = node.is_leaf() && i < node.len() && node.key(i)? == key;
             match look.take() {
-                Some(look) if here => Ok(Step::There(Some(look(node, at, i)?))),
-                _ => Ok(Step::There(None)),
+                Some(look) if node.is_leaf() => look(node, at).map(Step::There),
+                _ => Err(corrupt()),
             }
         })?;
         match step {
             Some(Step::Down(child)) => at = child,
-            Some(Step::There(result)) => return Ok(result),
+            Some(Step::There(result)) => return Ok(Some(result)),
             None => return Ok(None),
         }
     }
