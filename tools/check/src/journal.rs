@@ -2,14 +2,14 @@
 //! The journal: that its changes can be made in the trees as they are.
 
 use crate::context::Context;
-use crate::facts::{name, Facts};
+use crate::facts::{name, Based, Facts};
 use crate::report::Kind;
 use crate::used::Used;
 use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::ids::TimelineId;
 use dm_snap_mv_model::record_key::RecordValue;
 use dm_snap_mv_store::{journal, Error};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// To be called when all records have been met.
 pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
@@ -23,6 +23,9 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
             return cx.found(kind, None, format!("journal: {error}"));
         }
     };
+    // What comes and goes by it, on top of what the trees say.
+    let mut snapshots = BTreeMap::new();
+    let mut based = BTreeMap::new();
     let mut used = Used::default();
     let mut timelines = BTreeSet::new();
     for entry in &entries {
@@ -41,13 +44,44 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
                 cx.report.statistics.journaled += 1;
             }
             Entry::Snapshot(origin, ref row) => {
-                timelines.insert(TimelineId::of_snapshot(origin, row.tag));
+                let t = TimelineId::of_snapshot(origin, row.tag);
+                timelines.insert(t);
+                snapshots.insert(t, true);
+                cx.report.statistics.journaled += 1;
+            }
+            Entry::NoSnapshot(t) => {
+                let before = snapshots.insert(t, false);
+                let there = before.unwrap_or_else(|| facts.snapshot(t).is_some());
+                if !there && facts.whole.snapshots {
+                    let what = format!("journal: {} goes, and is not there", name(t));
+                    cx.found(Kind::Journal, Some(t), what);
+                }
+                cx.report.statistics.journaled += 1;
+            }
+            Entry::Child {
+                timeline, epoch, ..
+            } => {
+                based.insert((timeline, epoch), true);
+                cx.report.statistics.journaled += 1;
+            }
+            Entry::NoChild { timeline: t, epoch } => {
+                let before = based.insert((t, epoch), false);
+                let known = Based { t, epoch };
+                let there = before.unwrap_or_else(|| facts.based.binary_search(&known).is_ok());
+                if !there && facts.whole.children {
+                    let what = format!(
+                        "journal: nothing is based on epoch {} of {}, and that goes",
+                        epoch.get(),
+                        name(t)
+                    );
+                    cx.found(Kind::Journal, Some(t), what);
+                }
                 cx.report.statistics.journaled += 1;
             }
             Entry::Run(Run::Records { len, .. }) => {
                 cx.report.statistics.journaled += u64::from(len);
             }
-            Entry::Child { .. } => cx.report.statistics.journaled += 1,
+            Entry::Cleaning(..) => cx.report.statistics.journaled += 1,
             Entry::Run(Run::Done { len, .. }) => cx.report.statistics.journaled += len,
         }
     }

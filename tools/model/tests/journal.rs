@@ -3,6 +3,7 @@
 //! What is noted in the journal is read back, batch by batch; what was not written is not.
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::journal::{
     batches, entries, is_behind, look, Batch, Block, Entry, Place, Run, BATCH_BLOCKS,
     BEHIND_BLOCKS, CHECKSUM_XOR,
@@ -102,6 +103,19 @@ fn entry() -> impl Strategy<Value = Entry> {
             timeline: TimelineId::of(nr(1), None),
             epoch: Epoch::new(epoch).unwrap(),
             tag,
+        }),
+        1 => (1..100u32, any::<[u64; 2]>(), any::<[bool; 2]>()).prop_map(
+            |(tag, [cursor, freed], [again, drop])| {
+                let t = TimelineId::of(nr(2), Tag::new(tag));
+                Entry::Cleaning(t, CleaningRow { cursor, again, drop, freed })
+            }
+        ),
+        1 => (1..100u32).prop_map(|tag| {
+            Entry::NoSnapshot(TimelineId::of_snapshot(nr(2), Tag::new(tag).unwrap()))
+        }),
+        1 => (1..100u32).prop_map(|epoch| Entry::NoChild {
+            timeline: TimelineId::of(nr(1), None),
+            epoch: Epoch::new(epoch).unwrap(),
         }),
     ]
 }

@@ -34,7 +34,8 @@ pub struct Store<'a> {
     superblock: Superblock,
     /// Rows that the trees do not show yet, the latest of each.
     new_origins: BTreeMap<u64, OriginRow>,
-    new_snapshots: BTreeMap<u64, SnapshotRow>,
+    /// `None`: it has gone.
+    new_snapshots: BTreeMap<u64, Option<SnapshotRow>>,
 }
 
 impl<'a> Store<'a> {
@@ -56,7 +57,10 @@ impl<'a> Store<'a> {
                 }
                 Entry::Snapshot(origin, row) => {
                     let key = TimelineId::of_snapshot(origin, row.tag).get();
-                    store.new_snapshots.insert(key, row);
+                    store.new_snapshots.insert(key, Some(row));
+                }
+                Entry::NoSnapshot(timeline) => {
+                    store.new_snapshots.insert(timeline.get(), None);
                 }
                 _ => {}
             }
@@ -118,7 +122,7 @@ impl<'a> Store<'a> {
     pub fn snapshot(&self, origin: OriginNr, tag: Tag) -> Result<Option<SnapshotRow>> {
         let key = TimelineId::of_snapshot(origin, tag).get();
         if let Some(row) = self.new_snapshots.get(&key) {
-            return Ok(Some(*row));
+            return Ok(*row);
         }
         let Some(value) = self.snapshots_tree().lookup(key)? else {
             return Ok(None);
@@ -139,7 +143,12 @@ impl<'a> Store<'a> {
             Ok(ControlFlow::Continue(()))
         })?;
         let new = self.new_snapshots.iter().filter(|(&key, _)| is_of(key));
-        rows.extend(new.map(|(&key, row)| (key, *row)));
+        for (key, row) in new {
+            match row {
+                Some(row) => rows.insert(*key, *row),
+                None => rows.remove(key),
+            };
+        }
         Ok(rows.into_values().collect())
     }
 

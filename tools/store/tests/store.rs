@@ -408,6 +408,9 @@ fn the_journal_has_the_latest_rows() {
         Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 20))),
         Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 21))),
         Entry::Snapshot(nr(1), snapshot(snapshot_row(7, 1 << 22))),
+        Entry::Snapshot(nr(1), snapshot(snapshot_row(8, 1 << 22))),
+        Entry::NoSnapshot(TimelineId::of_snapshot(nr(1), tag(8))),
+        Entry::NoSnapshot(TimelineId::of_snapshot(nr(2), tag(1))),
     ] {
         assert!(batch.push(&mut blocks, &entry));
     }
@@ -433,7 +436,9 @@ fn the_journal_has_the_latest_rows() {
         let rows = store.snapshots(nr(origin)).unwrap();
         rows.iter().map(|row| row.tag.get()).collect()
     };
-    assert_eq!((tags(1), tags(2)), (vec![1, 3, 7], vec![1]));
+    assert_eq!((tags(1), tags(2)), (vec![1, 3, 7], vec![]));
+    assert!(store.snapshot(nr(2), tag(1)).unwrap().is_none());
+    assert!(store.snapshot(nr(1), tag(8)).unwrap().is_none());
 
     // With the next transaction it is empty.
     put_superblock(&memory, 2);

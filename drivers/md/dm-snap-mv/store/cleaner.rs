@@ -26,6 +26,10 @@ const STEP: u64 = 256;
 const REST: u32 = 3;
 const LEAST_REST: u32 = 8;
 
+/// For how long it rests when a snapshot was deleted, in milliseconds: others are often deleted next,
+/// and while it works their deletion takes longer than one write of the journal.
+const REST_DELETED: u32 = 100;
+
 /// How the cleaner makes way for others.
 #[derive(Default)]
 pub(super) struct Pace {
@@ -113,6 +117,18 @@ impl Engine {
             self.tell_all();
         }
         true
+    }
+
+    /// A snapshot was deleted: as [`Engine::begin_cleaning`], after a rest.
+    pub(super) fn begin_cleaning_later(&mut self) {
+        if !self.cleaning {
+            self.cleaner.rest = Some((time::jiffies(), REST_DELETED));
+            return self.begin_cleaning();
+        }
+        // It is one more. Of many deletions not each counts what those before have left to be cleaned.
+        let left = self.timelines_left.saturating_add(1);
+        self.timelines_left = left.min(MOST_COUNTED);
+        self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
     }
 
     /// There may be something to clean: status says so from now on, and the worker's idle turns see

@@ -128,7 +128,7 @@ impl Store {
         engine.change(self, origin, |meta, row| {
             versions::delete_snapshot(meta, row, tag)
         })?;
-        engine.begin_cleaning();
+        engine.begin_cleaning_later();
         engine.publish(self);
         drop(engine);
         self.machinery.worker.kick();

@@ -420,6 +420,18 @@ impl Meta {
                 epoch,
                 tag,
             } => self.insert_child(timeline, epoch, tag),
+            Entry::Cleaning(timeline, ref row) => self.put_cleaning(timeline, row),
+            // What goes must be there.
+            Entry::NoSnapshot(timeline) => match self.snapshot(timeline)? {
+                Some(_) => self.remove_snapshot(timeline),
+                None => Err(Refusal::Corrupt.into()),
+            },
+            Entry::NoChild { timeline, epoch } => {
+                match self.child_at_or_before(timeline, epoch)? {
+                    Some((found, _)) if found == epoch => self.remove_child(timeline, epoch),
+                    _ => Err(Refusal::Corrupt.into()),
+                }
+            }
         }
     }
 

@@ -200,7 +200,11 @@ impl Metadata for Meta {
             .trees
             .children
             .remove(&mut self.txn, &[t.get(), child_key(e)]);
-        self.changed(gone)?;
+        let entry = Entry::NoChild {
+            timeline: t,
+            epoch: e,
+        };
+        self.noted(gone, &entry)?;
         Ok(())
     }
 
@@ -293,7 +297,7 @@ impl Metadata for Meta {
     fn remove_snapshot(&mut self, t: TimelineId) -> Result<()> {
         self.snapshots.remove(t.get());
         let gone = self.trees.snapshots.remove(&mut self.txn, &[t.get()]);
-        self.changed(gone)?;
+        self.noted(gone, &Entry::NoSnapshot(t))?;
         Ok(())
     }
 
@@ -352,7 +356,7 @@ impl Metadata for Meta {
 
     fn put_cleaning(&mut self, t: TimelineId, row: &CleaningRow) -> Result<()> {
         let put = self.trees.cleaning.insert(&mut self.txn, &[t.get()], row);
-        self.changed(put)?;
+        self.noted(put, &Entry::Cleaning(t, *row))?;
         Ok(())
     }
 

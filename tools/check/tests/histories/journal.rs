@@ -4,7 +4,7 @@
 
 use dm_snap_mv_check::{check, plan, Kind, Options};
 use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, Run, BATCH_BLOCKS, CHECKSUM_XOR};
-use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
+use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 use dm_snap_mv_store::journal::sum;
 use dm_snap_mv_store::Block;
@@ -74,6 +74,15 @@ pub fn damage(store: &Store) {
         image.journal(0, entries);
         image
     };
+    let present = store.snapshots.iter().next().map(|(&key, _)| key);
+    let present = present.and_then(TimelineId::new).unwrap();
+    let absent = TimelineId::of_snapshot(t.origin(), Tag::new(0xffff).unwrap());
+    let gone = |epoch| Entry::NoChild { timeline: t, epoch };
+    let based = |epoch| Entry::Child {
+        timeline: t,
+        epoch,
+        tag: 1,
+    };
     let in_use = store.used().iter().position(|&used| used).unwrap() as u64;
     for (name, entries, words) in [
         ("in use", vec![used(in_use, 1)], "comes into use and is"),
@@ -95,6 +104,26 @@ pub fn damage(store: &Store) {
                 1,
             )],
             "which is not there",
+        ),
+        (
+            "no snapshot goes",
+            vec![Entry::NoSnapshot(absent)],
+            "goes, and is not there",
+        ),
+        (
+            "a snapshot goes twice",
+            vec![Entry::NoSnapshot(present), Entry::NoSnapshot(present)],
+            "goes, and is not there",
+        ),
+        (
+            "nothing is based there",
+            vec![gone(Epoch::MAX)],
+            "nothing is based on epoch",
+        ),
+        (
+            "based no more",
+            vec![based(Epoch::MAX), gone(Epoch::MAX), gone(Epoch::MAX)],
+            "nothing is based on epoch",
         ),
     ] {
         expect(name, &with(&entries), Kind::Journal, words);

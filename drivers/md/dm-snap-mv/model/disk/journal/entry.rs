@@ -6,6 +6,7 @@ use super::super::super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use super::super::super::record_key::{child_epoch, child_key, key_behind, RecordKey, RecordValue};
 use super::super::super::refusal::Refusal;
 use super::super::bytes::{Reader, Writer};
+use super::super::cleaning_row::CleaningRow;
 use super::super::origin_row::OriginRow;
 use super::super::snapshot_row::SnapshotRow;
 
@@ -28,6 +29,17 @@ pub enum Entry {
         epoch: Epoch,
         /// The newest snapshot based on it.
         tag: u32,
+    },
+    /// A timeline is to be cleaned: a row of the tree of cleaning.
+    Cleaning(TimelineId, CleaningRow),
+    /// A snapshot goes: its row.
+    NoSnapshot(TimelineId),
+    /// Nothing is based on an epoch any more.
+    NoChild {
+        /// The timeline of that epoch.
+        timeline: TimelineId,
+        /// That epoch.
+        epoch: Epoch,
     },
 }
 
@@ -69,6 +81,9 @@ const ORIGIN: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const CHILD: u8 = 5;
 const DONE: u8 = 6;
+const CLEANING: u8 = 7;
+const NO_SNAPSHOT: u8 = 8;
+const NO_CHILD: u8 = 9;
 
 impl Entry {
     /// Bytes that it takes.
@@ -78,6 +93,9 @@ impl Entry {
             Entry::Origin(_) => 1 + OriginRow::SIZE,
             Entry::Snapshot(..) => 5 + SnapshotRow::SIZE,
             Entry::Child { .. } => 21,
+            Entry::Cleaning(..) => 9 + CleaningRow::SIZE,
+            Entry::NoSnapshot(_) => 9,
+            Entry::NoChild { .. } => 17,
         }
     }
 
@@ -107,6 +125,22 @@ impl Entry {
                 w.u64(timeline.get());
                 w.u64(child_key(*epoch));
                 w.u32(*tag);
+            }
+            Entry::Cleaning(timeline, row) => {
+                w.u8(CLEANING);
+                w.u64(timeline.get());
+                let mut bytes = [0; CleaningRow::SIZE];
+                row.encode(&mut bytes);
+                w.bytes(&bytes);
+            }
+            Entry::NoSnapshot(timeline) => {
+                w.u8(NO_SNAPSHOT);
+                w.u64(timeline.get());
+            }
+            Entry::NoChild { timeline, epoch } => {
+                w.u8(NO_CHILD);
+                w.u64(timeline.get());
+                w.u64(child_key(*epoch));
             }
         }
     }
@@ -158,6 +192,18 @@ impl Entry {
                 last.and_then(Chunk::new).ok_or(Refusal::Corrupt)?;
                 Entry::Run(Run::Done { origin, start, len })
             }
+            CLEANING => Entry::Cleaning(timeline(r.u64()?)?, CleaningRow::decode(&r.array()?)?),
+            NO_SNAPSHOT => {
+                let timeline = timeline(r.u64()?)?;
+                if timeline.is_origin() {
+                    return Err(Refusal::Corrupt);
+                }
+                Entry::NoSnapshot(timeline)
+            }
+            NO_CHILD => Entry::NoChild {
+                timeline: timeline(r.u64()?)?,
+                epoch: child_epoch(r.u64()?)?,
+            },
             _ => return Err(Refusal::Corrupt),
         })
     }
