@@ -320,7 +320,8 @@ impl Engine {
     }
 
     /// Has a bio go on once everything recorded so far is durable.
-    pub(super) fn after_commit(&mut self, bio: Bio) {
+    pub(super) fn after_commit(&mut self, mut bio: Bio) {
+        *bio.job().failures = self.failures;
         self.committing.push_back(bio);
     }
 
@@ -426,10 +427,12 @@ impl Engine {
         if self.committing.is_empty() {
             return;
         }
-        let failed = self.is_failed();
+        let store_failed = self.is_failed();
         let mut bios = self.committing.take();
         while let Some(mut bio) = bios.pop_front() {
             let job = bio.job();
+            // The store may have failed and been opened anew since, in this very turn.
+            let failed = store_failed || *job.failures != self.failures;
             *job.recorded = false;
             match *job.stage {
                 Stage::Preserved if !failed => self.issue(cx, bio),
