@@ -241,6 +241,7 @@ impl Engine {
             self.begin_anew(bio);
         } else {
             self.end_with_error(bio, error);
+            origin.none_preserved();
         }
     }
 
