@@ -252,7 +252,11 @@ impl Engine {
             Ok(made)
         })?;
         self.commit(cx)?;
-        self.refresh(nr)?;
+        if let Err(error) = self.refresh(nr) {
+            // It is durable, and nobody goes by it: what is read anew is what all go by.
+            self.fail(error);
+            return Err(error);
+        }
         self.publish(cx);
         Ok(made)
     }
