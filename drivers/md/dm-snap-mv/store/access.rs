@@ -10,7 +10,7 @@
 use super::allocator::Reservation;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
-use super::job::{CopyRun, HasJob, Redirected, Stage};
+use super::job::{CopyRun, HasJob, Placed, Redirected, Stage};
 use super::preserve::run_sectors;
 use super::snapshot::Snapshot;
 use super::store::Store;
@@ -101,6 +101,7 @@ impl Engine {
                     return Ok(());
                 }
                 Location::Cow(cow) => {
+                    bio.job().placed.get_or_insert_with(|| Placed::new(snapshot));
                     let sector = cx.geometry.cow_sector(cow) + offset;
                     bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
                     return Ok(());
@@ -206,6 +207,7 @@ impl Engine {
                     return Ok(());
                 }
                 *job.stage = Stage::WritingInPlace;
+                job.placed.get_or_insert_with(|| Placed::new(snapshot));
                 let sectors = run_sectors(cx, &bio, len);
                 let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
                 if zeroes {

@@ -30,10 +30,14 @@ use crate::model::table::FullPolicy;
 use crate::target::Bio;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::{delay::fsleep, Delta};
 
 /// A store that fails again within this time has failed for good: see [`Engine::rescue`]. After an
 /// attempt in vain none is made for so long.
 const RESCUE_MSECS: u32 = 5000;
+
+/// How long opening a store anew waits for what is on its way to the COW device.
+const SETTLE_MSECS: u32 = 5000;
 
 /// What metadata are read again with. Process context where it is dropped.
 pub(super) struct Source {
@@ -164,6 +168,16 @@ impl Engine {
         self.revive_unless(cx, true)
     }
 
+    /// Whether nothing is on its way any more to chunks that the failure has given back: who gets
+    /// them next must not be written over.
+    fn is_settled(&self) -> bool {
+        !self.failed
+            || self
+                .snapshots
+                .iter()
+                .all(|state| !state.lost || state.shared.nothing_placed())
+    }
+
     /// As [`Engine::revive`]; with `heed` false, a store that needs a check too.
     #[inline(never)]
     fn revive_unless(&mut self, cx: &Arc<Store>, heed: bool) -> Result<()> {
@@ -171,11 +185,19 @@ impl Engine {
         if !self.failed {
             return Ok(());
         }
-        self.reload(if heed {
+        if !self.is_settled() {
+            return Err(Refusal::StoreFailed.into());
+        }
+        let reloaded = self.reload(if heed {
             Purpose::Change
         } else {
             Purpose::ChangeAnyway
-        })?;
+        });
+        if let Err(error) = reloaded {
+            // What can be read of it still can, if the device can but not be written.
+            let _ = self.reload(Purpose::Look);
+            return Err(error);
+        }
         let marked = |meta: &KBox<Meta>| meta.superblock.needs_check;
         if heed && self.meta.as_ref().is_some_and(marked) {
             return Err(Refusal::NeedsCheck.into());
@@ -193,12 +215,15 @@ impl Engine {
 
     /// A write needs something preserved, and the store has failed. If the origin goes first the
     /// store is opened anew for it, even if it needs a check; and if it fails again, the snapshots
-    /// are given up, durably or not at all.
-    pub(super) fn rescue(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+    /// are given up, durably or not at all. `Ok(false)`: that has to wait for what is on its way.
+    pub(super) fn rescue(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<bool> {
         let recent =
             |when: Option<usize>| when.is_some_and(|when| time::msecs_since(when) < RESCUE_MSECS);
         if self.policy != FullPolicy::Invalidate || recent(self.lost_cause) {
             return Err(Refusal::StoreFailed.into());
+        }
+        if !self.is_settled() {
+            return Ok(false);
         }
         let again = recent(self.rescued.replace(time::jiffies()));
         let rescued = match (self.revive_unless(cx, false), again) {
@@ -208,7 +233,7 @@ impl Engine {
         if rescued.is_err() {
             self.lost_cause = Some(time::jiffies());
         }
-        rescued
+        rescued.map(|()| true)
     }
 
     /// A message has failed that closed the gate of an origin, and perhaps not really. If that
@@ -216,6 +241,7 @@ impl Engine {
     pub(super) fn doubt(&mut self, origin: &Origin, reads: bool) {
         if self.meta.is_none() {
             origin.set_direct(false);
+            origin.none_preserved();
             if reads {
                 origin.set_redirect(true);
             }
@@ -241,7 +267,6 @@ impl Engine {
             self.begin_anew(bio);
         } else {
             self.end_with_error(bio, error);
-            origin.none_preserved();
         }
     }
 
@@ -269,6 +294,13 @@ impl Store {
     /// Why it still cannot be used: then it stays as it was.
     pub(crate) fn revive(self: &Arc<Self>) -> Result<()> {
         let mut engine = self.engine.lock();
+        engine.notice_failure();
+        let begin = time::jiffies();
+        while !engine.is_settled() && time::msecs_since(begin) < SETTLE_MSECS {
+            drop(engine);
+            fsleep(Delta::from_millis(10));
+            engine = self.engine.lock();
+        }
         engine.revive(self)?;
         engine.resume_merges();
         if !engine.cleaning {

@@ -6,6 +6,7 @@
 //! write ever waits for memory: whoever owns the bio owns its job.
 
 use super::origin::Origin;
+use super::snapshot::Snapshot;
 use crate::dm::gate::Pass;
 use crate::dm::range_lock::RangeNode;
 use crate::dm::status::Status;
@@ -64,6 +65,23 @@ impl Drop for Redirected {
     }
 }
 
+/// Counts a request that is on its way to chunks on the COW device which only a record says are the
+/// snapshot's: none that is not durable yet need be kept when the store fails.
+pub(crate) struct Placed(Arc<Snapshot>);
+
+impl Placed {
+    pub(super) fn new(snapshot: &Arc<Snapshot>) -> Self {
+        snapshot.placed_begins();
+        Self(snapshot.clone())
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.0.placed_ends();
+    }
+}
+
 /// The per-bio data of the target. Dropped when the bio ends, in any context.
 #[pin_data]
 pub(crate) struct Job {
@@ -77,6 +95,7 @@ pub(crate) struct Job {
     /// Keeps the gate from closing; a write holds it from before it changes anything.
     pub(crate) pass: Option<Pass>,
     pub(crate) redirected: Option<Redirected>,
+    pub(crate) placed: Option<Placed>,
     /// Stages `Preserving`, `Filling`, `WritingNew`: the run at work, reserved in the allocator.
     pub(crate) run: Option<CopyRun>,
     /// Origin write: the newest live epoch that preserving has been done for, up to `next`.
@@ -105,6 +124,7 @@ impl Job {
             stage: Stage::New,
             pass: None,
             redirected: None,
+            placed: None,
             run: None,
             live: None,
             next: 0,

@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::dm::time;
-use crate::model::ids::{Chunk, Epoch};
+use crate::model::ids::{Chunk, Epoch, OriginNr};
 use crate::model::preserve;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve_head, Location};
@@ -118,11 +118,14 @@ impl Engine {
             return bio.end(Status::IOERR);
         };
         let origin = device.origin().clone();
-        self.forget_what_was_lost(&mut bio);
+        let lost = self.forget_what_was_lost(&mut bio);
         let advanced = match *bio.job().stage {
             Stage::Preserving => self.preserved(cx, &origin, &mut bio),
             _ => Ok(true),
         };
+        if lost {
+            *bio.job().live = None;
+        }
         match advanced {
             Err(error) => return self.give_up(bio, error),
             Ok(false) => return self.not_preserved(cx, &origin, bio),
@@ -144,6 +147,7 @@ impl Engine {
             return self.wait(bio);
         }
         match self.next_for(&origin, &mut bio, first, last) {
+            Err(_) if self.failed && self.meta.is_none() => self.be_rescued(cx, origin.number, bio),
             Err(error) => self.give_up(bio, error),
             Ok(Next::Merge(chunk)) => {
                 if let Some(error) = self.merge_trouble(origin.number) {
@@ -152,10 +156,7 @@ impl Engine {
                 self.urge_merge(origin.number, chunk);
                 self.stand_back(cx, bio);
             }
-            Ok(Next::Preserve(_)) if self.failed => match self.rescue(cx, origin.number) {
-                Ok(()) => self.begin_anew(bio),
-                Err(error) => self.end_with_error(bio, error),
-            },
+            Ok(Next::Preserve(_)) if self.failed => self.be_rescued(cx, origin.number, bio),
             Ok(Next::Preserve(gap)) => self.copy_out(cx, &origin, bio, gap),
             Ok(Next::Ready) => {
                 let recorded = match self.mark_written(&origin, &mut bio, first, last) {
@@ -172,14 +173,25 @@ impl Engine {
         }
     }
 
-    /// What a write has found and recorded counts only as long as the store has not failed.
-    fn forget_what_was_lost(&mut self, bio: &mut Bio) {
+    /// A write needs something preserved, or that cannot be found out, and the store has failed.
+    fn be_rescued(&mut self, cx: &Arc<Store>, nr: OriginNr, bio: Bio) {
+        match self.rescue(cx, nr) {
+            Ok(true) => self.begin_anew(bio),
+            Ok(false) => self.starve(cx, bio),
+            Err(error) => self.end_with_error(bio, error),
+        }
+    }
+
+    /// What a write has found and recorded counts only as long as the store has not failed. Returns
+    /// whether it has. For which epoch a copy was made that has come back is still to be seen then.
+    fn forget_what_was_lost(&mut self, bio: &mut Bio) -> bool {
         let job = bio.job();
-        if *job.failures != self.failures {
+        let lost = *job.failures != self.failures;
+        if lost {
             *job.recorded = false;
-            *job.live = None;
             *job.failures = self.failures;
         }
+        lost
     }
 
     /// The copy of a run that must be preserved has failed. If the COW device cannot be written it

@@ -8,6 +8,7 @@ use crate::dm::range_lock::RangeLock;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::report::State;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 /// What `dmsetup status` says of a snapshot.
@@ -32,6 +33,9 @@ pub(crate) struct Snapshot {
     pub(crate) chunks: Arc<RangeLock>,
     /// Writes on their way. Closed while a snapshot of this snapshot is taken.
     pub(crate) gate: Arc<Gate>,
+    /// Requests on their way to chunks of its own, by records that need not be durable. What a failure
+    /// of the store gives back of these must not be used anew before they are over.
+    placed: Atomic<i32>,
     #[pin]
     status: SpinLock<SnapshotStatus>,
 }
@@ -53,6 +57,7 @@ impl Snapshot {
                 device,
                 chunks,
                 gate,
+                placed: Atomic::new(0),
                 status <- new_spinlock!(SnapshotStatus {
                     state: State::Valid,
                     chunks: 0,
@@ -71,6 +76,19 @@ impl Snapshot {
     /// The timeline of its own writes.
     pub(crate) fn timeline(&self) -> TimelineId {
         TimelineId::of_snapshot(self.origin.number, self.tag)
+    }
+
+    pub(super) fn placed_begins(&self) {
+        self.placed.fetch_add(1, Relaxed);
+    }
+
+    /// Any context.
+    pub(super) fn placed_ends(&self) {
+        self.placed.fetch_sub(1, Release);
+    }
+
+    pub(super) fn nothing_placed(&self) -> bool {
+        self.placed.load(Acquire) == 0
     }
 
     pub(crate) fn status(&self) -> SnapshotStatus {
