@@ -64,12 +64,30 @@ impl Device {
     }
 }
 
+/// Whether a part that came back was read from the origin device for a snapshot that has become
+/// invalid since: writes may have gone past it.
+fn has_lost_its_origin(bio: &mut Bio) -> bool {
+    let job = bio.job();
+    let of_origin = *job.stage == Stage::Reading && job.phys.is_locked();
+    match bio.target().device() {
+        Device::Snapshot(device) if of_origin => {
+            let snapshot = device.snapshot();
+            snapshot.origin.is_invalid(snapshot.tag)
+        }
+        _ => false,
+    }
+}
+
 /// A part of a bio came back. Any context.
 ///
 /// Who waits for a range is woken before the bio ends: afterwards the device may be gone.
 pub(crate) fn part_done(mut bio: Bio, status: Status) {
     let rest = bio.sectors();
     let fua = bio.is_fua();
+    let status = match status.is_ok() && has_lost_its_origin(&mut bio) {
+        true => Status::IOERR,
+        false => status,
+    };
     let job = bio.job();
     let (retry, over) = match *job.stage {
         Stage::Reading => {

@@ -357,10 +357,15 @@ impl Engine {
         let Some(run) = *job.run else {
             return self.write_on(cx, snapshot, bio);
         };
-        if copied != Status::OK {
-            *job.run = None;
+        let filled = match copied {
+            // What it was copied from is nobody's business any more if the snapshot has become invalid.
+            Status::OK => self.check_valid(snapshot),
+            _ => Err(StoreError::Kernel(EIO)),
+        };
+        if let Err(error) = filled {
+            *bio.job().run = None;
             self.release(run.cow);
-            return Err((bio, StoreError::Kernel(EIO)));
+            return Err((bio, error));
         }
         self.submit_new(cx, bio, run);
         Ok(())

@@ -517,6 +517,7 @@ impl Engine {
             Some(view) => Some(KBox::new(view, GFP_KERNEL)?),
             None => None,
         };
+        let invalid_below = row.invalid_below;
         let state = self.origin_state_mut(nr)?;
         let rolling = view.is_some();
         let rolled = state.view.is_some();
@@ -531,6 +532,7 @@ impl Engine {
             // that the newest live epoch resolves to.
             shared.none_preserved();
         }
+        shared.set_invalid_below(invalid_below);
         shared.set_redirect(rolling);
         shared.set_direct(live.is_none() && !rolling);
         Ok(())

@@ -8,7 +8,7 @@ use crate::dm::gate::Gate;
 use crate::dm::number_set::NumberSet;
 use crate::dm::range_lock::RangeLock;
 use crate::dm::table::MappedDevice;
-use crate::model::ids::{Chunk, OriginNr};
+use crate::model::ids::{Chunk, OriginNr, Tag};
 use crate::model::refusal::Refusal;
 use crate::model::report::{RollbackProgress, State};
 use kernel::prelude::*;
@@ -54,6 +54,8 @@ pub(crate) struct Origin {
     /// every live snapshot wants of them. Emptied only while the gate is closed and empty, so a write
     /// that holds a pass can trust it.
     preserved: NumberSet,
+    /// Snapshots with lower tags are invalid: what the origin device has is not theirs any more.
+    invalid_below: Atomic<u32>,
     /// A read must ask where the content is, because a rollback runs.
     redirect: Atomic<bool>,
     /// Reads on their way that a rollback sent elsewhere than to the origin device. What they read
@@ -101,6 +103,7 @@ impl Origin {
                 gate,
                 direct: Atomic::new(false),
                 preserved,
+                invalid_below: Atomic::new(0),
                 redirect: Atomic::new(false),
                 redirected: Atomic::new(0),
                 status <- new_spinlock!(OriginStatus {
@@ -149,6 +152,17 @@ impl Origin {
     /// which each write has to be noted.
     pub(super) fn preserved_unknown(&self) {
         self.preserved.stop();
+    }
+
+    /// Whether a snapshot is invalid. If not, a read of the origin device for it that is over has got
+    /// what it had to, for writes do not go past such reads before this says yes. Any context.
+    pub(crate) fn is_invalid(&self, tag: Tag) -> bool {
+        tag.get() < self.invalid_below.load(Acquire)
+    }
+
+    /// To be called before writes are let past reads on their way.
+    pub(super) fn set_invalid_below(&self, tag: u32) {
+        self.invalid_below.store(tag, Release);
     }
 
     /// Whether reads of the origin must ask for the way.
