@@ -355,6 +355,15 @@ struct dm_bufio_client *dm_rs_block_client(struct dm_block *block)
 	return dm_bufio_get_client(buffer);
 }
 
+/*
+ * With each buffer the block manager keeps a struct buffer_aux, which begins with the
+ * validator that has passed the block; one that was only read from dm-bufio has none.
+ */
+bool dm_rs_buffer_is_validated(struct dm_buffer *buffer)
+{
+	return *(void **)dm_bufio_get_aux_data(buffer);
+}
+
 /* Space maps */
 
 void dm_rs_sm_destroy(struct dm_space_map *sm)

@@ -96,6 +96,7 @@ int dm_rs_io(struct dm_io_client *client, blk_opf_t opf, struct block_device *bd
 
 /* Metadata blocks */
 struct dm_bufio_client *dm_rs_block_client(struct dm_block *block);
+bool dm_rs_buffer_is_validated(struct dm_buffer *buffer);
 
 /* Space maps */
 void dm_rs_sm_destroy(struct dm_space_map *sm);

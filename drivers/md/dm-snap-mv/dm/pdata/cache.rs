@@ -75,8 +75,8 @@ impl Cache {
         unsafe { Self::with(data, buffer, look) }
     }
 
-    /// As [`Cache::look`], of a block that is in memory; `None` if it is not. Nothing is read from
-    /// the device, so what the library has checked and not let go since needs no other check.
+    /// As [`Cache::look`], of a block that is in memory and that the library has read there or made;
+    /// `None` if it is not. So its checksum was right, and it is given one when it is written.
     ///
     /// # Errors
     ///
@@ -104,6 +104,12 @@ impl Cache {
             bindings::dm_bufio_get(self.client.as_ptr(), block, &mut buffer)
         })?;
         if data.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: It is held, and a block manager's.
+        if !unsafe { bindings::dm_rs_buffer_is_validated(buffer) } {
+            // SAFETY: It was got above, and nothing refers to it any more.
+            unsafe { bindings::dm_bufio_release(buffer) };
             return Ok(None);
         }
         // SAFETY: It was just got, and is not used again.
