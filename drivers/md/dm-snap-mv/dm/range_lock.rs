@@ -27,6 +27,17 @@ struct Ranges {
     root: bindings::rb_root_cached,
     /// Somebody could not lock, and waits.
     waiting: bool,
+    /// What somebody wants to lock exclusively, and waits for since. Others let it be until there has
+    /// been a chance to lock it, or those who share it could have it for ever, one after the other.
+    wanted: Option<(u64, u64)>,
+}
+
+impl Ranges {
+    /// Whether somebody else goes first.
+    fn is_wanted(&self, start: u64, last: u64) -> bool {
+        self.wanted
+            .is_some_and(|(from, to)| start <= to && from <= last)
+    }
 }
 
 // SAFETY: The nodes in the tree may be reached from any thread: each is a `RangeNode`, which is
@@ -51,6 +62,7 @@ impl RangeLock {
                 Ranges {
                     root: bindings::rb_root_cached::default(),
                     waiting: false,
+                    wanted: None,
                 },
                 "dm::RangeLock::ranges"
             ),
@@ -124,9 +136,15 @@ impl RangeNode {
 
         let mut ranges = lock.ranges.lock();
         let root = &raw mut ranges.root;
+        // Whoever is let go first finds what it wants unlocked when somebody unlocks, for until then
+        // somebody has it locked.
+        let stand_back = !exclusive && ranges.is_wanted(start, last);
         // SAFETY: The tree is well-formed, and protected by the lock that is held.
-        if unsafe { bindings::dm_rs_range_conflicts(root, start, last, exclusive) } {
+        if stand_back || unsafe { bindings::dm_rs_range_conflicts(root, start, last, exclusive) } {
             ranges.waiting = true;
+            if exclusive && ranges.wanted.is_none() {
+                ranges.wanted = Some((start, last));
+            }
             drop(ranges);
             // INVARIANT: The node is in no tree.
             self.owner.store(ptr::null_mut(), Release);
@@ -170,6 +188,7 @@ impl RangeNode {
         // lock that is held.
         unsafe { bindings::dm_rs_range_remove(self.node.get(), root) };
         let waiting = core::mem::take(&mut ranges.waiting);
+        ranges.wanted = None;
         drop(ranges);
         // INVARIANT: The node is in no tree.
         self.owner.store(ptr::null_mut(), Release);
