@@ -79,9 +79,11 @@ impl<'a> Limits<'a> {
         self.0.max_hw_discard_sectors
     }
 
-    /// Sets the most sectors that a write-zeroes can have; 0: none at all.
+    /// Sets the most sectors that a write-zeroes can have; 0: none at all. None is said to unmap: what
+    /// could be is limited to the same, or not at all.
     pub(crate) fn set_max_write_zeroes_sectors(&mut self, sectors: u32) {
         self.0.max_write_zeroes_sectors = sectors;
+        self.0.max_hw_wzeroes_unmap_sectors = 0;
     }
 
     /// The most sectors that a write-zeroes can have.
