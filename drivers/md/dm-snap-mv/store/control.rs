@@ -16,6 +16,7 @@ use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::{rollback, versions};
 use kernel::prelude::*;
+use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
 /// Closes a gate for as long as it lives: no write passes, and those that had passed are over.
@@ -163,20 +164,16 @@ impl Store {
         let timeline = TimelineId::of_snapshot(origin.number, source);
         let _closed = Closed::new(self, &origin.gate);
         let _closed_source = self.close_snapshot(timeline);
-        if origin.is_open() {
-            return Err(Refusal::OriginInUse.into());
-        }
-        if delete_source && self.engine.lock().snapshot_state(timeline).is_ok() {
-            return Err(Refusal::SnapshotInUse.into());
-        }
         let merge = Merge::new(self)?;
         let mut engine = self.engine.lock();
-        let chunk_size = self.geometry.chunk_size;
-        engine.has_metadata_space()?;
-        let begun = engine.change(self, origin, |meta, row| {
-            rollback::begin(meta, row, source, delete_source, chunk_size)
-        });
+        // Whoever opens the origin from here on reads by way of the engine, and so what it is then.
+        let redirected = origin.redirects_reads();
+        origin.set_redirect(true);
+        smp_mb();
+        let begun = engine.begin_roll_back(self, origin, source, delete_source);
         if let Err(error) = begun {
+            let state = engine.origin_state(origin.number);
+            origin.set_redirect(state.map_or(redirected, |state| state.view.is_some()));
             engine.doubt(origin, true);
             return Err(error);
         }
@@ -230,6 +227,28 @@ impl Store {
 }
 
 impl Engine {
+    /// Begins a rollback, durably, unless somebody's use stands against it.
+    fn begin_roll_back(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        source: Tag,
+        delete_source: bool,
+    ) -> Result<()> {
+        let timeline = TimelineId::of_snapshot(origin.number, source);
+        if origin.is_open() {
+            return Err(Refusal::OriginInUse.into());
+        }
+        if delete_source && self.snapshot_state(timeline).is_ok() {
+            return Err(Refusal::SnapshotInUse.into());
+        }
+        self.has_metadata_space()?;
+        let chunk_size = cx.geometry.chunk_size;
+        self.change(cx, origin, |meta, row| {
+            rollback::begin(meta, row, source, delete_source, chunk_size)
+        })
+    }
+
     /// Makes a change of an origin and its snapshots, durably, and has everybody go by it. After a
     /// refusal nothing has changed.
     fn change<T>(
