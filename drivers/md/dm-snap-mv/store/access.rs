@@ -401,6 +401,7 @@ impl Engine {
 
     #[inline(never)]
     fn record(&mut self, snapshot: &Snapshot, run: CopyRun) -> Result<()> {
+        self.make_metadata_room()?;
         self.alter(|meta| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
             let origin = snapshot.origin_nr();

@@ -538,15 +538,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether there is room to record more; [`Refusal::NoMetadataSpace`] if not.
-    pub(super) fn has_metadata_space(&mut self) -> Result<()> {
-        if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
-            return Ok(());
-        }
-        if self.meta_ref()?.changes() != 0 {
-            // Blocks that this transaction has replaced come free with its commit.
+    /// Makes room to record what was begun when there was enough: many may have been.
+    pub(super) fn make_metadata_room(&mut self) -> Result<()> {
+        self.commit_trees_below(RESERVED_METADATA / 2)
+    }
+
+    /// Writes the trees if fewer metadata blocks are free: those that this transaction has replaced
+    /// come free with that.
+    fn commit_trees_below(&mut self, free: u64) -> Result<()> {
+        if self.meta()?.metadata_free()? < free && self.meta()?.changes() != 0 {
             self.commit_trees()?;
         }
+        Ok(())
+    }
+
+    /// Whether there is room to record more; [`Refusal::NoMetadataSpace`] if not.
+    pub(super) fn has_metadata_space(&mut self) -> Result<()> {
+        self.commit_trees_below(RESERVED_METADATA)?;
         if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
             return Ok(());
         }

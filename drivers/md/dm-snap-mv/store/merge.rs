@@ -248,6 +248,7 @@ impl Engine {
                 if !ok {
                     return Err(StoreError::Kernel(EIO));
                 }
+                self.make_metadata_room()?;
                 self.merge_record(nr, copy, live)?;
                 self.merge_run(cx, origin, &job, run)
             }

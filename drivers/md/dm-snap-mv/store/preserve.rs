@@ -385,6 +385,7 @@ impl Engine {
             return Ok(true);
         };
         let nr = origin.number;
+        self.make_metadata_room()?;
         self.alter(|meta| {
             let mut chunks = meta.of_origin(nr, |row| row.chunks)?;
             preserve::record_preserved(meta, nr, &mut chunks, live, run.start, run.cow, run.len)?;
