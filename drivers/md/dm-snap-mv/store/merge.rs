@@ -14,6 +14,7 @@ use super::error::{Result, StoreError};
 use super::job::CopyRun;
 use super::merge_copy::MergeCopy;
 use super::origin::{Origin, RollbackState};
+use super::preserve::HUNGRY_MSECS;
 use super::store::Store;
 use crate::dm::range_lock::Mode;
 use crate::dm::time;
@@ -418,10 +419,11 @@ impl Engine {
                     if self.set_stuck(nr, true) {
                         self.publish(cx);
                         origin.raise_event();
+                        // Writes that wait for it must hear of it.
+                        self.retry = true;
                     }
                 }
-                self.retry = true;
-                cx.machinery.worker.kick_after(1000);
+                cx.machinery.worker.kick_after(HUNGRY_MSECS);
                 Ok(false)
             }
         }
