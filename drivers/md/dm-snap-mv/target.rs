@@ -104,8 +104,12 @@ impl SnapMv {
         // Active devices of the store may need what is locked from here on to free memory.
         let _noio = NoIo::enter();
         let cow = writable(&cow_dev, Refusal::CowReadOnly)?;
-        let store = StoreHandle::attach(cow, format.as_ref())?;
         let origin = writable(&origin_dev, Refusal::OriginReadOnly)?;
+        if cow.logical_block_size() > origin.logical_block_size() {
+            // What is smaller than a block of the COW device could not be kept there.
+            return Err(Refusal::CowBlocksLarger.into());
+        }
+        let store = StoreHandle::attach(cow, format.as_ref())?;
         let origin = OriginHandle::attach(store, &id, origin, bind, tag.is_none())?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
@@ -378,8 +382,12 @@ impl Target for SnapMv {
     }
 
     fn iterate_devices(this: &Arc<Self>, _ti: &Instance<'_>, visit: &mut Visitor<'_>) -> c_int {
-        let sectors = this.origin_dev.sectors();
-        visit.visit(&this.origin_dev, 0, sectors)
+        let visited = visit.visit(&this.origin_dev, 0, this.origin_dev.sectors());
+        // What is read and written of a snapshot is on either.
+        match this.tag {
+            Some(_) if visited == 0 => visit.visit(&this.cow_dev, 0, this.cow_dev.sectors()),
+            _ => visited,
+        }
     }
 
     fn io_hints(this: &Arc<Self>, limits: &mut Limits<'_>) {

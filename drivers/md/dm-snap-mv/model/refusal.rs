@@ -172,6 +172,8 @@ refusals! {
     CowShrunk: EINVAL, c"COW device is smaller than its store";
     /// The COW device cannot be written.
     CowReadOnly: EROFS, c"COW device is read-only";
+    /// The COW device has larger logical blocks than the origin device.
+    CowBlocksLarger: EINVAL, c"COW device has larger blocks than the origin device";
     /// The COW device has blocks of more than 4 KiB.
     CowBlockSize: EINVAL, c"COW device has blocks larger than 4 KiB";
     /// The origin has more chunks than there are numbers.
