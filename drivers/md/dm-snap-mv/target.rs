@@ -43,6 +43,8 @@ pub(crate) struct SnapMv {
     id: KVec<u8>,
     tag: Option<Tag>,
     policy: Option<FullPolicy>,
+    /// The line is in force, or has been.
+    resumed: Atomic<bool>,
     /// What the origin knows this table by.
     ticket: u64,
     /// Whether it is being suspended, and how: [`ACTIVE`], [`ENDING`] or [`REQUEUEING`].
@@ -131,6 +133,7 @@ impl SnapMv {
             id,
             tag,
             policy: table.policy,
+            resumed: Atomic::new(false),
             ticket,
             suspending: Atomic::new(ACTIVE),
         })
@@ -271,9 +274,12 @@ impl Target for SnapMv {
     fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
         let store = this.device.store();
         this.suspending.store(ACTIVE, Relaxed);
-        // A line that does not speak of the policy leaves it as it is.
+        // A line that does not speak of the policy leaves it as it is. One that does says what it is to
+        // be when the line comes into force, not whenever the device is resumed.
         if let Some(policy) = this.policy {
-            store.set_policy(policy);
+            if !this.resumed.xchg(true, Relaxed) {
+                store.set_policy(policy);
+            }
         }
         if let Err(error) = store.revive() {
             pr_err!("the store stays as it is ({})\n", error.as_str());
@@ -371,7 +377,7 @@ impl Target for SnapMv {
                     origin_device: number(&this.origin_dev),
                     cow_device: number(&this.cow_dev),
                     id: &this.id,
-                    policy: this.policy.unwrap_or_default(),
+                    policy: store.policy,
                 };
                 let _ = line.write(out);
             }

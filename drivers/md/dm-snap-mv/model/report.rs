@@ -249,7 +249,8 @@ pub struct TableLine<'a> {
     pub cow_device: DeviceNumber,
     /// The origin's id.
     pub id: &'a [u8],
-    /// What happens when the store is full.
+    /// What happens when the store is full. It is the store's own, whatever the line that was loaded
+    /// said.
     pub policy: FullPolicy,
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct StoreStatus {
     pub(crate) usage: Usage,
     pub(crate) cleaning: Option<Cleaning>,
     pub(crate) failed: bool,
+    /// What becomes of writes that need space when there is none.
+    pub(crate) policy: FullPolicy,
 }
 
 /// What a store works with. Taking it down sleeps, so it is kept apart from the store itself, whose
@@ -196,6 +198,7 @@ impl Store {
                     },
                     cleaning: None,
                     failed: false,
+                    policy: FullPolicy::default(),
                 }),
                 gone,
             }),
@@ -219,7 +222,12 @@ impl Store {
 
     /// What becomes of writes that need space when there is none, from now on.
     pub(crate) fn set_policy(&self, policy: FullPolicy) {
-        self.engine.lock().policy = policy;
+        let mut engine = self.engine.lock();
+        engine.policy = policy;
+        self.set_status(StoreStatus {
+            policy,
+            ..self.status()
+        });
     }
 
     /// A device is being suspended, which waits for its bios: those that wait for space end now.
