@@ -101,7 +101,9 @@ impl Engine {
                     return Ok(());
                 }
                 Location::Cow(cow) => {
-                    bio.job().placed.get_or_insert_with(|| Placed::new(snapshot));
+                    bio.job()
+                        .placed
+                        .get_or_insert_with(|| Placed::new(snapshot));
                     let sector = cx.geometry.cow_sector(cow) + offset;
                     bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
                     return Ok(());
