@@ -65,8 +65,8 @@ impl Drop for Redirected {
     }
 }
 
-/// Counts a request that is on its way to chunks on the COW device which only a record says are the
-/// snapshot's: none that is not durable yet need be kept when the store fails.
+/// Counts a request that is on its way to a snapshot's chunks on the COW device. Their record need not
+/// be durable yet, so when the store fails they may become anybody's: not before it is over.
 pub(crate) struct Placed(Arc<Snapshot>);
 
 impl Placed {
