@@ -54,6 +54,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     });
     subject.case("a buffered write and fsync", || buffered(disks));
     subject.case("a device with sectors of 4 KiB", || large_sectors(disks));
+    subject.case("a COW device with larger sectors is refused", || {
+        larger_sectors(disks)
+    });
     subject.case("found again after remove and create", || {
         found_again(disks, false)
     });
@@ -355,6 +358,26 @@ fn large_sectors(disks: &Disks) -> Result<()> {
     before.check(&cs.open()?).context("snapshot")?;
     cs.remove()?;
     co.remove()
+}
+
+/// What is smaller than its blocks could not be kept there.
+fn larger_sectors(disks: &Disks) -> Result<()> {
+    let cow = Puppet::with_blocks(16, 4096)?;
+    let origin = disks.piece(4 * MIB)?;
+    let line = co_line(&origin.path(), &cow.path(), "-i o -b -F");
+    let mut log = crate::kernel::Log::from_now()?;
+    let made = Mapped::create("co", &crate::dm::Table::new(4 * MIB, TARGET, line));
+    let errno = made.err().and_then(|e| e.raw_os_error());
+    ensure!(errno == Some(libc::EINVAL), "{errno:?}");
+    let lines = log.lines()?;
+    let told = lines.iter().any(|line| line.contains("larger blocks"));
+    ensure!(told, "no reason in the log: {lines:?}");
+    let blank = Disk::open(cow.path())?.read(0, 8)?;
+    ensure!(
+        blank.iter().all(|&b| b == 0),
+        "it was formatted all the same"
+    );
+    Ok(())
 }
 
 fn found_again(disks: &Disks, reload: bool) -> Result<()> {

@@ -45,6 +45,13 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         rollback_held_up(disks)
     });
     subject.case("a slow read stops no other chunk", || others_go_on(disks));
+    subject.case("readers do not keep a write out", || {
+        write_among_readers(disks)
+    });
+    subject.case(
+        "who comes while a rollback begins reads what it leads to",
+        || opened_meanwhile(disks),
+    );
 }
 
 /// A writer overwrites, as fast as it can, what readers read through the snapshot.
@@ -223,4 +230,59 @@ fn others_go_on(disks: &Disks) -> Result<()> {
         then.check_bytes(&bytes, 0).context("the slow read")
     })?;
     held.end()
+}
+
+/// A read that comes when a write waits for another one of the same chunk does not go first: else
+/// two of them could keep the write out by turns.
+fn write_among_readers(disks: &Disks) -> Result<()> {
+    let mut held = Held::new(disks)?;
+    let (origin, co, cs) = (&held.origin, &held.co, &held.cs);
+    let (now, then) = (&mut held.now, &held.then);
+    let read = || -> Result<Buffer> { Ok(cs.open()?.read(0, 8)?) };
+    origin.hold_some(&[Op::Read], 2);
+    thread::scope(|scope| -> Result<()> {
+        let first = scope.spawn(read);
+        origin.wait_held(1)?;
+        let writer = scope.spawn(|| now.write(&co.open()?, 0, 8));
+        sleep(Duration::from_millis(400));
+        let second = scope.spawn(read);
+        sleep(Duration::from_millis(400));
+        let arrived = origin.held();
+        let early = writer.is_finished();
+        origin.release();
+        let first = first.join().expect("no panic")?;
+        let second = second.join().expect("no panic")?;
+        writer.join().expect("no panic")?;
+        then.check_bytes(&first, 0).context("the first read")?;
+        then.check_bytes(&second, 0).context("the second read")?;
+        ensure!(!early, "the write did not wait");
+        ensure!(arrived == 1, "the second read went first");
+        Ok(())
+    })?;
+    held.end()
+}
+
+/// While a rollback is made durable somebody opens the origin, and reads.
+fn opened_meanwhile(disks: &Disks) -> Result<()> {
+    let cow = Puppet::new(64)?;
+    let origin = disks.piece(4 * MIB)?;
+    let mut now = Shadow::filled(&origin.open()?)?;
+    let line = co_line(&origin.path(), &cow.path(), "-i o -b -F");
+    let co = Device(Mapped::create("co", &Table::new(4 * MIB, TARGET, line))?);
+    let tag = co.take()?;
+    let then = now.clone();
+    now.write(&co.open()?, 0, 256)?;
+    cow.hold(&[Op::Write, Op::Flush]);
+    thread::scope(|scope| -> Result<()> {
+        let message = scope.spawn(|| co.send(&format!("rs {tag}")));
+        cow.wait_held(1)?;
+        let reader = scope.spawn(|| -> Result<Buffer> { Ok(co.open()?.read(0, 64)?) });
+        sleep(Duration::from_millis(400));
+        cow.release();
+        let bytes = reader.join().expect("no panic")?;
+        message.join().expect("no panic")?;
+        then.check_bytes(&bytes, 0)
+    })?;
+    then.check(&co.open()?)?;
+    co.remove()
 }
