@@ -245,20 +245,27 @@ impl Dm {
 
     /// Resumes a device, with the table that was loaded last.
     pub fn resume(&self, name: &str) -> Result<()> {
-        if udev::runs() {
-            udev::resume(name)
-        } else {
-            raw::resume(&self.control, name)
+        loop {
+            let resumed = udev::runs().then(|| udev::resume(name)).flatten();
+            // Does nothing if that has been done.
+            match resumed.unwrap_or_else(|| raw::resume(&self.control, name)) {
+                Err(Errno::EINTR) => {}
+                other => return other.map_err(|e| refused(&format!("resume {name}"), e)),
+            }
         }
-        .map_err(|e| refused(&format!("resume {name}"), e))
     }
 
     /// Removes a device, and its node.
     pub fn remove(&self, name: &str, devno: Devno) -> Result<()> {
-        let removed = if udev::runs() {
-            udev::remove(name)
-        } else {
-            raw::remove(&self.control, name)
+        let removed = match udev::runs() {
+            false => raw::remove(&self.control, name),
+            true => udev::remove(name).unwrap_or_else(|| {
+                // It may be gone already.
+                match raw::remove(&self.control, name) {
+                    Err(Errno::ENXIO) => Ok(()),
+                    other => other,
+                }
+            }),
         };
         match removed {
             Ok(()) => {

@@ -13,28 +13,52 @@ pub fn runs() -> bool {
     std::env::var_os("DM_DISABLE_UDEV").is_none() && Path::new("/run/udev/control").exists()
 }
 
-/// Resumes a device, and returns when udev knows it.
-pub fn resume(name: &str) -> Result<(), Errno> {
+/// Resumes a device, and returns when udev knows it. `None` if there could be no keeping in
+/// step: then nobody knows whether the device was resumed.
+pub fn resume(name: &str) -> Option<Result<(), Errno>> {
     with(name, |dm, id| {
         dm.device_suspend(id, DmOptions::default()).map(drop)
     })
 }
 
-/// Removes a device, and returns when udev has forgotten it.
-pub fn remove(name: &str) -> Result<(), Errno> {
+/// Removes a device, and returns when udev has forgotten it. `None` as with [`resume`].
+pub fn remove(name: &str) -> Option<Result<(), Errno>> {
     with(name, |dm, id| {
         dm.device_remove(id, DmOptions::default()).map(drop)
     })
 }
 
-fn with(name: &str, call: impl Fn(&DM, &DevId<'_>) -> DmResult<()>) -> Result<(), Errno> {
-    let name = DmName::new(name).map_err(|_| Errno::EINVAL)?;
-    DM::new()
-        .and_then(|dm| call(&dm, &DevId::Name(name)))
-        .or_else(|e| match e {
-            DmError::Core(errors::Error::Ioctl(_, _, _, errno)) => Err(*errno),
-            // The ioctl is done, and udev did not answer.
-            DmError::Core(errors::Error::UdevSync(_)) => Ok(()),
-            _ => Err(Errno::EIO),
-        })
+fn with(name: &str, call: impl Fn(&DM, &DevId<'_>) -> DmResult<()>) -> Option<Result<(), Errno>> {
+    let Ok(name) = DmName::new(name) else {
+        return Some(Err(Errno::EINVAL));
+    };
+    told(DM::new().and_then(|dm| call(&dm, &DevId::Name(name))))
+}
+
+/// What is known of an ioctl from what the crate says of it.
+fn told(result: DmResult<()>) -> Option<Result<(), Errno>> {
+    Some(match result {
+        Ok(()) => Ok(()),
+        Err(DmError::Core(errors::Error::Ioctl(_, _, _, errno))) => Err(*errno),
+        // Either the ioctl is done, and udev did not answer or a signal ended the waiting; or
+        // no cookie could be had, and there was no ioctl at all.
+        Err(DmError::Core(errors::Error::UdevSync(_))) => return None,
+        Err(_) => Err(Errno::EIO),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_udev_nothing_is_known() {
+        let error = |e| Err(DmError::Core(e));
+        assert_eq!(told(Ok(())), Some(Ok(())));
+        assert_eq!(told(error(errors::Error::UdevSync("no".into()))), None);
+        let ioctl = errors::Error::Ioctl(4, None, None, Box::new(Errno::EBUSY));
+        assert_eq!(told(error(ioctl)), Some(Err(Errno::EBUSY)));
+        let other = errors::Error::ContextInit("no".into());
+        assert_eq!(told(error(other)), Some(Err(Errno::EIO)));
+    }
 }
