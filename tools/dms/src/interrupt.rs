@@ -3,11 +3,15 @@
 //! suspended must be resumed first.
 
 use crate::failure::{Failure, Kind, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 static CAME: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// The signals by which people and systems end a program.
+const NOTED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
 
 /// Signals are noted, from the first time somebody watches for them to the program's end.
 #[derive(Clone)]
@@ -22,8 +26,8 @@ impl Interrupt {
             return Ok(Self { came: came.clone() });
         }
         let came = CAME.get_or_init(Arc::default).clone();
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, came.clone())
+        for signal in NOTED {
+            signal_hook::flag::register(signal as i32, came.clone())
                 .map_err(|e| Failure::new(Kind::Refused, format!("cannot catch signals: {e}")))?;
         }
         Ok(Self { came })
@@ -32,5 +36,62 @@ impl Interrupt {
     /// Whether one has come.
     pub fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
+    }
+
+    /// Has all other signals wait, too, that would end or stop the program, as far as the
+    /// kernel lets them.
+    ///
+    /// Those that are noted do not wait: they do no harm, and suspending a device that does
+    /// not become still, or waiting for udev, has to end when they come.
+    pub fn hold(&self) -> Result<Held> {
+        let mut all = SigSet::all();
+        for signal in NOTED {
+            all.remove(signal);
+        }
+        match all.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
+            Ok(before) => Ok(Held { before }),
+            Err(e) => Err(cannot_hold(e)),
+        }
+    }
+}
+
+fn cannot_hold(e: Errno) -> Failure {
+    let what = format!("cannot hold signals off: {}", e.desc());
+    Failure::new(Kind::Refused, what)
+}
+
+/// While there is one of these, signals wait.
+pub struct Held {
+    before: SigSet,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A mask that was in force can be put in force.
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn all_signals_wait_but_those_that_are_noted() {
+        let blocked = || SigSet::thread_get_mask().unwrap();
+        let before = blocked();
+        let interrupt = Interrupt::watch().unwrap();
+        let held = interrupt.hold().unwrap();
+        for signal in Signal::iterator() {
+            let waits =
+                !NOTED.contains(&signal) && ![Signal::SIGKILL, Signal::SIGSTOP].contains(&signal);
+            assert_eq!(blocked().contains(signal), waits, "{signal}");
+        }
+        assert!(!interrupt.came());
+        raise(Signal::SIGTERM).unwrap();
+        assert!(interrupt.came());
+        drop(held);
+        assert_eq!(blocked(), before);
     }
 }

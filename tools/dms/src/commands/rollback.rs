@@ -4,7 +4,7 @@
 use super::{tag, wait};
 use crate::cli::Rollback;
 use crate::dm::{freeze, Dm, Mapped};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::Result;
 use crate::interrupt::Interrupt;
 use dm_snap_mv_model::refusal::Refusal;
 
@@ -30,15 +30,8 @@ pub fn begin(dm: &Dm, device: &Mapped, tag: u32, options: &[&str], doing: &str) 
     let interrupt = Interrupt::watch()?;
     for last in [false, false, true] {
         let source = dm.snapshot_of(device, tag)?;
-        let (reply, thawed) = freeze::around(dm, source, || {
-            if interrupt.came() {
-                return Err(Failure::new(
-                    Kind::Interrupted,
-                    "interrupted before it began",
-                ));
-            }
-            dm.tell(&device.name, &message)
-        })?;
+        let (reply, thawed) =
+            freeze::around(dm, source, &interrupt, || dm.tell(&device.name, &message))?;
         let reply = reply?;
         let in_use = reply.is(Refusal::OriginInUse);
         let failure = match reply.done(doing) {

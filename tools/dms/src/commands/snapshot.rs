@@ -4,7 +4,7 @@
 use super::{print, tag};
 use crate::cli::Snapshot;
 use crate::dm::{freeze, Dm};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::Result;
 use crate::hints;
 use crate::interrupt::Interrupt;
 use dm_snap_mv_model::message;
@@ -39,13 +39,7 @@ pub fn run(args: &Snapshot) -> Result<()> {
 
     // Whatever happens from here on, the device must be resumed.
     let interrupt = Interrupt::watch()?;
-    let (reply, thawed) = freeze::around(&dm, frozen, || {
-        if interrupt.came() {
-            return Err(Failure::new(
-                Kind::Interrupted,
-                "interrupted before the snapshot was taken",
-            ));
-        }
+    let (reply, thawed) = freeze::around(&dm, frozen, &interrupt, || {
         dm.tell(&device.name, &words)?
             .done(&format!("cannot take a snapshot of {what}"))
     })?;

@@ -2,22 +2,30 @@
 //! Holding a device still for a moment.
 
 use super::{Dm, Mapped};
-use crate::failure::Result;
+use crate::failure::{Failure, Kind, Result};
+use crate::interrupt::{Held, Interrupt};
 use nix::sys::mman::{mlockall, MlockAllFlags};
 
 /// Does something while `device`, if there is one, is suspended and the file system on it
-/// frozen. Gives what came of it, and whether the device was resumed. The caller takes care
-/// that no signal ends the program in the meantime.
+/// frozen. Gives what came of it, and whether the device was resumed. No signal ends the
+/// program in the meantime; one that asks for that before `act` begins has it not begin.
 pub fn around<T>(
     dm: &Dm,
     device: Option<Mapped>,
+    interrupt: &Interrupt,
     act: impl FnOnce() -> Result<T>,
 ) -> Result<(Result<T>, Result<()>)> {
     let frozen = match device {
-        Some(device) => Frozen::new(dm, device)?,
+        Some(device) => Frozen::new(dm, device, interrupt)?,
         None => None,
     };
-    let done = act();
+    let done = match interrupt.came() {
+        false => act(),
+        true => Err(Failure::new(
+            Kind::Interrupted,
+            "interrupted before anything was done",
+        )),
+    };
     Ok((done, frozen.map_or(Ok(()), Frozen::thaw)))
 }
 
@@ -27,11 +35,13 @@ struct Frozen<'a> {
     name: String,
     /// There is nothing left to do.
     thawed: bool,
+    /// Given up last.
+    _held: Held,
 }
 
 impl<'a> Frozen<'a> {
     /// Suspends `device`, unless somebody has done that before.
-    fn new(dm: &'a Dm, device: Mapped) -> Result<Option<Self>> {
+    fn new(dm: &'a Dm, device: Mapped, interrupt: &Interrupt) -> Result<Option<Self>> {
         if dm.info(&device.name)?.suspended {
             return Ok(None);
         }
@@ -42,6 +52,7 @@ impl<'a> Frozen<'a> {
             dm,
             name: device.name,
             thawed: false,
+            _held: interrupt.hold()?,
         };
         dm.suspend(&frozen.name)?;
         Ok(Some(frozen))

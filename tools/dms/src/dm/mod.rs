@@ -240,7 +240,14 @@ impl Dm {
 
     /// Suspends a device: the file system on it is frozen, what is under way is finished.
     pub fn suspend(&self, name: &str) -> Result<()> {
-        raw::suspend(&self.control, name).map_err(|e| refused(&format!("suspend {name}"), e))
+        raw::suspend(&self.control, name).map_err(|e| match e {
+            // The kernel has taken back what it had begun.
+            Errno::EINTR => Failure::new(
+                Kind::Interrupted,
+                format!("interrupted while {name} was to be suspended; it goes on"),
+            ),
+            e => refused(&format!("suspend {name}"), e),
+        })
     }
 
     /// Resumes a device, with the table that was loaded last.
