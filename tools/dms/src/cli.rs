@@ -82,6 +82,8 @@ pub enum Command {
 ///
 /// A COW device needs -f the first time it is used, and an origin needs -b the first time it
 /// is used with a COW device. Several origins can share one.
+///
+/// If it is interrupted, there is no device; but with -b the origin may be bound already.
 #[derive(Args, Debug)]
 pub struct Create {
     /// The name of the device to create
@@ -126,7 +128,8 @@ pub struct Create {
 /// Remove a device; what it showed stays
 ///
 /// Only the device goes: origin, snapshots and store stay as they are, and "dms create" brings
-/// the device back.
+/// the device back. One that a "dms create" left half made, because it was killed, can be removed
+/// as well; no other command knows it.
 #[derive(Args, Debug)]
 pub struct Remove {
     /// The device to remove

@@ -5,6 +5,7 @@ use super::tag;
 use crate::cli::Create;
 use crate::dm::{node, users, Dm};
 use crate::failure::{Failure, Kind, Result};
+use crate::interrupt::Interrupt;
 use crate::names::{self, BlockDevice};
 use crate::{list, reply, target::Wanted};
 use dm_snap_mv_model::ids::Tag;
@@ -57,8 +58,11 @@ pub fn run(args: &Create) -> Result<()> {
         Some(tag) => snapshot_size(&dm, &cow, &wanted.id, tag).unwrap_or(origin.sectors),
     };
 
+    // Whatever happens from here on, the device must either be of use or go.
+    let interrupt = Interrupt::watch()?;
+    let _held = interrupt.hold()?;
     dm.create(name)?;
-    match activate(&dm, name, sectors, line, &cow, &wanted) {
+    match activate(&dm, name, sectors, line, &cow, &wanted, &interrupt) {
         Ok(()) => Ok(()),
         Err(failure) => {
             // What is half made goes, and what was wrong first is what counts.
@@ -77,6 +81,7 @@ fn activate(
     line: Vec<u8>,
     cow: &BlockDevice,
     wanted: &Wanted,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     let devno = dm.load(name, sectors, line).map_err(|reason| {
         let errno = reason.errno.unwrap_or_default();
@@ -91,6 +96,9 @@ fn activate(
         }
         .context(format!("cannot create {name}"))
     })?;
+    if interrupt.came() {
+        return Err(interrupted(name, wanted));
+    }
     dm.resume(name)?;
     node::make(name, devno).map_err(|e| {
         Failure::new(
@@ -98,6 +106,17 @@ fn activate(
             format!("cannot make {}: {e}", node::path(name).display()),
         )
     })
+}
+
+/// A signal came while the table was loaded. That may take long, and has bound the origin.
+fn interrupted(name: &str, wanted: &Wanted) -> Failure {
+    let what = format!("interrupted before {name} was of use");
+    let failure = Failure::new(Kind::Interrupted, what);
+    match wanted.bind {
+        true => failure
+            .hint("the origin is bound already: next time leave out -b and what goes with it"),
+        false => failure,
+    }
 }
 
 /// The size of a snapshot: as an active device of its origin tells, or else as the store does.

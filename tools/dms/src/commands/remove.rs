@@ -7,7 +7,9 @@ use crate::failure::Result;
 
 pub fn run(args: &Remove) -> Result<()> {
     let dm = Dm::open()?;
-    let device = dm.find(&args.dm_dev)?;
+    let device = dm
+        .find(&args.dm_dev)
+        .or_else(|failure| dm.half_made(&args.dm_dev).ok_or(failure))?;
     if dm.is_in_use(&device) {
         return Err(dm
             .in_use(&device.name, device.devno)

@@ -108,17 +108,15 @@ impl Dm {
     /// The device `name` if it is one of our target, `None` if it is another's or has no table.
     fn mapped(&self, name: &str) -> std::result::Result<Option<Mapped>, Errno> {
         let (devno, targets) = raw::lines(&self.control, name, raw::Ask::Table)?;
-        Ok(match targets.as_slice() {
-            [target] if target.kind == TARGET.as_bytes() => {
-                Line::parse(&target.params).map(|line| Mapped {
-                    name: name.to_owned(),
-                    devno,
-                    sectors: target.sectors,
-                    line,
-                })
-            }
-            _ => None,
-        })
+        Ok(ours(name, devno, &targets))
+    }
+
+    /// The device `arg` if it was created, was given a table of our target, and never got to
+    /// use it: whoever created it was killed. One that somebody creates just now is the same.
+    pub fn half_made(&self, arg: &str) -> Option<Mapped> {
+        let name = crate::names::dm_name(arg).ok()?;
+        let (devno, targets) = raw::first_table(&self.control, name).ok()?;
+        ours(name, devno, &targets)
     }
 
     /// The device of our target that is called `arg`, or has that number.
@@ -197,8 +195,10 @@ impl Dm {
                 Kind::Busy,
                 format!("there is a device {name} already"),
             )
-            .hint(match self.mapped(name) {
-                Ok(Some(_)) => format!("remove it first (dms remove {name}) or take another name"),
+            .hint(match (self.mapped(name), self.half_made(name)) {
+                (Ok(Some(_)), _) | (_, Some(_)) => {
+                    format!("remove it first (dms remove {name}) or take another name")
+                }
                 _ => "take another name".to_owned(),
             })),
             other => other.map_err(|e| refused(&format!("create {name}"), e)),
@@ -354,6 +354,21 @@ impl Dm {
     pub fn wait_event(&self, millis: u16) {
         let mut fds = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::from(millis));
+    }
+}
+
+/// The device `name` with these lines in its table, if they are one of our target.
+fn ours(name: &str, devno: Devno, targets: &[raw::Target]) -> Option<Mapped> {
+    match targets {
+        [target] if target.kind == TARGET.as_bytes() => {
+            Line::parse(&target.params).map(|line| Mapped {
+                name: name.to_owned(),
+                devno,
+                sectors: target.sectors,
+                line,
+            })
+        }
+        _ => None,
     }
 }
 

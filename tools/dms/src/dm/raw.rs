@@ -232,6 +232,19 @@ pub fn lines(control: &File, name: &str, ask: Ask) -> Result<(Devno, Vec<Target>
     Ok((devno(&request.header), targets))
 }
 
+/// The lines of the table that was loaded into device `name`, which has none in use yet. No
+/// lines if it has one in use, or none at all.
+pub fn first_table(control: &File, name: &str) -> Result<(Devno, Vec<Target>), Errno> {
+    let mut request = Request::<ROOM>::new(name)?;
+    request.header.flags = sys::DM_STATUS_TABLE_FLAG | sys::DM_QUERY_INACTIVE_TABLE_FLAG;
+    let answer = request.ask(control, sys::DM_TABLE_STATUS_CMD)?.to_vec();
+    let count = match request.flag(sys::DM_ACTIVE_PRESENT_FLAG) {
+        true => 0,
+        false => request.header.target_count as usize,
+    };
+    Ok((devno(&request.header), targets(&answer, count)))
+}
+
 fn devno(header: &sys::dm_ioctl) -> Devno {
     Devno::of_dev_t(header.dev)
 }
