@@ -32,6 +32,10 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("what the command says and how it ends", || {
         command::command(disks)
     });
+    subject.case(
+        "an origin is unbound that has something left to clean",
+        || command::unbinding(disks),
+    );
     subject.case("activation reads as little of a large store", || {
         activation::activation(disks)
     });

@@ -211,7 +211,8 @@ pub struct Status {
 
 /// Wait until a rollback or cleaning is done
 ///
-/// Without an option, for all of it.
+/// Without an option, for all of it. A rollback that stands still, because the COW device is full
+/// or because of an I/O error, is waited for; it is said that it does, and what to do about it.
 #[derive(Args, Debug)]
 pub struct Wait {
     /// A device of the origin, or of any of its snapshots

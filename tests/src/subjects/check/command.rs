@@ -3,13 +3,17 @@
 //! What the commands say and how they end.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 
 use super::{dms, dms_says};
-use crate::damage::{Patient, BITMAP};
+use crate::damage::{Patient, BITMAP, NODE};
 use crate::disks::{Disks, MIB};
 use crate::world::World;
+
+/// Long enough for what does not wait.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Goes through what they may be asked.
 pub fn command(disks: &Disks) -> Result<()> {
@@ -52,6 +56,25 @@ pub fn command(disks: &Disks) -> Result<()> {
     dms_says(&["repair", "-y", file], 1, "mark the store as checked")?;
     std::fs::remove_file(file)?;
     Ok(())
+}
+
+/// There is said to be something to clean, and there is nothing that the cleaner could find: that
+/// must not be waited for.
+pub fn unbinding(disks: &Disks) -> Result<()> {
+    let (world, co) = World::new(disks, 4 * MIB, 16, 1)?;
+    world.store.cow.spoil();
+    co.remove()?;
+    let patient = Patient::open(&world.store.cow.path())?;
+    let leaf = patient.first_leaf(patient.superblock()?.roots.origins)?;
+    let ghosts = patient.value_at(leaf, 0)? + 28;
+    patient.edit(leaf, Some(NODE), |block| block[ghosts] = 1)?;
+    drop(patient);
+    let co = world.co()?;
+    let begin = Instant::now();
+    let text = dms_says(&["delete", co.name()], 4, "still being cleaned away")?;
+    ensure!(text.contains("cleaning has stopped"), "{text}");
+    ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    co.remove()
 }
 
 /// Copies a device to a file.

@@ -2,6 +2,7 @@
 
 //! Writes and rollbacks that wait for space, and what ends their waiting.
 
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -230,8 +231,23 @@ fn rollback(disks: &Disks) -> Result<()> {
     co.suspend(Suspend::Orderly)?;
     ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     co.resume()?;
+    let waiting = Command::new("dms")
+        .args(["wait", "--rollback", co.name()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run dms")?;
+    // It looks every second.
+    thread::sleep(Duration::from_secs(3));
     world.delete(&co, old)?;
     co.wait_rollback()?;
+    let waited = waiting.wait_with_output()?;
+    let told = String::from_utf8_lossy(&waited.stderr);
+    ensure!(
+        waited.status.success()
+            && told.matches("stands still: the COW device is full").count() == 1,
+        "dms wait: {}, {told}",
+        waited.status
+    );
     co.wait_clean()?;
     ensure!(co.state()?.state == "valid", "{}", co.status()?);
     world.check(&co)?;

@@ -4,8 +4,8 @@
 use super::{tag, wait};
 use crate::cli::Delete;
 use crate::dm::{Dm, Mapped};
-use crate::failure::{Failure, Result};
-use crate::reply::Reply;
+use crate::failure::{Failure, Kind, Result};
+use crate::interrupt::Interrupt;
 use dm_snap_mv_model::refusal::Refusal;
 
 pub fn run(args: &Delete) -> Result<()> {
@@ -48,16 +48,29 @@ fn origin(dm: &Dm, device: &Mapped) -> Result<()> {
     if dm.is_in_use(device) {
         return Err(dm.in_use(&device.name, device.devno).context(doing));
     }
+    let interrupt = Interrupt::watch()?;
+    // Whether there may be an end to the cleaning.
+    let mut goes_on = true;
     loop {
-        match dm.tell(&device.name, &["do"])? {
+        let reply = dm.tell(&device.name, &["do"])?;
+        let unclean = reply.is(Refusal::StillCleaning);
+        if unclean && goes_on {
             // Its snapshots were deleted but a moment ago.
-            reply @ Reply::Refused { .. } if reply.is(Refusal::StillCleaning) => {
-                wait::cleaning(dm, device)?;
+            goes_on = wait::cleaning(dm, device)?;
+            if interrupt.came() {
+                return Err(Failure::new(Kind::Interrupted, "interrupted").context(doing));
             }
-            reply => {
-                reply.done(&doing)?;
-                return dm.remove(&device.name, device.devno);
-            }
+            continue;
         }
+        return match reply.done(&doing) {
+            Ok(_) => dm.remove(&device.name, device.devno),
+            Err(failure) if unclean => Err(failure.hint(format!(
+                "cleaning has stopped: the kernel log (dmesg) says why\n\
+                 it is tried again when the device is resumed: \
+                 dmsetup suspend {name}; dmsetup resume {name}",
+                name = device.name
+            ))),
+            Err(failure) => Err(failure),
+        };
     }
 }

@@ -4,9 +4,11 @@
 use crate::cli::Wait;
 use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
+use crate::fields::Stopped;
 use crate::interrupt::Interrupt;
+use crate::list;
 use crate::progress::Progress;
-use crate::status::Status;
+use crate::status::{Own, Status};
 use std::time::{Duration, Instant};
 
 /// How long to wait for an event before the status is looked at again, in milliseconds: often
@@ -31,7 +33,7 @@ pub fn run(args: &Wait) -> Result<()> {
         cleaning: args.cleaning || all,
         timeout: args.timeout.map(Duration::from_secs),
     };
-    until(&dm, &device, goal)
+    until(&dm, &device, goal).map(drop)
 }
 
 /// Waits for the rollback of the origin of `device`.
@@ -41,11 +43,11 @@ pub fn rollback(dm: &Dm, device: &Mapped) -> Result<()> {
         cleaning: false,
         timeout: None,
     };
-    until(dm, device, goal)
+    until(dm, device, goal).map(drop)
 }
 
-/// Waits until the space of deleted snapshots is free.
-pub fn cleaning(dm: &Dm, device: &Mapped) -> Result<()> {
+/// Waits until the space of deleted snapshots is free. Whether there was anything to wait for.
+pub fn cleaning(dm: &Dm, device: &Mapped) -> Result<bool> {
     let goal = Goal {
         rollback: false,
         cleaning: true,
@@ -54,14 +56,17 @@ pub fn cleaning(dm: &Dm, device: &Mapped) -> Result<()> {
     until(dm, device, goal)
 }
 
-fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
+/// Waits for what `goal` says. Whether there was anything to wait for.
+fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<bool> {
     let interrupt = Interrupt::watch()?;
     let begin = Instant::now();
     let mut progress = Progress::new();
+    let mut waited = false;
+    let mut told = None;
     loop {
         dm.arm();
         let status = Status::parse(&dm.status(&device.name)?)?;
-        if status.state == "error" {
+        if status.state == "error" && store_has_failed(dm, device, &status) {
             return Err(Failure::new(
                 Kind::Damaged,
                 format!("the store of {} has failed", device.name),
@@ -73,12 +78,19 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
         let what = match (rollback, cleaning) {
             (None, None) => {
                 progress.done();
-                return Ok(());
+                return Ok(waited);
             }
             (Some(_), _) => "rollback",
             (None, Some(_)) => "cleaning",
         };
+        waited = true;
         progress.show(rollback, cleaning);
+        if let Some(why) = rollback.and_then(|rollback| rollback.stopped) {
+            // It goes on for a moment each time that it is tried again.
+            if told.replace(why) != Some(why) {
+                progress.aside(|| eprintln!("dms: {}", stands_still(device, why)));
+            }
+        }
         if interrupt.came() {
             return Err(still_going(device, Kind::Interrupted, what));
         }
@@ -99,6 +111,36 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<()> {
     }
 }
 
+/// Whether it is the store whose failure a device tells of. A snapshot that was written to before
+/// the store failed says the same for ever, though the store works again.
+fn store_has_failed(dm: &Dm, device: &Mapped, status: &Status) -> bool {
+    match status.own {
+        Own::Origin { .. } => true,
+        Own::Snapshot { tag, .. } => {
+            list::page(dm, &device.name, tag).map_or(true, |page| page.store.state == "error")
+        }
+    }
+}
+
+/// Why it takes so long, and what to do about it.
+fn stands_still(device: &Mapped, why: Stopped) -> Failure {
+    let name = &device.name;
+    let told = |what: &str| {
+        let what = format!("the rollback of the origin of {name} stands still: {what}");
+        Failure::new(Kind::Refused, what)
+    };
+    match why {
+        Stopped::Full => told("the COW device is full").hint(format!(
+            "it goes on by itself when there is space: delete snapshots \
+             (dms delete {name} TAG) or enlarge the COW device"
+        )),
+        Stopped::Error => told("an I/O error").hint(
+            "it is tried again by itself, after 64 seconds at the latest\n\
+             the kernel log (dmesg) says what failed",
+        ),
+    }
+}
+
 fn still_going(device: &Mapped, kind: Kind, what: &str) -> Failure {
     let why = match kind {
         Kind::TimedOut => "the time is over",
@@ -108,4 +150,28 @@ fn still_going(device: &Mapped, kind: Kind, what: &str) -> Failure {
         "wait for it with: dms wait {} --{what}",
         device.name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devno::Devno;
+    use crate::target::Line;
+
+    #[test]
+    fn what_to_do_about_a_rollback_that_stands_still() {
+        let device = Mapped {
+            name: "orig".to_owned(),
+            devno: Devno {
+                major: 253,
+                minor: 0,
+            },
+            sectors: 8,
+            line: Line::parse(b"co 8:17 8:33 -i x").unwrap(),
+        };
+        let text = |why| stands_still(&device, why).to_string();
+        let full = text(Stopped::Full);
+        assert!(full.contains("full\n  it goes on by itself") && full.contains("dms delete orig"));
+        assert!(text(Stopped::Error).contains("error\n  it is tried again"));
+    }
 }
