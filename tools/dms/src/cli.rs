@@ -249,7 +249,8 @@ pub struct Merge {
 /// Check the store on a COW device
 ///
 /// Looks whether everything in the store can be read and nothing in it contradicts itself, and
-/// prints what is wrong. Nothing is written. No device of the store may be active.
+/// prints what is wrong. Nothing is written. No device of the store may be active, and no loop
+/// device may have the file.
 #[derive(Args, Debug)]
 #[command(after_long_help = fsck_exit_codes())]
 pub struct Check {
@@ -277,7 +278,8 @@ pub struct Check {
 /// else is damaged nothing is changed at all, and it is said whose content is concerned. No
 /// snapshot that can be read is ever given up.
 ///
-/// No device of the store may be active. An interrupted repair leaves the store as it was.
+/// No device of the store may be active, and no loop device may have the file. An interrupted
+/// repair leaves the store as it was.
 #[derive(Args, Debug)]
 #[command(after_long_help = fsck_exit_codes())]
 pub struct Repair {

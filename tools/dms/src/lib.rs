@@ -13,6 +13,7 @@ pub mod fields;
 pub mod hints;
 pub mod interrupt;
 pub mod list;
+pub mod loops;
 pub mod names;
 pub mod progress;
 pub mod reply;

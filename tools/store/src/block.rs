@@ -4,7 +4,7 @@
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Bytes of a metadata block.
@@ -59,7 +59,7 @@ impl Device {
 
     /// As [`Device::open`], of a device that nobody else has claimed: neither a mounted file
     /// system nor a mapped device. Until it is dropped, nobody else can. A file is not claimed
-    /// by anybody.
+    /// by anybody, not even if a loop device has it: see [`Device::file`].
     pub fn open_exclusive(path: &Path) -> io::Result<Self> {
         Self::open_with(path, false, OFlag::O_EXCL)
     }
@@ -82,6 +82,13 @@ impl Device {
             other => other?,
         };
         Ok(Self { file })
+    }
+
+    /// If it is an image in a file: the number of the device that the file is on, and of its
+    /// inode.
+    pub fn file(&self) -> io::Result<Option<(u64, u64)>> {
+        let meta = self.file.metadata()?;
+        Ok(meta.is_file().then(|| (meta.dev(), meta.ino())))
     }
 
     /// Its size in sectors of 512 bytes.

@@ -5,6 +5,7 @@ use super::print;
 use crate::cli::Check;
 use crate::failure::{fsck, Failure, Kind, Result};
 use crate::hints;
+use crate::loops::Loops;
 use crate::names::{normalise, BlockDevice};
 use crate::progress::Progress;
 use crate::show::checked::{self, Checked};
@@ -90,6 +91,14 @@ pub(super) fn opened(
 ) -> Result<(PathBuf, Device, u64)> {
     let path = find(arg)?;
     let device = open(&path).map_err(|e| unopened(&path, &e))?;
+    let file = device.file().map_err(|e| unopened(&path, &e))?;
+    if let Some(name) = file.and_then(|file| Loops::default().of(file)) {
+        // What the kernel does with it there is not seen here, and the other way round.
+        let what = format!("{} is in use: it is the loop device {name}", path.display());
+        return Err(Failure::new(Kind::Busy, what).hint(format!(
+            "give /dev/{name} instead, or detach it first: losetup -d /dev/{name}"
+        )));
+    }
     let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
     Ok((path, device, sectors))
 }
