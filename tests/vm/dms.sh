@@ -4,8 +4,8 @@
 #
 # The dms command: what it does, prints, and exits with.
 set -u
+. /payload/tests/guest/calls.sh
 o=vdb c=mapper/cow
-failed=0
 
 # slow MILLISECONDS: how long each request of the COW device takes.
 modprobe dm-delay
@@ -18,38 +18,6 @@ dmsetup create cow --notable
 slow 0
 dmsetup mknodes cow
 
-# What the last call of `call` came to.
-code=0 out='' err=''
-call() {
-	out=$("$@" 2>/tmp/err) && code=0 || code=$?
-	err=$(</tmp/err)
-}
-
-# check NAME CONDITION...: the condition is a command.
-check() {
-	local name=$1
-	shift
-	if "$@"; then
-		echo "ok $name"
-	else
-		echo "not ok $name"
-		failed=1
-		printf 'failed: %s\ncode %s\nout: %s\nerr: %s\n' "$*" "$code" "$out" "$err"
-	fi
-}
-
-# refused NAME CODE TEXT COMMAND...: exits so, prints nothing, and says so.
-refused() {
-	local name=$1 expected=$2 text=$3
-	shift 3
-	call "$@"
-	check "$name" told "$expected" "$text"
-}
-told() { [ "$code" = "$1" ] && [ -z "$out" ] && [[ $err == *"$2"* ]]; }
-done_silently() { [ "$code" = 0 ] && [ -z "$out$err" ]; }
-prints() { [ "$code" = 0 ] && [ "$out" = "$1" ]; }
-matches() { [ "$code" = 0 ] && [[ $out =~ $1 ]]; }
-active() { [[ $(dmsetup info -c --noheadings -o suspended "$1") == Active ]]; }
 hash_of() { md5sum <"$1"; }
 
 mkdir -p /mnt/o /mnt/s
@@ -262,4 +230,4 @@ refused "another target's device" 3 'is no dm-snap-mv device' dms remove linear
 dmsetup remove linear
 call dms completions bash
 check 'completions' matches '_dms\(\)'
-exit $failed
+none_failed
