@@ -127,7 +127,7 @@ pub fn manual() -> String {
 }
 
 /// Of the last change of substance to the page.
-const DATE: &str = "2026-11-21";
+const DATE: &str = "2026-11-22";
 
 const DESCRIPTION: &str = "\
 The COW device holds a store: what the origins contained before it was overwritten, once for \
