@@ -260,7 +260,7 @@ fn encoded(root: Root) -> [u8; SPACE_MAP_ROOT_SIZE] {
 /// All entries of a tree that was found to be whole.
 fn entries(device: &dyn Blocks, root: u64, value_size: usize) -> io::Result<Vec<Entry>> {
     let mut all = Vec::new();
-    Btree::new(device, root, value_size)
+    Btree::new(device, root, value_size, METADATA_MAX)
         .walk(0, &mut |key, value| {
             all.push((key, value.to_vec()));
             ControlFlow::Continue(())

@@ -15,15 +15,19 @@ pub struct Btree<'a> {
     blocks: &'a dyn Blocks,
     root: u64,
     value_size: usize,
+    /// It has no more nodes than that.
+    most: u64,
 }
 
 impl<'a> Btree<'a> {
-    /// The tree whose root is block `root` and whose values have `value_size` bytes.
-    pub fn new(blocks: &'a dyn Blocks, root: u64, value_size: usize) -> Self {
+    /// The tree whose root is block `root` and whose values have `value_size` bytes, in a store
+    /// with `most` metadata blocks.
+    pub fn new(blocks: &'a dyn Blocks, root: u64, value_size: usize, most: u64) -> Self {
         Self {
             blocks,
             root,
             value_size,
+            most,
         }
     }
 
@@ -55,13 +59,16 @@ impl<'a> Btree<'a> {
     }
 
     /// Calls `visit` with each entry whose key is not less than `from`, in the order of keys,
-    /// until it breaks.
+    /// until it breaks. A tree with nodes that more than one other leads to is damaged, and there
+    /// can be very many ways through it: no more nodes are looked at than there are blocks.
     pub fn walk(
         &self,
         from: u64,
         visit: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.walk_node(self.root, from, 0, visit).map(|_| ())
+        let mut left = self.most;
+        let walked = self.walk_node(self.root, from, 0, &mut left, visit);
+        walked.map(|_| ())
     }
 
     fn walk_node(
@@ -69,14 +76,16 @@ impl<'a> Btree<'a> {
         nr: u64,
         from: u64,
         depth: usize,
+        left: &mut u64,
         visit: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
+        let damaged = |what| Error::Damaged { block: nr, what };
         if depth == MAX_DEPTH {
-            return Err(Error::Damaged {
-                block: nr,
-                what: "its tree is too deep",
-            });
+            return Err(damaged("its tree is too deep"));
         }
+        *left = left
+            .checked_sub(1)
+            .ok_or_else(|| damaged("its tree has more nodes than there are blocks"))?;
         let node = self.node(nr)?;
         let mut first = node.below(from);
         if !node.is_leaf() {
@@ -86,8 +95,9 @@ impl<'a> Btree<'a> {
             }
             for i in first..node.len() {
                 let Some(child) = node.number(i) else { break };
-                if self.walk_node(child, from, depth + 1, visit)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
+                let walked = self.walk_node(child, from, depth + 1, left, visit)?;
+                if walked.is_break() {
+                    return Ok(walked);
                 }
             }
             return Ok(ControlFlow::Continue(()));

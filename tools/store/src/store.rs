@@ -88,7 +88,8 @@ impl<'a> Store<'a> {
     }
 
     fn tree(&self, root: u64, value_size: usize) -> Btree<'a> {
-        Btree::new(self.blocks, root, value_size)
+        let most = self.superblock.layout.metadata_blocks;
+        Btree::new(self.blocks, root, value_size, most)
     }
 
     fn origins_tree(&self) -> Btree<'a> {

@@ -37,6 +37,9 @@ impl Blocks for Memory {
 }
 
 const NODE_XOR: u32 = 121_107;
+/// More metadata blocks than any tree here has.
+const BLOCKS: u64 = 100;
+
 const INTERNAL: u32 = 1;
 const LEAF: u32 = 2;
 
@@ -106,7 +109,7 @@ fn tree() -> Memory {
 
 fn keys_from(memory: &Memory, from: u64) -> Vec<u64> {
     let mut keys = Vec::new();
-    Btree::new(memory, 9, 8)
+    Btree::new(memory, 9, 8, BLOCKS)
         .walk(from, &mut |key, value| {
             assert_eq!(value, number(key * 10));
             keys.push(key);
@@ -129,7 +132,7 @@ fn a_walk_begins_anywhere() {
 #[test]
 fn a_look_up_finds_what_is_there() {
     let memory = tree();
-    let tree = Btree::new(&memory, 9, 8);
+    let tree = Btree::new(&memory, 9, 8, BLOCKS);
     for key in 0..=100 {
         let expected = (key > 0 && key < 100 && key % 10 == 0).then(|| number(key * 10));
         assert_eq!(tree.lookup(key).unwrap(), expected, "{key}");
@@ -141,11 +144,11 @@ fn an_empty_tree_is_a_leaf_without_entries() {
     let memory = Memory::default();
     memory.node(9, LEAF, 8, &[]);
     assert_eq!(keys_from(&memory, 0), []);
-    assert_eq!(Btree::new(&memory, 9, 8).lookup(1).unwrap(), None);
+    assert_eq!(Btree::new(&memory, 9, 8, BLOCKS).lookup(1).unwrap(), None);
 }
 
 fn complaint(memory: &Memory) -> String {
-    Btree::new(memory, 9, 8)
+    Btree::new(memory, 9, 8, BLOCKS)
         .walk(0, &mut |_, _| ControlFlow::Continue(()))
         .unwrap_err()
         .to_string()
@@ -202,6 +205,34 @@ fn a_ring_is_no_tree() {
 }
 
 #[test]
+#[test]
+fn many_ways_through_a_few_nodes_have_an_end() {
+    let memory = Memory::default();
+    // Fifteen nodes, each of which leads to the next one 252 times: so 252^14 ways.
+    for nr in 1..15 {
+        let all: Vec<_> = (0..252).map(|key| (key, number(nr + 1))).collect();
+        memory.node(nr, INTERNAL, 8, &all);
+    }
+    memory.node(15, LEAF, 8, &[(1, number(1))]);
+    let mut visits = 0;
+    let walked = Btree::new(&memory, 1, 8, BLOCKS).walk(0, &mut |_, _| {
+        visits += 1;
+        ControlFlow::Continue(())
+    });
+    let error = walked.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "metadata block 15 is damaged: its tree has more nodes than there are blocks"
+    );
+    assert_eq!(visits, BLOCKS - 14);
+    // A tree of as many nodes as there are blocks is one.
+    let memory = tree();
+    let walk =
+        |most| Btree::new(&memory, 9, 8, most).walk(0, &mut |_, _| ControlFlow::Continue(()));
+    assert!(walk(4).is_ok());
+    assert!(walk(3).is_err());
+}
+
 fn a_block_that_cannot_be_read_is_named() {
     let memory = tree();
     memory.blocks.borrow_mut().remove(&3);

@@ -24,7 +24,7 @@ use crate::store::Store;
 
 fn entries(image: &Image, root: u64, size: usize) -> BTreeMap<u64, Vec<u8>> {
     let mut all = BTreeMap::new();
-    Btree::new(image, root, size)
+    Btree::new(image, root, size, 1024)
         .walk(0, &mut |key, value| {
             all.insert(key, value.to_vec());
             ControlFlow::Continue(())
