@@ -13,16 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// To be called when all records have been met.
 pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
-    let entries = match journal::read(cx.blocks(), &cx.superblock) {
-        Ok(entries) => entries,
-        Err(error) => {
-            let kind = match error {
-                Error::Io { .. } => Kind::Unreadable,
-                _ => Kind::Journal,
-            };
-            return cx.found(kind, None, format!("journal: {error}"));
-        }
-    };
+    let mut entries = Vec::new();
+    let gather = &mut |entry: &Entry| entries.push(*entry);
+    if let Err(error) = journal::read(cx.blocks(), &cx.superblock, gather) {
+        let kind = match error {
+            Error::Io { .. } => Kind::Unreadable,
+            _ => Kind::Journal,
+        };
+        return cx.found(kind, None, format!("journal: {error}"));
+    }
     // What comes and goes by it, on top of what the trees say.
     let mut snapshots = BTreeMap::new();
     let mut based = BTreeMap::new();

@@ -14,6 +14,8 @@ pub enum Error {
     Damaged { block: u64, what: &'static str },
     /// The store is one that this program does not read, or its content contradicts itself.
     Refused(Refusal),
+    /// The journal stands for more changes than a journal can.
+    Overlong,
     /// It changed again and again while it was read.
     Changing,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Error {
             Self::Io { block, source } => write!(f, "cannot read metadata block {block}: {source}"),
             Self::Damaged { block, what } => write!(f, "metadata block {block} is damaged: {what}"),
             Self::Refused(refusal) => f.write_str(refusal.as_str()),
+            Self::Overlong => f.write_str("it stands for more changes than a journal can"),
             Self::Changing => f.write_str("the store changes while it is read"),
         }
     }

@@ -5,7 +5,7 @@ use crate::block::Blocks;
 use crate::checksum;
 use crate::error::{Error, Result};
 use dm_snap_mv_model::disk::journal::{
-    batches, is_behind, Block, Entry, Place, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
+    batches, is_behind, Block, Entry, Place, Run, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
 };
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::superblock::Superblock;
@@ -16,14 +16,48 @@ pub fn sum(covered: &[u8]) -> u32 {
     checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
 }
 
-/// What the journal of a store holds: the changes in their order. Those of a batch that was not
-/// written in whole are not among them.
+/// How many records, chunks and marks all entries of a journal stand for at most, by the format.
+/// The kernel refuses more, too.
+pub const MOST: u64 = 1 << 17;
+
+/// How many entries for one row each there are at most. The format does not say, but in the largest
+/// journal that a store is given there is no room for more of what the kernel notes: rows of
+/// snapshots and, of what is smaller, no more than 2^13.
+const MOST_ROWS: u64 = 1 << 17;
+
+/// What there can be yet.
+struct Left {
+    changes: u64,
+    rows: u64,
+}
+
+impl Left {
+    /// Takes an entry off.
+    fn take(&mut self, entry: &Entry) -> Result<()> {
+        let (left, many) = match *entry {
+            Entry::Run(Run::Records { len, .. }) => (&mut self.changes, u64::from(len)),
+            Entry::Run(Run::Use { len, .. } | Run::Done { len, .. }) => (&mut self.changes, len),
+            _ => (&mut self.rows, 1),
+        };
+        let rest = left.checked_sub(many);
+        *left = rest.ok_or(Error::Overlong)?;
+        Ok(())
+    }
+}
+
+/// Gives what the journal of a store holds to `each`: the changes in their order. Those of a batch
+/// that was not written in whole are not among them.
 ///
 /// # Errors
 ///
 /// A block cannot be read; one that is valid is not made of entries; a batch is not whole, and there
-/// is one behind it.
-pub fn read(blocks: &dyn Blocks, superblock: &Superblock) -> Result<Vec<Entry>> {
+/// is one behind it; the entries stand for more than they can. What was given to `each` before is not
+/// what the journal holds then.
+pub fn read(
+    blocks: &dyn Blocks,
+    superblock: &Superblock,
+    each: &mut dyn FnMut(&Entry),
+) -> Result<()> {
     let layout = &superblock.layout;
     let mut place = Place {
         uuid: superblock.uuid,
@@ -31,14 +65,18 @@ pub fn read(blocks: &dyn Blocks, superblock: &Superblock) -> Result<Vec<Entry>> 
         first_block: layout.journal_start,
         index: 0,
     };
-    let mut all = Vec::new();
+    let mut left = Left {
+        changes: MOST,
+        rows: MOST_ROWS,
+    };
     let mut looked_again = None;
     loop {
         loop {
             let window = window(blocks, layout, place.index)?;
             let gather = |entry: &Entry| {
-                all.push(*entry);
-                Ok::<(), Refusal>(())
+                left.take(entry)?;
+                each(entry);
+                Ok::<(), Error>(())
             };
             match batches(&window, &place, sum, layout.data_chunks, gather)? {
                 0 => break,
@@ -52,7 +90,7 @@ pub fn read(blocks: &dyn Blocks, superblock: &Superblock) -> Result<Vec<Entry>> 
             behind |= is_behind(&window, &from, place.index, sum);
         }
         if !behind {
-            return Ok(all);
+            return Ok(());
         }
         // In a store that is in use, the batch may be there by now.
         if looked_again == Some(place.index) {

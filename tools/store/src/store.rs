@@ -50,21 +50,20 @@ impl<'a> Store<'a> {
             new_origins: BTreeMap::new(),
             new_snapshots: BTreeMap::new(),
         };
-        for entry in journal::read(blocks, &store.superblock)? {
-            match entry {
-                Entry::Origin(row) => {
-                    store.new_origins.insert(row.number.get().into(), row);
-                }
-                Entry::Snapshot(origin, row) => {
-                    let key = TimelineId::of_snapshot(origin, row.tag).get();
-                    store.new_snapshots.insert(key, Some(row));
-                }
-                Entry::NoSnapshot(timeline) => {
-                    store.new_snapshots.insert(timeline.get(), None);
-                }
-                _ => {}
+        let (origins, snapshots) = (&mut store.new_origins, &mut store.new_snapshots);
+        journal::read(blocks, &store.superblock, &mut |entry| match *entry {
+            Entry::Origin(row) => {
+                origins.insert(row.number.get().into(), row);
             }
-        }
+            Entry::Snapshot(origin, row) => {
+                let key = TimelineId::of_snapshot(origin, row.tag).get();
+                snapshots.insert(key, Some(row));
+            }
+            Entry::NoSnapshot(timeline) => {
+                snapshots.insert(timeline.get(), None);
+            }
+            _ => {}
+        })?;
         Ok(store)
     }
 

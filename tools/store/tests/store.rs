@@ -2,12 +2,13 @@
 //! Stores made by hand, block by block, and read.
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
-use dm_snap_mv_model::disk::journal::{Batch, Entry, Place};
+use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, Run, BATCH_BLOCKS};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
-use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag, TimelineId};
+use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
+use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::btree::Btree;
 use dm_snap_mv_store::{checksum, journal, Block, Blocks, Error, Store, BLOCK_SIZE};
@@ -36,10 +37,10 @@ impl Blocks for Memory {
     }
 }
 
-const NODE_XOR: u32 = 121_107;
 /// More metadata blocks than any tree here has.
 const BLOCKS: u64 = 100;
 
+const NODE_XOR: u32 = 121_107;
 const INTERNAL: u32 = 1;
 const LEAF: u32 = 2;
 
@@ -205,7 +206,6 @@ fn a_ring_is_no_tree() {
 }
 
 #[test]
-#[test]
 fn many_ways_through_a_few_nodes_have_an_end() {
     let memory = Memory::default();
     // Fifteen nodes, each of which leads to the next one 252 times: so 252^14 ways.
@@ -233,6 +233,7 @@ fn many_ways_through_a_few_nodes_have_an_end() {
     assert!(walk(3).is_err());
 }
 
+#[test]
 fn a_block_that_cannot_be_read_is_named() {
     let memory = tree();
     memory.blocks.borrow_mut().remove(&3);
@@ -427,33 +428,42 @@ fn a_store_that_changes_is_read_again() {
     assert!(matches!(Store::read(&memory, read), Err(Error::Changing)));
 }
 
+/// Writes a journal of one batch.
+fn put_journal(memory: &Memory, entries: &[Entry]) {
+    let mut blocks = [[0; 4096]; BATCH_BLOCKS];
+    let mut batch = Batch::new();
+    for entry in entries {
+        assert!(batch.push(&mut blocks, entry));
+    }
+    let place = Place {
+        uuid: [7; 16],
+        transaction: 1,
+        first_block: superblock(1).layout.journal_start,
+        index: 0,
+    };
+    let count = batch.seal(&mut blocks, &place, journal::sum);
+    for (nr, block) in (place.first_block..).zip(blocks).take(count) {
+        memory.put(nr, Block(block));
+    }
+}
+
 #[test]
 fn the_journal_has_the_latest_rows() {
     let memory = store();
     let row = |bytes: Vec<u8>| OriginRow::decode(&bytes.try_into().unwrap()).unwrap();
     let snapshot = |bytes: Vec<u8>| SnapshotRow::decode(&bytes.try_into().unwrap()).unwrap();
-    let mut blocks = [[0; 4096]; 2];
-    let mut batch = Batch::new();
-    for entry in [
-        Entry::Origin(row(origin_row(2, "/dev/vg/other"))),
-        Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 20))),
-        Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 21))),
-        Entry::Snapshot(nr(1), snapshot(snapshot_row(7, 1 << 22))),
-        Entry::Snapshot(nr(1), snapshot(snapshot_row(8, 1 << 22))),
-        Entry::NoSnapshot(TimelineId::of_snapshot(nr(1), tag(8))),
-        Entry::NoSnapshot(TimelineId::of_snapshot(nr(2), tag(1))),
-    ] {
-        assert!(batch.push(&mut blocks, &entry));
-    }
-    let first_block = superblock(1).layout.journal_start;
-    let place = Place {
-        uuid: [7; 16],
-        transaction: 1,
-        first_block,
-        index: 0,
-    };
-    assert_eq!(batch.seal(&mut blocks, &place, journal::sum), 1);
-    memory.put(first_block, Block(blocks[0]));
+    put_journal(
+        &memory,
+        &[
+            Entry::Origin(row(origin_row(2, "/dev/vg/other"))),
+            Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 20))),
+            Entry::Snapshot(nr(1), snapshot(snapshot_row(3, 1 << 21))),
+            Entry::Snapshot(nr(1), snapshot(snapshot_row(7, 1 << 22))),
+            Entry::Snapshot(nr(1), snapshot(snapshot_row(8, 1 << 22))),
+            Entry::NoSnapshot(TimelineId::of_snapshot(nr(1), tag(8))),
+            Entry::NoSnapshot(TimelineId::of_snapshot(nr(2), tag(1))),
+        ],
+    );
 
     let store = Store::open(&memory).unwrap();
     assert!(store.origin_by_id(b"/dev/vg/lv").unwrap().is_none());
@@ -475,4 +485,50 @@ fn the_journal_has_the_latest_rows() {
     put_superblock(&memory, 2);
     let store = Store::open(&memory).unwrap();
     assert!(store.snapshot(nr(1), tag(7)).unwrap().is_none());
+}
+
+#[test]
+fn a_journal_stands_for_so_many_changes_and_no_more() {
+    let t = TimelineId::of_origin(nr(1));
+    let key = RecordKey::new(t, Chunk::ZERO, Epoch::FIRST).get();
+    let records = |len: u64| {
+        Entry::Run(Run::Records {
+            timeline: t,
+            key,
+            value: RecordValue::Zero,
+            len: u32::try_from(len).unwrap(),
+        })
+    };
+    let start = CowChunk::new(3).unwrap();
+    let used = |len| Entry::Run(Run::Use { start, len });
+    let marks = |len| {
+        Entry::Run(Run::Done {
+            origin: nr(1),
+            start: Chunk::ZERO,
+            len,
+        })
+    };
+    let gone = Entry::NoSnapshot(TimelineId::of_snapshot(nr(1), tag(1)));
+    let most = journal::MOST;
+    for (entries, fits) in [
+        (vec![records(most)], true),
+        (vec![gone, records(most)], true),
+        (vec![records(most + 1)], false),
+        (vec![records(u64::from(u32::MAX))], false),
+        (vec![marks(most + 1)], false),
+        (vec![marks(1 << 39)], false),
+        (vec![records(most - 9), gone, marks(4), used(5)], true),
+        (vec![records(most - 9), gone, marks(4), used(6)], false),
+    ] {
+        let memory = store();
+        put_journal(&memory, &entries);
+        let mut all = Vec::new();
+        let read = journal::read(&memory, &superblock(1), &mut |entry| all.push(*entry));
+        assert_eq!(read.is_ok(), fits, "{entries:?}");
+        match read {
+            Ok(()) => assert_eq!(all, entries),
+            Err(error) => assert!(matches!(error, Error::Overlong), "{entries:?}: {error}"),
+        }
+        assert_eq!(Store::open(&memory).is_ok(), fits, "{entries:?}");
+    }
 }
