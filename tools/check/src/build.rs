@@ -24,7 +24,13 @@ pub type Entry = (u64, Vec<u8>);
 
 /// Makes a tree with values of `value_size` bytes; keys ascend. Returns its root.
 pub fn tree(place: &mut dyn Place, value_size: usize, entries: &[Entry]) -> io::Result<u64> {
-    let mut level = nodes(place, true, value_size, entries)?;
+    let level = nodes(place, true, value_size, entries)?;
+    above(place, level)
+}
+
+/// Makes what leads to the nodes of one level, each given by a key that none below it is less than
+/// and its block; keys ascend. Returns the root: that node, if there is one only.
+pub(crate) fn above(place: &mut dyn Place, mut level: Vec<(u64, u64)>) -> io::Result<u64> {
     while let [_, _, ..] = level.as_slice() {
         let parents: Vec<Entry> = level
             .iter()
@@ -40,7 +46,7 @@ pub fn tree(place: &mut dyn Place, value_size: usize, entries: &[Entry]) -> io::
 
 /// One level of a tree: the first key of each node, and its block. All nodes are about as full,
 /// so that none but a root is less than half full.
-fn nodes(
+pub(crate) fn nodes(
     place: &mut dyn Place,
     leaves: bool,
     value_size: usize,

@@ -3,37 +3,49 @@
 
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
+use crate::journal::{Level, Levels};
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
+use crate::walk::Tree;
 use dm_snap_mv_model::ids::{Epoch, Tag, TimelineId};
 use dm_snap_mv_model::record_key::child_epoch;
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.children;
     let tree = Tree::new(Part::Children, root, 8);
     let mut below = true;
-    let whole = walk(cx, tree, &mut |cx, key, value| {
-        let Some((t, root)) = subtree(key, value) else {
+    let whole = merged::walk_trees(cx, tree, changes, &mut |cx, key, root, level| {
+        let Some((t, root)) = subtree(key, root) else {
             below = false;
             let what = format!("children of timeline {key:#x}: there can be no such timeline");
             cx.found(Kind::Child, None, what);
             return;
         };
-        below &= check_timeline(cx, facts, t, Tree { root, ..tree }.of(t));
+        let tree = root.map(|root| Tree { root, ..tree }.of(t));
+        below &= check_timeline(cx, facts, t, tree, level);
     });
     facts.whole.children = whole && below;
     // Timelines came in order, but the latest epoch of each first.
     facts.based.sort_unstable();
 }
 
-/// What leads to a tree in a tree by timeline.
-pub(crate) fn subtree(key: u64, value: &[u8]) -> Option<(TimelineId, u64)> {
-    let root = u64::from_le_bytes(value.try_into().ok()?);
+/// What leads to a tree in a tree by timeline, if that is there yet.
+pub(crate) fn subtree(key: u64, value: Option<&[u8]>) -> Option<(TimelineId, Option<u64>)> {
+    let root = match value {
+        Some(value) => Some(u64::from_le_bytes(value.try_into().ok()?)),
+        None => None,
+    };
     Some((TimelineId::new(key)?, root))
 }
 
-fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, t: TimelineId, tree: Tree) -> bool {
+fn check_timeline(
+    cx: &mut Context<'_>,
+    facts: &mut Facts,
+    t: TimelineId,
+    tree: Option<Tree>,
+    changes: &mut Level,
+) -> bool {
     let current = facts.current(t);
     let dead = facts.is_dead(t);
     if current.is_none() && !dead && facts.is_rowless(t) && facts.whole.cleaning {
@@ -42,7 +54,7 @@ fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, t: TimelineId, tree: 
     }
     let mut newest = Tag::new(u32::MAX);
     let mut readable = true;
-    let whole = walk(cx, tree, &mut |cx, key, value| {
+    let whole = merged::walk(cx, tree, changes, &mut |cx, key, value, _| {
         let number = value.try_into().map(u64::from_le_bytes);
         let tag = number.ok().and_then(|number| u32::try_from(number).ok());
         let (Ok(epoch), Some(tag)) = (child_epoch(key), tag) else {

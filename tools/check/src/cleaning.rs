@@ -3,9 +3,11 @@
 
 use crate::context::Context;
 use crate::facts::{name, Facts};
+use crate::journal::Level;
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
+use crate::walk::Tree;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::ids::TimelineId;
 use dm_snap_mv_model::record_key::RecordKey;
@@ -16,11 +18,11 @@ fn decode(key: u64, value: &[u8]) -> Option<(TimelineId, CleaningRow)> {
     Some((t, row))
 }
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level) {
     let root = cx.superblock.roots.cleaning;
     let tree = Tree::new(Part::Cleanings, root, CleaningRow::SIZE);
     let mut readable = true;
-    let whole = walk(cx, tree, &mut |cx, key, value| {
+    let whole = merged::walk(cx, Some(tree), changes, &mut |cx, key, value, _| {
         let Some((t, row)) = decode(key, value) else {
             readable = false;
             let what = format!("cleaning of timeline {key:#x}: its row is damaged");

@@ -73,7 +73,7 @@ pub(crate) struct Facts {
     pub(crate) cleaning: Vec<(TimelineId, CleaningRow)>,
     pub(crate) based: Vec<Based>,
     pub(crate) whole: Whole,
-    /// COW chunks that belong to records.
+    /// COW chunks that belong to records in the trees, as the data space map knows them.
     pub(crate) chunks: Used,
     /// Timelines with garbage that nothing is going to remove.
     pub(crate) lost: Vec<TimelineId>,

@@ -1,112 +1,266 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The journal: that its changes can be made in the trees as they are.
+//! The journal. What it changes is made in what the trees say while these are walked, so that all
+//! else is checked as it is after the next activation. What nobody would see then is checked here.
 
 use crate::context::Context;
-use crate::facts::{name, Based, Facts};
+use crate::facts::{name, Facts};
 use crate::report::Kind;
 use crate::used::Used;
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::journal::{Entry, Run};
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::TimelineId;
-use dm_snap_mv_model::record_key::RecordValue;
+use dm_snap_mv_model::record_key::{child_epoch, child_key, key_behind, RecordValue};
 use dm_snap_mv_store::{journal, Error};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// To be called when all records have been met.
-pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts) {
-    let mut entries = Vec::new();
-    let gather = &mut |entry: &Entry| entries.push(*entry);
-    if let Err(error) = journal::read(cx.blocks(), &cx.superblock, gather) {
-        let kind = match error {
-            Error::Io { .. } => Kind::Unreadable,
-            _ => Kind::Journal,
-        };
-        return cx.found(kind, None, format!("journal: {error}"));
+/// What becomes of one entry of a tree.
+#[derive(Default)]
+pub(crate) struct Change {
+    /// What it is in the end; none: it is gone.
+    pub(crate) value: Option<Vec<u8>>,
+    /// What it is in the tree, when that has been walked.
+    pub(crate) before: Option<Vec<u8>>,
+    /// It goes, and nothing in the journal has brought it before.
+    needed: bool,
+}
+
+/// The changes of a tree.
+pub(crate) type Level = BTreeMap<u64, Change>;
+
+/// Those of a tree of trees.
+pub(crate) type Levels = BTreeMap<u64, Level>;
+
+/// All that the journal changes.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) origins: Level,
+    pub(crate) snapshots: Level,
+    pub(crate) cleaning: Level,
+    pub(crate) records: Levels,
+    pub(crate) children: Levels,
+    pub(crate) marks: Levels,
+    /// COW chunks that come into use.
+    pub(crate) used: Used,
+    /// The same as (first, length).
+    runs: Vec<(u64, u64)>,
+}
+
+fn put(level: &mut Level, key: u64, value: &[u8]) {
+    level.entry(key).or_default().value = Some(value.to_vec());
+}
+
+/// Takes something away; false if it has gone before.
+fn take(level: &mut Level, key: u64) -> bool {
+    match level.get_mut(&key) {
+        Some(change) => change.value.take().is_some(),
+        None => {
+            let needed = true;
+            level.insert(
+                key,
+                Change {
+                    needed,
+                    ..Change::default()
+                },
+            );
+            true
+        }
     }
-    // What comes and goes by it, on top of what the trees say.
-    let mut snapshots = BTreeMap::new();
-    let mut based = BTreeMap::new();
-    let mut used = Used::default();
-    let mut timelines = BTreeSet::new();
-    for entry in &entries {
+}
+
+/// Reads it. If that is not possible, all else is checked without.
+pub(crate) fn read(cx: &mut Context<'_>) -> Changes {
+    let (blocks, superblock) = (cx.blocks(), cx.superblock.clone());
+    let mut changes = Changes::default();
+    let read = journal::read(blocks, &superblock, &mut |entry| changes.note(cx, entry));
+    let Err(error) = read else {
+        return changes;
+    };
+    let kind = match error {
+        Error::Io { .. } => Kind::Unreadable,
+        _ => Kind::Journal,
+    };
+    cx.found(kind, None, format!("journal: {error}"));
+    cx.report.statistics.journaled = 0;
+    Changes::default()
+}
+
+impl Changes {
+    fn note(&mut self, cx: &mut Context<'_>, entry: &Entry) {
+        cx.report.statistics.journaled += match *entry {
+            Entry::Run(Run::Records { len, .. }) => u64::from(len),
+            Entry::Run(Run::Done { len, .. }) => len,
+            _ => 1,
+        };
         match *entry {
-            Entry::Run(Run::Use { start, len }) => {
-                for chunk in start.get()..start.get() + len {
-                    if !used.insert(chunk) || facts.chunks.contains(chunk) {
-                        let what = format!("journal: COW chunk {chunk} comes into use and is");
-                        cx.found(Kind::Journal, None, what);
-                    }
-                }
-                cx.report.statistics.journaled += 1;
-            }
+            Entry::Run(ref run) => self.note_run(cx, run),
             Entry::Origin(ref row) => {
-                timelines.insert(row.timeline());
-                cx.report.statistics.journaled += 1;
+                let mut bytes = [0; OriginRow::SIZE];
+                row.encode(&mut bytes);
+                put(&mut self.origins, row.number.get().into(), &bytes);
             }
             Entry::Snapshot(origin, ref row) => {
-                let t = TimelineId::of_snapshot(origin, row.tag);
-                timelines.insert(t);
-                snapshots.insert(t, true);
-                cx.report.statistics.journaled += 1;
-            }
-            Entry::NoSnapshot(t) => {
-                let before = snapshots.insert(t, false);
-                let there = before.unwrap_or_else(|| facts.snapshot(t).is_some());
-                if !there && facts.whole.snapshots {
-                    let what = format!("journal: {} goes, and is not there", name(t));
-                    cx.found(Kind::Journal, Some(t), what);
-                }
-                cx.report.statistics.journaled += 1;
+                let mut bytes = [0; SnapshotRow::SIZE];
+                row.encode(&mut bytes);
+                put(&mut self.snapshots, row.timeline(origin).get(), &bytes);
             }
             Entry::Child {
-                timeline, epoch, ..
+                timeline,
+                epoch,
+                tag,
             } => {
-                based.insert((timeline, epoch), true);
-                cx.report.statistics.journaled += 1;
+                let level = self.children.entry(timeline.get()).or_default();
+                put(level, child_key(epoch), &u64::from(tag).to_le_bytes());
+            }
+            Entry::Cleaning(t, ref row) => {
+                let mut bytes = [0; CleaningRow::SIZE];
+                row.encode(&mut bytes);
+                put(&mut self.cleaning, t.get(), &bytes);
+            }
+            Entry::NoSnapshot(t) => {
+                if !take(&mut self.snapshots, t.get()) {
+                    no_snapshot(cx, t);
+                }
             }
             Entry::NoChild { timeline: t, epoch } => {
-                let before = based.insert((t, epoch), false);
-                let known = Based { t, epoch };
-                let there = before.unwrap_or_else(|| facts.based.binary_search(&known).is_ok());
-                if !there && facts.whole.children {
-                    let what = format!(
-                        "journal: nothing is based on epoch {} of {}, and that goes",
-                        epoch.get(),
-                        name(t)
-                    );
-                    cx.found(Kind::Journal, Some(t), what);
+                let level = self.children.entry(t.get()).or_default();
+                if !take(level, child_key(epoch)) {
+                    no_child(cx, t, child_key(epoch));
                 }
-                cx.report.statistics.journaled += 1;
             }
-            Entry::Run(Run::Records { len, .. }) => {
-                cx.report.statistics.journaled += u64::from(len);
-            }
-            Entry::Cleaning(..) => cx.report.statistics.journaled += 1,
-            Entry::Run(Run::Done { len, .. }) => cx.report.statistics.journaled += len,
         }
     }
-    for entry in &entries {
-        let Entry::Run(Run::Records {
-            timeline: t,
-            value,
-            len,
-            ..
-        }) = *entry
-        else {
+
+    /// It is known that there are no more than [`journal::MOST`] of all.
+    fn note_run(&mut self, cx: &mut Context<'_>, run: &Run) {
+        match *run {
+            Run::Records {
+                timeline: t,
+                key,
+                value,
+                len,
+            } => {
+                let level = self.records.entry(t.get()).or_default();
+                for i in 0..u64::from(len) {
+                    if let (Some(key), Some(value)) = (key_behind(key, i), value.plus(i)) {
+                        put(level, key, &value.encode().to_le_bytes());
+                    }
+                }
+            }
+            Run::Use { start, len } => {
+                for chunk in start.get()..start.get() + len {
+                    if !self.used.insert(chunk) {
+                        in_use(cx, chunk);
+                    }
+                }
+                self.runs.push((start.get(), len));
+            }
+            Run::Done { origin, start, len } => {
+                let level = self.marks.entry(origin.get().into()).or_default();
+                for i in 0..len {
+                    put(level, start.plus(i).get(), &[0; 8]);
+                }
+            }
+        }
+    }
+}
+
+fn in_use(cx: &mut Context<'_>, chunk: u64) {
+    let what = format!("journal: COW chunk {chunk} comes into use and is");
+    cx.found(Kind::Journal, None, what);
+}
+
+fn no_snapshot(cx: &mut Context<'_>, t: TimelineId) {
+    let what = format!("journal: {} goes, and is not there", name(t));
+    cx.found(Kind::Journal, Some(t), what);
+}
+
+fn no_child(cx: &mut Context<'_>, t: TimelineId, key: u64) {
+    let what = format!(
+        "journal: nothing is based on epoch {} of {}, and that goes",
+        child_epoch(key).map_or(0, |epoch| epoch.get()),
+        name(t)
+    );
+    cx.found(Kind::Journal, Some(t), what);
+}
+
+/// Whether something goes that is not in the tree.
+fn is_missing(change: &Change) -> bool {
+    change.needed && change.before.is_none()
+}
+
+/// What is left to be said when all trees have been walked; those of records perhaps not.
+pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts, changes: &Changes, records: bool) {
+    if facts.whole.snapshots {
+        let missing = changes.snapshots.iter().filter(|(_, c)| is_missing(c));
+        for t in missing.filter_map(|(&key, _)| TimelineId::new(key)) {
+            no_snapshot(cx, t);
+        }
+    }
+    if facts.whole.children {
+        for (&t, level) in &changes.children {
+            let Some(t) = TimelineId::new(t) else {
+                continue;
+            };
+            for (&key, _) in level.iter().filter(|(_, change)| is_missing(change)) {
+                no_child(cx, t, key);
+            }
+        }
+    }
+    let referenced = check_records(cx, changes);
+    for &(start, len) in &changes.runs {
+        for chunk in start..start + len {
+            if records && facts.chunks.contains(chunk) {
+                in_use(cx, chunk);
+            }
+            if !referenced.contains(chunk) {
+                let what =
+                    format!("journal: COW chunk {chunk} comes into use, and no record is of it");
+                cx.found(Kind::Journal, None, what);
+            }
+        }
+    }
+}
+
+/// Looks at where the content of new records is. Returns the COW chunks that they are of.
+fn check_records(cx: &mut Context<'_>, changes: &Changes) -> Used {
+    let chunks = cx.superblock.layout.data_chunks;
+    let cow = |value: &Option<Vec<u8>>| {
+        let bytes = value.as_deref()?.try_into().ok()?;
+        match RecordValue::decode(u64::from_le_bytes(bytes), chunks) {
+            Ok(RecordValue::Cow(cow)) => Some(cow.get()),
+            _ => None,
+        }
+    };
+    let mut referenced = Used::default();
+    for (&t, level) in &changes.records {
+        let Some(t) = TimelineId::new(t) else {
             continue;
         };
-        if !timelines.contains(&t) && facts.current(t).is_none() {
-            let what = format!("journal: records of {}, which is not there", name(t));
+        let mut wrong = |what: String| {
+            let what = format!("journal: a record of {} {what}", name(t));
             cx.found(Kind::Journal, Some(t), what);
-        }
-        if let RecordValue::Cow(cow) = value {
-            let mut run = cow.get()..cow.get() + u64::from(len);
-            if let Some(chunk) = run.find(|&chunk| !used.contains(chunk)) {
-                let what = format!(
-                    "journal: a record of {} is of COW chunk {chunk}, which does not come into use",
-                    name(t)
-                );
-                cx.found(Kind::Journal, Some(t), what);
+        };
+        for change in level.values() {
+            if let Some(chunk) = cow(&change.before) {
+                wrong(format!(
+                    "takes the place of one of COW chunk {chunk}, which is not freed"
+                ));
+            }
+            let Some(chunk) = cow(&change.value) else {
+                continue;
+            };
+            if !changes.used.contains(chunk) {
+                wrong(format!(
+                    "is of COW chunk {chunk}, which does not come into use"
+                ));
+            } else if !referenced.insert(chunk) {
+                wrong(format!(
+                    "is of COW chunk {chunk}, which belongs to another one as well"
+                ));
             }
         }
     }
+    referenced
 }

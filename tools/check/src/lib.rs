@@ -5,7 +5,7 @@
 //! Nothing that is read is trusted. Each metadata block is read once, or twice if it belongs to
 //! a space map, whatever leads to it, so there is no endless loop. What is kept in memory is a
 //! byte for each metadata block, a bit for each COW chunk (in pieces that come with the first
-//! chunk in them), and a few numbers for each origin and snapshot.
+//! chunk in them), a few numbers for each origin and snapshot, and what the journal changes.
 
 #![forbid(unsafe_code)]
 
@@ -14,14 +14,17 @@ mod children;
 mod cleaning;
 mod context;
 mod facts;
+mod fold;
 mod identities;
 mod journal;
 mod marks;
+mod merged;
 mod origins;
 mod reached;
 mod records;
 mod repair;
 mod report;
+mod room;
 mod snapshots;
 mod space;
 mod superblock;
@@ -34,6 +37,7 @@ pub use report::{Finding, Kind, Outcome, Quiet, Report, Statistics, Watch};
 use context::Context;
 use dm_snap_mv_store::Blocks;
 use facts::Facts;
+use journal::Changes;
 use reached::Reached;
 
 /// What is left out.
@@ -55,6 +59,7 @@ pub fn check(blocks: &dyn Blocks, sectors: u64, options: Options, watch: &mut dy
 struct Examined {
     facts: Facts,
     reached: Reached,
+    changes: Changes,
 }
 
 fn examine(
@@ -70,26 +75,40 @@ fn examine(
     let mut cx = Context::new(blocks, superblock, watch);
     superblock::flags(&mut cx);
     let mut facts = Facts::default();
+    let mut changes = Changes::default();
     if !options.super_only {
-        all(&mut cx, &mut facts, sectors, options);
+        changes = journal::read(&mut cx);
+        all(&mut cx, &mut facts, &mut changes, sectors, options);
     }
     let (report, reached) = cx.end();
-    (report, Some(Examined { facts, reached }))
+    let examined = Examined {
+        facts,
+        reached,
+        changes,
+    };
+    (report, Some(examined))
 }
 
-fn all(cx: &mut Context<'_>, facts: &mut Facts, sectors: u64, options: Options) {
-    origins::check(cx, facts);
-    snapshots::check(cx, facts);
-    cleaning::check(cx, facts);
-    children::check(cx, facts);
-    marks::check(cx, facts);
+fn all(
+    cx: &mut Context<'_>,
+    facts: &mut Facts,
+    changes: &mut Changes,
+    sectors: u64,
+    options: Options,
+) {
+    origins::check(cx, facts, &mut changes.origins);
+    snapshots::check(cx, facts, &mut changes.snapshots);
+    cleaning::check(cx, facts, &mut changes.cleaning);
+    children::check(cx, facts, &mut changes.children);
+    marks::check(cx, facts, &mut changes.marks);
     identities::check(cx, facts);
-    if !options.skip_records {
-        records::check(cx, facts);
+    let records = !options.skip_records;
+    if records {
+        records::check(cx, facts, &mut changes.records);
     }
-    facts.compare(cx, !options.skip_records);
-    journal::check(cx, facts);
-    if !options.skip_records {
+    facts.compare(cx, records);
+    journal::check(cx, facts, changes, records);
+    if records {
         space::check(cx, sectors, &facts.chunks);
     }
 }

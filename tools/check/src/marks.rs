@@ -3,28 +3,40 @@
 
 use crate::context::Context;
 use crate::facts::Facts;
+use crate::journal::{Level, Levels};
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
-use dm_snap_mv_model::ids::OriginNr;
+use crate::walk::Tree;
+use dm_snap_mv_model::ids::{OriginNr, TimelineId};
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.done;
     let tree = Tree::new(Part::Marks, root, 8);
-    walk(cx, tree, &mut |cx, key, value| {
+    merged::walk_trees(cx, tree, changes, &mut |cx, key, root, level| {
         let nr = u32::try_from(key).ok().and_then(OriginNr::new);
-        let root = value.try_into().map(u64::from_le_bytes);
+        let root = match root {
+            Some(root) => root.try_into().map(|root| Some(u64::from_le_bytes(root))),
+            None => Ok(None),
+        };
         let (Some(nr), Ok(root)) = (nr, root) else {
             let what = format!("marks of origin {key}: there can be no such origin");
             cx.found(Kind::Rollback, None, what);
             return;
         };
-        let tree = Tree { root, ..tree };
-        check_origin(cx, facts, nr, tree);
+        let t = TimelineId::of_origin(nr);
+        let tree = root.map(|root| Tree { root, ..tree }.of(t));
+        check_origin(cx, facts, nr, tree, level);
     });
 }
 
-fn check_origin(cx: &mut Context<'_>, facts: &Facts, nr: OriginNr, tree: Tree) {
+fn check_origin(
+    cx: &mut Context<'_>,
+    facts: &Facts,
+    nr: OriginNr,
+    tree: Option<Tree>,
+    changes: &mut Level,
+) {
     let origin = facts.origin(nr);
     let rollback = origin.and_then(|origin| origin.row.rollback);
     let known = origin.is_some() || facts.whole.origins;
@@ -32,8 +44,8 @@ fn check_origin(cx: &mut Context<'_>, facts: &Facts, nr: OriginNr, tree: Tree) {
         let what = format!("marks of origin {nr}: it is not being rolled back");
         cx.found(Kind::Rollback, None, what);
     }
-    let tree = tree.of(dm_snap_mv_model::ids::TimelineId::of_origin(nr));
-    walk(cx, tree, &mut |cx, chunk, value| {
+    let concerns = Some(TimelineId::of_origin(nr));
+    merged::walk(cx, tree, changes, &mut |cx, chunk, value, _| {
         let Some(rollback) = &rollback else { return };
         let what = if chunk < rollback.cursor.get() {
             "it is below the cursor"
@@ -45,6 +57,6 @@ fn check_origin(cx: &mut Context<'_>, facts: &Facts, nr: OriginNr, tree: Tree) {
             return;
         };
         let what = format!("marks of origin {nr}: chunk {chunk}: {what}");
-        cx.found(Kind::Rollback, tree.concerns, what);
+        cx.found(Kind::Rollback, concerns, what);
     });
 }

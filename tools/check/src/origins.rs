@@ -3,9 +3,11 @@
 
 use crate::context::Context;
 use crate::facts::{Facts, OriginFacts};
+use crate::journal::Level;
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
+use crate::walk::Tree;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::table::check_id;
@@ -34,12 +36,12 @@ fn fault(cx: &Context<'_>, row: &OriginRow) -> Option<&'static str> {
     None
 }
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level) {
     let root = cx.superblock.roots.origins;
     let tree = Tree::new(Part::Origins, root, OriginRow::SIZE);
     let mut readable = true;
     let mut by_id = HashMap::new();
-    let whole = walk(cx, tree, &mut |cx, key, value| {
+    let whole = merged::walk(cx, Some(tree), changes, &mut |cx, key, value, _| {
         let row = match decode(key, value) {
             Ok(row) => row,
             Err(_) => {

@@ -4,26 +4,29 @@
 use crate::children::subtree;
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
+use crate::journal::{Level, Levels};
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
+use crate::walk::Tree;
 use dm_snap_mv_model::clean;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::ids::{Chunk, Epoch, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.records;
     let tree = Tree::new(Part::Records, root, 8);
     let mut below = true;
-    let whole = walk(cx, tree, &mut |cx, key, value| {
-        let Some((t, root)) = subtree(key, value) else {
+    let whole = merged::walk_trees(cx, tree, changes, &mut |cx, key, root, level| {
+        let Some((t, root)) = subtree(key, root) else {
             below = false;
             let what = format!("records of timeline {key:#x}: there can be no such timeline");
             cx.found(Kind::Record, None, what);
             return;
         };
-        below &= check_timeline(cx, facts, Tree { root, ..tree }.of(t), t);
+        let tree = root.map(|root| Tree { root, ..tree }.of(t));
+        below &= check_timeline(cx, facts, t, tree, level);
     });
     facts.whole.records = whole && below;
 }
@@ -51,7 +54,13 @@ struct Timeline {
     readable: bool,
 }
 
-fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: TimelineId) -> bool {
+fn check_timeline(
+    cx: &mut Context<'_>,
+    facts: &mut Facts,
+    t: TimelineId,
+    tree: Option<Tree>,
+    changes: &mut Level,
+) -> bool {
     let dead = facts.is_dead(t);
     if !dead && facts.is_rowless(t) && facts.whole.cleaning {
         let what = format!("records of {}: there is no such thing", name(t));
@@ -72,9 +81,19 @@ fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: Timeli
         lost: None,
         readable: true,
     };
-    let whole = walk(cx, tree, &mut |cx, key, value| {
-        timeline.record(cx, facts, key, value);
+    let whole = merged::walk(cx, tree, changes, &mut |cx, key, value, journaled| {
+        timeline.record(cx, facts, (key, value), journaled);
     });
+    // What records are of that others take the place of is not freed by that.
+    let before = changes
+        .values()
+        .filter_map(|change| change.before.as_deref());
+    for number in before.filter_map(|value| value.try_into().ok().map(u64::from_le_bytes)) {
+        let value = RecordValue::decode(number, cx.superblock.layout.data_chunks);
+        if let Ok(RecordValue::Cow(cow)) = value {
+            facts.chunks.insert(cow.get());
+        }
+    }
     if let Some((count, first)) = timeline.lost {
         let what = format!(
             "records of {}: {count} from chunk {} on are needed by nothing, and nothing is going \
@@ -96,7 +115,13 @@ fn check_timeline(cx: &mut Context<'_>, facts: &mut Facts, tree: Tree, t: Timeli
 }
 
 impl Timeline {
-    fn record(&mut self, cx: &mut Context<'_>, facts: &mut Facts, key: u64, value: &[u8]) {
+    fn record(
+        &mut self,
+        cx: &mut Context<'_>,
+        facts: &mut Facts,
+        (key, value): (u64, &[u8]),
+        journaled: bool,
+    ) {
         let t = self.t;
         let Ok((chunk, epoch)) = RecordKey::decode(t, key) else {
             let what = format!("records of {}: there can be no record {key:#x}", name(t));
@@ -104,16 +129,20 @@ impl Timeline {
             return;
         };
         cx.report.statistics.records += 1;
-        let mut wrong = |kind, what: &str| {
+        let mut wrong = |what: &str| {
             let (chunk, epoch) = (chunk.get(), epoch.get());
+            let (kind, whose) = match journaled {
+                true => (Kind::Journal, "journal: "),
+                false => (Kind::Record, ""),
+            };
             let what = format!(
-                "records of {}: chunk {chunk}, epoch {epoch}: {what}",
+                "{whose}records of {}: chunk {chunk}, epoch {epoch}: {what}",
                 name(t)
             );
             cx.found(kind, Some(t), what);
         };
         if self.end.is_some_and(|end| chunk >= end) {
-            wrong(Kind::Record, "it lies behind the end");
+            wrong("it lies behind the end");
         }
         // The head of an origin is its device, so that an epoch has records when it has ended.
         let begun = self.current.is_none_or(|current| match t.is_origin() {
@@ -121,7 +150,7 @@ impl Timeline {
             false => epoch <= current,
         });
         if !begun {
-            wrong(Kind::Record, "it is of a later epoch than there has been");
+            wrong("it is of a later epoch than there has been");
         }
         let number = value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
         match RecordValue::decode(number, cx.superblock.layout.data_chunks) {
@@ -139,7 +168,8 @@ impl Timeline {
             Ok(RecordValue::Cow(cow)) => {
                 self.chunks += 1;
                 cx.report.statistics.chunks += 1;
-                if !facts.chunks.insert(cow.get()) {
+                // What the journal's are of is looked at there.
+                if !journaled && !facts.chunks.insert(cow.get()) {
                     let what = format!(
                         "records of {}: chunk {}, epoch {}: COW chunk {} belongs to another \
                          record as well",

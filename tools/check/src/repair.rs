@@ -6,10 +6,13 @@
 //! is kept nor of what is replaced; when they are on stable storage, the superblock leads to them.
 //! Until then the store is as it was.
 
-use crate::build::{self, Entry, Place};
+use crate::build::{self, Entry};
 use crate::facts::{Facts, OriginFacts, SnapshotFacts};
-use crate::reached::{Part, Reached};
+use crate::fold::{self, changed};
+use crate::journal::Changes;
+use crate::reached::Reached;
 use crate::report::{Kind, Report, Watch};
+use crate::room::Room;
 use crate::{examine, Examined, Options};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::layout::{BLOCK_SECTORS, METADATA_MAX};
@@ -18,16 +21,17 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Superblock, SPACE_MAP_ROOT_SIZE};
 use dm_snap_mv_model::ids::TimelineId;
-use dm_snap_mv_store::btree::Btree;
 use dm_snap_mv_store::space::Root;
 use dm_snap_mv_store::{Block, Blocks, WritableBlocks};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::ControlFlow;
 
 /// What is done in a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// The changes that the journal holds are made in the trees. They would undo what is done to
+    /// rows else.
+    Journal,
     /// The counts in rows of origins and snapshots are set right.
     Counts,
     /// The tree of identities is made of the rows of origins.
@@ -46,6 +50,7 @@ impl Step {
     /// What is done, in words.
     pub const fn text(self) -> &'static str {
         match self {
+            Step::Journal => "make the changes that are in the journal",
             Step::Counts => "set the counts of origins, snapshots and chunks right",
             Step::Identities => "make the tree of identities anew",
             Step::Cleaning => "have garbage removed in the background",
@@ -58,12 +63,13 @@ impl Step {
 
 /// A repair that is possible.
 pub struct Plan {
-    superblock: Superblock,
+    pub(crate) superblock: Superblock,
     facts: Facts,
-    reached: Reached,
+    pub(crate) reached: Reached,
+    changes: Changes,
     sectors: u64,
     steps: BTreeSet<Step>,
-    /// There is something in the journal.
+    /// There is something in the journal that stays there.
     journaled: bool,
 }
 
@@ -73,14 +79,22 @@ pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report
     let (report, examined) = examine(blocks, sectors, Options::default(), watch);
     let steps = steps(&report);
     let plan = match (examined, &report.superblock) {
-        (Some(Examined { facts, reached }), Some(superblock)) if !steps.is_empty() => Some(Plan {
-            superblock: superblock.clone(),
-            facts,
-            reached,
-            sectors,
-            steps,
-            journaled: report.statistics.journaled > 0,
-        }),
+        (Some(examined), Some(superblock)) if !steps.is_empty() => {
+            let Examined {
+                facts,
+                reached,
+                changes,
+            } = examined;
+            Some(Plan {
+                superblock: superblock.clone(),
+                facts,
+                reached,
+                changes,
+                sectors,
+                journaled: report.statistics.journaled > 0 && !steps.contains(&Step::Journal),
+                steps,
+            })
+        }
         _ => None,
     };
     (report, plan)
@@ -101,6 +115,11 @@ fn steps(report: &Report) -> BTreeSet<Step> {
             _ => None,
         });
     }
+    let rows = steps.contains(&Step::Counts) || steps.contains(&Step::Cleaning);
+    if rows && report.statistics.journaled > 0 {
+        // With the COW chunks that come into use by that.
+        steps.extend([Step::Journal, Step::DataSpace]);
+    }
     if steps.iter().any(|&step| step < Step::MetadataSpace) {
         // It takes new blocks.
         steps.insert(Step::MetadataSpace);
@@ -120,7 +139,7 @@ impl Plan {
         self.steps.iter().copied()
     }
 
-    fn has(&self, step: Step) -> bool {
+    pub(crate) fn has(&self, step: Step) -> bool {
         self.steps.contains(&step)
     }
 
@@ -131,7 +150,13 @@ impl Plan {
         let mut superblock = self.superblock.clone();
         let roots = &mut superblock.roots;
         let mut room = Room::new(self, device);
-        if self.has(Step::Counts) {
+        if self.has(Step::Journal) {
+            roots.records = fold::trees(&mut room, device, roots.records, &self.changes.records)?;
+            roots.children =
+                fold::trees(&mut room, device, roots.children, &self.changes.children)?;
+            roots.done = fold::trees(&mut room, device, roots.done, &self.changes.marks)?;
+        }
+        if self.has(Step::Counts) || self.has(Step::Journal) {
             let origins = self.origins(device)?;
             roots.origins = build::tree(&mut room, OriginRow::SIZE, &origins)?;
             let snapshots = self.snapshots(device)?;
@@ -141,13 +166,16 @@ impl Plan {
         if self.has(Step::Identities) {
             roots.origin_ids = build::tree(&mut room, 8, &self.identities())?;
         }
-        if self.has(Step::Cleaning) {
+        if self.has(Step::Cleaning) || self.has(Step::Journal) {
             let rows = self.cleaning();
             roots.cleaning = build::tree(&mut room, CleaningRow::SIZE, &rows)?;
         }
         if self.has(Step::DataSpace) {
             let chunks = superblock.layout.data_chunks;
-            let used = |chunk| self.facts.chunks.contains(chunk);
+            let made = self.has(Step::Journal);
+            let used = |chunk| {
+                self.facts.chunks.contains(chunk) || (made && self.changes.used.contains(chunk))
+            };
             let root = build::data_map(&mut room, chunks, &used)?;
             superblock.data_space = encoded(root);
         }
@@ -184,7 +212,8 @@ impl Plan {
 
     fn origins(&self, device: &dyn Blocks) -> io::Result<Vec<Entry>> {
         let root = self.superblock.roots.origins;
-        let mut rows = entries(device, root, OriginRow::SIZE)?;
+        // If there are changes, they are made.
+        let mut rows = fold::rows(device, root, OriginRow::SIZE, &self.changes.origins)?;
         for (key, value) in &mut rows {
             let place: &mut [u8; OriginRow::SIZE] = array(value)?;
             let mut row = OriginRow::decode(place).map_err(changed)?;
@@ -199,7 +228,7 @@ impl Plan {
 
     fn snapshots(&self, device: &dyn Blocks) -> io::Result<Vec<Entry>> {
         let root = self.superblock.roots.snapshots;
-        let mut rows = entries(device, root, SnapshotRow::SIZE)?;
+        let mut rows = fold::rows(device, root, SnapshotRow::SIZE, &self.changes.snapshots)?;
         for (key, value) in &mut rows {
             let place: &mut [u8; SnapshotRow::SIZE] = array(value)?;
             let mut row = SnapshotRow::decode(place).map_err(changed)?;
@@ -241,12 +270,6 @@ impl Plan {
     }
 }
 
-fn changed(what: impl std::fmt::Debug) -> io::Error {
-    io::Error::other(format!(
-        "the store has changed since it was checked: {what:?}"
-    ))
-}
-
 fn array<const N: usize>(value: &mut [u8]) -> io::Result<&mut [u8; N]> {
     value.try_into().map_err(changed)
 }
@@ -255,76 +278,4 @@ fn encoded(root: Root) -> [u8; SPACE_MAP_ROOT_SIZE] {
     let mut bytes = [0; SPACE_MAP_ROOT_SIZE];
     root.encode(&mut bytes);
     bytes
-}
-
-/// All entries of a tree that was found to be whole.
-fn entries(device: &dyn Blocks, root: u64, value_size: usize) -> io::Result<Vec<Entry>> {
-    let mut all = Vec::new();
-    Btree::new(device, root, value_size, METADATA_MAX)
-        .walk(0, &mut |key, value| {
-            all.push((key, value.to_vec()));
-            ControlFlow::Continue(())
-        })
-        .map_err(io::Error::other)?;
-    Ok(all)
-}
-
-/// The metadata blocks that nothing uses.
-struct Room<'r> {
-    plan: &'r Plan,
-    device: &'r dyn WritableBlocks,
-    /// What was taken.
-    taken: BTreeSet<u64>,
-    next: u64,
-}
-
-impl<'r> Room<'r> {
-    fn new(plan: &'r Plan, device: &'r dyn WritableBlocks) -> Self {
-        Self {
-            plan,
-            device,
-            taken: BTreeSet::new(),
-            next: 0,
-        }
-    }
-
-    /// Whether a block belongs to something that is replaced.
-    fn is_replaced(&self, nr: u64) -> bool {
-        [
-            (Step::Counts, Part::Origins),
-            (Step::Counts, Part::Snapshots),
-            (Step::Identities, Part::Identities),
-            (Step::Cleaning, Part::Cleanings),
-            (Step::DataSpace, Part::DataSpace),
-            (Step::MetadataSpace, Part::MetadataSpace),
-        ]
-        .into_iter()
-        .any(|(step, part)| self.plan.has(step) && self.plan.reached.is_of(nr, part))
-    }
-}
-
-impl Place for Room<'_> {
-    fn take(&mut self) -> io::Result<u64> {
-        let end = self.plan.superblock.layout.metadata_blocks;
-        // One that cannot be read may be so again when it has been written.
-        let free = (self.next..end)
-            .find(|&nr| self.plan.reached.count(nr) == 0 && self.device.read(nr).is_ok());
-        let nr = free.ok_or_else(|| {
-            let what = "not enough metadata blocks are free for the repair";
-            io::Error::new(io::ErrorKind::StorageFull, what)
-        })?;
-        self.next = nr + 1;
-        self.taken.insert(nr);
-        Ok(nr)
-    }
-
-    fn is_used(&self, nr: u64) -> bool {
-        nr >= self.plan.superblock.layout.metadata_blocks
-            || self.taken.contains(&nr)
-            || (self.plan.reached.count(nr) > 0 && !self.is_replaced(nr))
-    }
-
-    fn write(&mut self, nr: u64, block: &Block) -> io::Result<()> {
-        self.device.write(nr, block)
-    }
 }

@@ -190,7 +190,8 @@ pub struct Statistics {
     pub cleaning: u64,
     /// Rollbacks under way.
     pub rollbacks: u64,
-    /// Records, rows and marks in the journal, which the trees do not show yet.
+    /// Changes in the journal, which are made in what the trees show for all that is above: a row,
+    /// a record, a mark, COW chunks one behind the other.
     pub journaled: u64,
 }
 

@@ -3,9 +3,11 @@
 
 use crate::context::Context;
 use crate::facts::{name, Facts, SnapshotFacts};
+use crate::journal::Level;
+use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
-use crate::walk::{walk, Tree};
+use crate::walk::Tree;
 use dm_snap_mv_model::chain::MAX_DEPTH;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::TimelineId;
@@ -17,11 +19,11 @@ fn decode(key: u64, value: &[u8]) -> Option<(TimelineId, SnapshotRow)> {
     (t.snapshot() == Some(row.tag)).then_some((t, row))
 }
 
-pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
+pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level) {
     let root = cx.superblock.roots.snapshots;
     let tree = Tree::new(Part::Snapshots, root, SnapshotRow::SIZE);
     let mut readable = true;
-    let whole = walk(cx, tree, &mut |cx, key, value| {
+    let whole = merged::walk(cx, Some(tree), changes, &mut |cx, key, value, _| {
         let Some((t, row)) = decode(key, value) else {
             readable = false;
             let (nr, tag) = (key >> 32, key & u64::from(u32::MAX));

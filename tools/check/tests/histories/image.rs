@@ -8,11 +8,13 @@ use std::io;
 
 use dm_snap_mv_check::build::{self, Entry, Place};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::journal::{self, Batch, BATCH_BLOCKS};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_ids;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
+use dm_snap_mv_store::journal::sum;
 use dm_snap_mv_store::{checksum, Block, Blocks, WritableBlocks};
 
 use crate::store::Store;
@@ -249,6 +251,29 @@ impl Image {
         metadata.encode(&mut superblock.metadata_space);
         image.put_superblock(&superblock);
         image
+    }
+
+    /// Appends a batch to the journal, which has `index` blocks so far. Returns how many it has
+    /// then.
+    pub fn journal(&mut self, index: u64, entries: &[journal::Entry]) -> u64 {
+        let superblock = self.superblock();
+        let mut blocks = vec![[0; 4096]; BATCH_BLOCKS];
+        let mut batch = Batch::new();
+        for entry in entries {
+            assert!(batch.push(&mut blocks, entry));
+        }
+        let place = journal::Place {
+            uuid: superblock.uuid,
+            transaction: superblock.transaction,
+            first_block: superblock.layout.journal_start,
+            index,
+        };
+        let count = batch.seal(&mut blocks, &place, sum) as u64;
+        for (i, block) in blocks.into_iter().take(count as usize).enumerate() {
+            let nr = superblock.layout.journal_start + index + i as u64;
+            self.blocks.insert(nr, Block(block));
+        }
+        index + count
     }
 
     pub fn superblock(&self) -> Superblock {

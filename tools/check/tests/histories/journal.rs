@@ -2,159 +2,108 @@
 
 //! Changes that are in the journal, and not in the trees yet.
 
-use dm_snap_mv_check::{check, plan, Kind, Options};
-use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, Run, BATCH_BLOCKS, CHECKSUM_XOR};
-use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
-use dm_snap_mv_store::journal::sum;
-use dm_snap_mv_store::Block;
+use std::cell::{Cell, RefCell};
 
-use crate::damage::{expect, look, with_superblock};
+use dm_snap_mv_check::{check, plan, Kind, Options, Report, Step};
+use dm_snap_mv_model::disk::journal::{Entry, Run};
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
+use dm_snap_mv_model::record_key::{child_epoch, key_behind, RecordKey, RecordValue};
+use dm_snap_mv_model::versions::{delete_snapshot, take_origin_snapshot, take_snapshot_snapshot};
+
+use crate::changes;
+use crate::damage::{large, look, rolling, with, with_superblock};
 use crate::image::{Image, Logged, SECTORS};
+use crate::random::Random;
+use crate::repair::{content, repair_to, Content};
 use crate::rich::rich;
 use crate::store::Store;
-
-impl Image {
-    /// Appends a batch to the journal, which has `index` blocks so far. Returns how many it has then.
-    pub fn journal(&mut self, index: u64, entries: &[Entry]) -> u64 {
-        let superblock = self.superblock();
-        let mut blocks = vec![[0; 4096]; BATCH_BLOCKS];
-        let mut batch = Batch::new();
-        for entry in entries {
-            assert!(batch.push(&mut blocks, entry));
-        }
-        let place = Place {
-            uuid: superblock.uuid,
-            transaction: superblock.transaction,
-            first_block: superblock.layout.journal_start,
-            index,
-        };
-        let count = batch.seal(&mut blocks, &place, sum) as u64;
-        for (i, block) in blocks.into_iter().take(count as usize).enumerate() {
-            let nr = superblock.layout.journal_start + index + i as u64;
-            self.blocks.insert(nr, Block(block));
-        }
-        index + count
-    }
-}
+use crate::world::chunk_size;
 
 /// COW chunks that the store does not use.
-const FREE: u64 = 900;
+pub const FREE: u64 = 900;
 
-fn used(start: u64, len: u64) -> Entry {
+pub fn used(start: u64, len: u64) -> Entry {
     let start = CowChunk::new(start).unwrap();
     Entry::Run(Run::Use { start, len })
 }
 
-fn records(t: TimelineId, value: RecordValue, len: u32) -> Entry {
-    let key = RecordKey::new(t, Chunk::new(5).unwrap(), Epoch::MAX).get();
+pub fn records(
+    (t, chunk, epoch): (TimelineId, Chunk, Epoch),
+    value: RecordValue,
+    len: u32,
+) -> Entry {
     Entry::Run(Run::Records {
         timeline: t,
-        key,
+        key: RecordKey::new(t, chunk, epoch).get(),
         value,
         len,
     })
 }
 
-fn some_origin(store: &Store) -> TimelineId {
-    let nr = store.origins.iter().next().map(|(&nr, _)| nr);
-    TimelineId::of_origin(nr.and_then(OriginNr::new).unwrap())
-}
-
-fn cow(chunk: u64) -> RecordValue {
+pub fn cow(chunk: u64) -> RecordValue {
     RecordValue::Cow(CowChunk::new(chunk).unwrap())
 }
 
-/// Part of what is found of every kind.
-pub fn damage(store: &Store) {
-    let good = Image::of(store);
-    let t = some_origin(store);
-    let with = |entries: &[Entry]| {
-        let mut image = good.clone();
-        image.journal(0, entries);
-        image
-    };
-    let present = store.snapshots.iter().next().map(|(&key, _)| key);
-    let present = present.and_then(TimelineId::new).unwrap();
-    let absent = TimelineId::of_snapshot(t.origin(), Tag::new(0xffff).unwrap());
-    let gone = |epoch| Entry::NoChild { timeline: t, epoch };
-    let based = |epoch| Entry::Child {
-        timeline: t,
-        epoch,
-        tag: 1,
-    };
-    let in_use = store.used().iter().position(|&used| used).unwrap() as u64;
-    for (name, entries, words) in [
-        ("in use", vec![used(in_use, 1)], "comes into use and is"),
-        (
-            "twice",
-            vec![used(FREE, 3), used(FREE + 2, 1)],
-            "comes into use and is",
-        ),
-        (
-            "not in use",
-            vec![used(FREE, 2), records(t, cow(FREE), 3)],
-            "does not come into use",
-        ),
-        (
-            "of nobody",
-            vec![records(
-                TimelineId::of_origin(OriginNr::new(77).unwrap()),
-                RecordValue::Zero,
-                1,
-            )],
-            "which is not there",
-        ),
-        (
-            "no snapshot goes",
-            vec![Entry::NoSnapshot(absent)],
-            "goes, and is not there",
-        ),
-        (
-            "a snapshot goes twice",
-            vec![Entry::NoSnapshot(present), Entry::NoSnapshot(present)],
-            "goes, and is not there",
-        ),
-        (
-            "nothing is based there",
-            vec![gone(Epoch::MAX)],
-            "nothing is based on epoch",
-        ),
-        (
-            "based no more",
-            vec![based(Epoch::MAX), gone(Epoch::MAX), gone(Epoch::MAX)],
-            "nothing is based on epoch",
-        ),
-    ] {
-        expect(name, &with(&entries), Kind::Journal, words);
-    }
-    // A block that is right, and makes no sense.
-    let mut image = with(&[used(FREE, 3)]);
-    let nr = image.superblock().layout.journal_start;
-    image.put(nr, CHECKSUM_XOR, 64, &[99]);
-    expect("nonsense", &image, Kind::Journal, "journal: ");
-    image.broken.insert(nr);
-    expect("broken", &image, Kind::Unreadable, "journal: ");
-    // A batch that is not whole, with one behind it: it was.
-    let mut image = with(&[used(FREE, 3)]);
-    image.journal(1, &[used(FREE + 3, 1)]);
-    image.blocks.get_mut(&nr).unwrap().0[1000] ^= 1;
-    expect("damaged", &image, Kind::Journal, "journal: ");
+/// Where an origin has no records of three chunks at an epoch that something is based on.
+pub fn place(store: &Store) -> (TimelineId, Chunk, Epoch) {
+    let of_origins = store.children.iter().filter(|((t, _), _)| t << 32 == 0);
+    let all = of_origins.flat_map(|(&(t, key), _)| {
+        let t = TimelineId::new(t).unwrap();
+        let epoch = child_epoch(key).unwrap();
+        let row = store.origins.get(&t.origin().get()).unwrap();
+        let end = chunk_size().end_of(row.size).unwrap().get();
+        (0..end.saturating_sub(2)).map(move |chunk| (t, Chunk::new(chunk).unwrap(), epoch))
+    });
+    let mut free = all.filter(|&(t, chunk, epoch)| {
+        (0..3).all(|i| {
+            let key = RecordKey::new(t, chunk.plus(i), epoch).get();
+            store.records.get(&(t.get(), key)).is_none()
+        })
+    });
+    free.next().expect("room for records")
+}
+
+/// The row of an origin with so many chunks more.
+fn counted(store: &Store, t: TimelineId, more: u64) -> Entry {
+    let row = *store.origins.get(&t.origin().get()).unwrap();
+    Entry::Origin(OriginRow {
+        chunks: row.chunks + more,
+        ..row
+    })
+}
+
+/// What a journal says of three chunks that were preserved.
+fn preserved(store: &Store) -> [Entry; 3] {
+    let place = place(store);
+    [
+        used(FREE, 3),
+        records(place, cow(FREE), 3),
+        counted(store, place.0, 3),
+    ]
 }
 
 #[test]
 fn what_fits_is_in_order_and_counted() {
     let store = rich();
-    let t = some_origin(&store);
     let mut image = with_superblock(&store, |s| s.clean = false);
-    let next = image.journal(0, &[used(FREE, 3), records(t, cow(FREE), 3)]);
-    let row = *store.origins.iter().next().unwrap().1;
-    image.journal(next, &[Entry::Origin(row)]);
+    let bare = check(&image, SECTORS, Options::default(), &mut Vec::new());
+    let [used, records, row] = preserved(&store);
+    let next = image.journal(0, &[used, records, row]);
+    image.journal(next, &[row]);
     let report = check(&image, SECTORS, Options::default(), &mut Vec::new());
-    assert!(report.is_clean());
-    assert_eq!(report.statistics.journaled, 5);
+    assert_eq!(look(&image).0, []);
+    assert_eq!(report.statistics.journaled, 6);
+    assert_eq!(report.statistics.records, bare.statistics.records + 3);
+    assert_eq!(report.statistics.chunks, bare.statistics.chunks + 3);
     // Nothing is to be done: the next activation does it.
     assert!(plan(&image, SECTORS, &mut Vec::new()).1.is_none());
+    // Without a look at records, what is said of them is not.
+    let options = Options {
+        skip_records: true,
+        ..Options::default()
+    };
+    assert!(check(&image, SECTORS, options, &mut Vec::new()).is_clean());
 
     // What was not written in whole is not there, nor is what belongs to another transaction.
     let mut torn = image.clone();
@@ -162,7 +111,7 @@ fn what_fits_is_in_order_and_counted() {
     torn.blocks.get_mut(&nr).unwrap().0[1000] ^= 1;
     let report = check(&torn, SECTORS, Options::default(), &mut Vec::new());
     assert!(report.is_clean());
-    assert_eq!(report.statistics.journaled, 4);
+    assert_eq!(report.statistics.journaled, 5);
     let mut superblock = image.superblock();
     superblock.transaction += 1;
     image.put_superblock(&superblock);
@@ -171,15 +120,127 @@ fn what_fits_is_in_order_and_counted() {
     assert_eq!(report.statistics.journaled, 0);
 }
 
+/// A store with a snapshot of an origin and one of that more, and without both again.
+fn come_and_gone(store: &Store) -> [Store; 2] {
+    let (_, nr) = rolling(store);
+    let (mut there, mut gone) = (store.clone(), store.clone());
+    for store in [&mut there, &mut gone] {
+        let mut row = *store.origins.get(&nr).unwrap();
+        let tag = take_origin_snapshot(store, &mut row, b"", 5).unwrap();
+        let mut parent = *store.snapshots.get(&row.timeline_of(tag).get()).unwrap();
+        take_snapshot_snapshot(store, &mut row, &mut parent, b"", 5).unwrap();
+    }
+    let mut row = *gone.origins.get(&nr).unwrap();
+    for _ in 0..2 {
+        let last = gone
+            .snapshots
+            .iter()
+            .filter(|(&t, _)| (t >> 32) as u32 == nr)
+            .last();
+        let tag = last.unwrap().1.tag;
+        delete_snapshot(&mut gone, &mut row, tag).unwrap();
+    }
+    [there, gone]
+}
+
+#[test]
+fn what_comes_and_goes_within_it_is_in_order() {
+    let store = rich();
+    let [there, gone] = come_and_gone(&store);
+    let mut image = Image::of(&store);
+    let next = image.journal(0, &changes::entries(&store, &there).unwrap());
+    assert_eq!(look(&image).0, []);
+    let entries = changes::entries(&there, &gone).unwrap();
+    let goes = |entry: &&Entry| matches!(entry, Entry::NoSnapshot(_) | Entry::NoChild { .. });
+    assert_eq!(entries.iter().filter(goes).count(), 4);
+    image.journal(next, &entries);
+    assert_eq!(look(&image).0, []);
+    // And by themselves.
+    let mut image = Image::of(&there);
+    image.journal(0, &entries);
+    assert_eq!(look(&image).0, []);
+}
+
+/// A journal that operations make, on top of the image they began with.
+struct Written {
+    image: Image,
+    index: u64,
+    store: Store,
+    entries: u64,
+}
+
+thread_local! {
+    static WRITTEN: RefCell<Option<Written>> = const { RefCell::new(None) };
+    /// Journals looked at, entries in them, and how many were repaired.
+    pub static SEEN: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+}
+
+/// To be called with each state that operations come to, its image and what was found of that: with
+/// all that has changed in a journal it must be the same.
+pub fn look_at(store: &Store, image: &Image, report: &Report) {
+    let written = WRITTEN.take().and_then(|mut written| {
+        let entries = changes::entries(&written.store, store)?;
+        if !entries.is_empty() {
+            let blocks = image.superblock().layout.journal_blocks;
+            // The largest entry takes a seventh of a block.
+            let most = entries.len().div_ceil(7) as u64;
+            if most > 15 || written.index + most > blocks {
+                return None;
+            }
+            written.index = written.image.journal(written.index, &entries);
+            written.entries += entries.len() as u64;
+        }
+        written.store = store.clone();
+        Some(written)
+    });
+    let Some(written) = written else {
+        return WRITTEN.set(Some(Written {
+            image: image.clone(),
+            index: 0,
+            store: store.clone(),
+            entries: 0,
+        }));
+    };
+    let [journals, entries, mut repaired] = SEEN.get();
+    let mut findings = Vec::new();
+    let found = check(&written.image, SECTORS, Options::default(), &mut findings);
+    assert!(found.is_clean(), "{findings:?}");
+    let (mut found, mut expected) = (found.statistics, report.statistics);
+    found.journaled = 0;
+    (found.metadata_blocks, expected.metadata_blocks) = (0, 0);
+    assert_eq!(found, expected);
+    if journals % 512 == 0 && written.entries > 0 {
+        repaired += u64::from(repair(store, &written));
+    }
+    SEEN.set([journals + 1, entries + written.entries, repaired]);
+    WRITTEN.set(Some(written));
+}
+
+/// Has the counts repaired of a store with a journal.
+fn repair(store: &Store, written: &Written) -> bool {
+    let Some((&nr, _)) = store.origins.iter().next() else {
+        return false;
+    };
+    let mut image = written.image.clone();
+    let t = TimelineId::of_origin(OriginNr::new(nr).unwrap());
+    if written.index == image.superblock().layout.journal_blocks {
+        return false;
+    }
+    image.journal(written.index, &[counted(store, t, 1)]);
+    let expected = content(&Image::of(store));
+    let after = repair_to("a journal", &image, &expected, &mut Random::new(1));
+    assert!(after.superblock().clean);
+    true
+}
+
 #[test]
 fn a_repair_keeps_it() {
     let store = rich();
-    let t = some_origin(&store);
     let mut image = with_superblock(&store, |s| {
         s.clean = false;
         s.needs_check = true;
     });
-    image.journal(0, &[used(FREE, 3), records(t, cow(FREE), 3)]);
+    image.journal(0, &preserved(&store));
     assert_ne!(look(&image).0, []);
     let device = Logged::new(&image);
     let (_, plan) = plan(&device, SECTORS, &mut Vec::new());
@@ -187,6 +248,118 @@ fn a_repair_keeps_it() {
     let after = device.image();
     let report = check(&after, SECTORS, Options::default(), &mut Vec::new());
     assert!(report.is_clean());
-    assert_eq!(report.statistics.journaled, 4);
+    assert_eq!(report.statistics.journaled, 5);
     assert!(!after.superblock().clean);
+}
+
+#[test]
+fn a_repair_of_rows_is_not_undone_by_it() {
+    let store = rich();
+    let (_, nr) = rolling(&store);
+    let t = TimelineId::of_origin(OriginNr::new(nr).unwrap());
+    let good = content(&Image::of(&store));
+    let random = &mut Random::new(1);
+    // Wrong in the tree and in the journal.
+    let wrong = counted(&store, t, 1);
+    let mut image = with(&store, |s| {
+        let Entry::Origin(row) = wrong else {
+            unreachable!()
+        };
+        s.origins.insert(nr, row);
+    });
+    image.journal(0, &[wrong]);
+    let (_, plan) = plan(&image, SECTORS, &mut Vec::new());
+    let steps: Vec<_> = plan.unwrap().steps().collect();
+    assert!(
+        steps.starts_with(&[Step::Journal, Step::Counts]),
+        "{steps:?}"
+    );
+    let after = repair_to("both", &image, &good, random);
+    let report = check(&after, SECTORS, Options::default(), &mut Vec::new());
+    assert!(report.is_clean() && report.statistics.journaled == 0);
+    // Wrong in the tree only: the journal sets that right.
+    image.journal(0, &[counted(&store, t, 0)]);
+    assert_eq!(look(&image).0, []);
+    // Wrong in the journal only, with all else that there can be in it.
+    let [there, gone] = come_and_gone(&store);
+    for (name, new) in [("there", &there), ("gone", &gone)] {
+        let mut image = Image::of(&store);
+        let next = image.journal(0, &changes::entries(&store, new).unwrap());
+        let next = image.journal(next, &preserved(new));
+        image.journal(next, &[counted(new, t, 77)]);
+        let (findings, _) = look(&image);
+        assert!(
+            findings.iter().all(|f| f.kind == Kind::Count),
+            "{findings:?}"
+        );
+        let after = repair_to(name, &image, &made(new, &preserved(new)), random);
+        assert!(after.superblock().clean);
+    }
+}
+
+/// The content of a store with some records more.
+fn made(store: &Store, entries: &[Entry]) -> Content {
+    let mut store = store.clone();
+    for entry in entries {
+        match *entry {
+            Entry::Run(Run::Records {
+                timeline,
+                key,
+                value,
+                len,
+            }) => {
+                for i in 0..u64::from(len) {
+                    let key = key_behind(key, i).unwrap();
+                    let value = value.plus(i).unwrap().encode();
+                    store.records.insert((timeline.get(), key), value);
+                }
+            }
+            Entry::Origin(row) => store.origins.insert(row.number.get(), row),
+            _ => {}
+        }
+    }
+    content(&Image::of(&store))
+}
+
+#[test]
+fn a_repair_makes_few_of_many_nodes_anew() {
+    // Whole leaves of records, and new ones in the midst, in front of and behind them.
+    let (store, t) = large(&rich(), 9000);
+    let child = store.children.iter().find(|((of, _), _)| *of == t.get());
+    let epoch = child_epoch(child.unwrap().0 .1).unwrap();
+    let at = |chunk| (t, Chunk::new(chunk).unwrap(), epoch);
+    let kept = |store: &Store, chunk: u64| {
+        let key = RecordKey::new(t, Chunk::new(chunk).unwrap(), epoch).get();
+        store.records.get(&(t.get(), key)).is_some()
+    };
+    let mut store = store;
+    for chunk in 3000..3600 {
+        let key = RecordKey::new(t, Chunk::new(chunk).unwrap(), epoch).get();
+        store.records.remove(&(t.get(), key));
+    }
+    assert!(!kept(&store, 50) && kept(&store, 2999) && !kept(&store, 20_000));
+    let entries = [
+        records(at(50), RecordValue::Zero, 1),
+        used(FREE, 20),
+        records(at(3100), cow(FREE), 20),
+        records(at(3200), RecordValue::Zero, 300),
+        records(at(20_000), RecordValue::Zero, 1000),
+    ];
+    let mut image = Image::of(&store);
+    let next = image.journal(0, &entries);
+    image.journal(next, &[counted(&store, t, 19)]);
+    let (findings, _) = look(&image);
+    assert!(
+        findings.iter().all(|f| f.kind == Kind::Count),
+        "{findings:?}"
+    );
+    let random = &mut Random::new(1);
+    let before = image.blocks.clone();
+    let after = repair_to("large", &image, &made(&store, &entries), random);
+    // 9000 records take 36 leaves at least, and what did not change has not been written.
+    let new = after
+        .blocks
+        .iter()
+        .filter(|(nr, _)| !before.contains_key(nr));
+    assert!((10..30).contains(&new.count()));
 }

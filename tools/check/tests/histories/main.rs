@@ -5,6 +5,7 @@
 //!
 //! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed.
 
+mod changes;
 mod damage;
 mod image;
 mod journal;
@@ -45,6 +46,7 @@ mod check {
         let mut findings = Vec::new();
         let report = check(&image, SECTORS, Options::default(), &mut findings);
         assert!(report.is_clean(), "{:?} {findings:?}", report.outcome);
+        crate::journal::look_at(&w.store, &image, &report);
         crate::rich::look_at(&w.store);
         let [images, records, garbage] = SEEN.get();
         SEEN.set([
@@ -81,4 +83,7 @@ fn what_the_model_makes_is_in_order() {
     let [images, records, garbage] = check::SEEN.get();
     println!("{images} images, {records} records, {garbage} of them garbage; {total:?}");
     assert!(garbage > 0);
+    let [journals, entries, repaired] = journal::SEEN.get();
+    println!("{journals} of them as journals with {entries} entries, {repaired} repaired");
+    assert!(journals > images / 8 && repaired > 0);
 }

@@ -4,6 +4,7 @@
 //! that is the damage.
 
 mod blocks;
+mod journal;
 mod records;
 mod rows;
 mod space;
@@ -193,7 +194,7 @@ fn every_kind_of_damage_is_found() {
     records::records(&store);
     space::data_space(&store);
     space::metadata_space(&store);
-    crate::journal::damage(&store);
+    journal::journal(&store);
     let found = FOUND.take();
     for kind in Kind::ALL {
         assert!(found.contains(kind), "no damage here is {kind:?}");
