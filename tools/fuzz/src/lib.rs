@@ -8,6 +8,7 @@
 //! does that in `libfuzzer/`.
 
 mod input;
+mod journals;
 mod rows;
 mod stores;
 mod texts;
@@ -21,6 +22,8 @@ mod check {
         crate::rich::look_at(&w.store);
     }
 }
+#[path = "../../check/tests/histories/changes.rs"]
+mod changes;
 #[allow(dead_code)]
 #[path = "../../check/tests/histories/image.rs"]
 mod image;
@@ -55,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cleaning_row", rows::cleaning_row),
     ("record", rows::record),
     ("journal", rows::journal),
+    ("journal_blocks", journals::blocks),
     ("node", rows::node),
     ("space", rows::space),
     ("table", texts::table),

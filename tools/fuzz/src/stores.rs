@@ -7,17 +7,26 @@ use std::io;
 use std::sync::OnceLock;
 
 use dm_snap_mv_check::{check, plan, Options, Outcome, Quiet};
+use dm_snap_mv_model::disk::journal::CHECKSUM_XOR;
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::ids::Chunk;
+use dm_snap_mv_model::preserve::{newest_live, record_preserved};
+use dm_snap_mv_model::records::Metadata;
+use dm_snap_mv_model::rollback::mark_done;
+use dm_snap_mv_model::versions::{delete_snapshot, take_origin_snapshot};
 use dm_snap_mv_store::{checksum, Block, Blocks};
 
+use crate::changes::entries;
 use crate::image::{Image, Logged, SECTORS};
 use crate::input::Input;
+use crate::store::Store;
 
 /// What checksums are mixed with.
-const KINDS: [u32; 4] = [0x6d76_2153, 121_107, 240_779, 160_478];
+const KINDS: [u32; 5] = [0x6d76_2153, 121_107, 240_779, 160_478, CHECKSUM_XOR];
 
 /// More reads than this are a loop: there are 1024 metadata blocks, and those of space maps are
-/// read twice.
-const READS: u32 = 3000;
+/// read twice. Of the 64 of the journal each is read when one of the 16 before it is looked at.
+const READS: u32 = 4000;
 
 struct Base {
     image: Image,
@@ -28,7 +37,7 @@ struct Base {
 fn base() -> &'static Base {
     static BASE: OnceLock<Base> = OnceLock::new();
     BASE.get_or_init(|| {
-        let image = Image::of(&crate::rich::rich());
+        let image = journaled(&crate::rich::rich());
         let kind = |block: &Block| {
             let sum = block.0[..4].try_into().map_or(0, u32::from_le_bytes);
             let right = |&&xor: &&u32| checksum::of_block(block, xor) == sum;
@@ -37,6 +46,47 @@ fn base() -> &'static Base {
         let blocks = image.blocks.iter().map(|(&nr, b)| (nr, kind(b))).collect();
         Base { image, blocks }
     })
+}
+
+/// A store with changes in its journal: some of each kind.
+fn journaled(store: &Store) -> Image {
+    let mut image = Image::of(store);
+    let mut superblock = image.superblock();
+    superblock.clean = false;
+    image.put_superblock(&superblock);
+    let mut index = 0;
+    let mut now = store.clone();
+    let mut note = |new: &Store| {
+        let entries = entries(&now, new).expect("nothing that takes a commit");
+        index = image.journal(index, &entries);
+        now = new.clone();
+    };
+    let mut new = store.clone();
+    let rows: Vec<OriginRow> = store.origins.iter().map(|(_, row)| *row).collect();
+    for mut row in rows {
+        // A rollback goes on, and an origin is written.
+        if let Some(rollback) = row.rollback {
+            let len = rollback.limit.since(rollback.cursor);
+            mark_done(&mut new, &row, rollback.cursor, len).expect("marks");
+            note(&new);
+        }
+        let tag = take_origin_snapshot(&mut new, &mut row, b"memo", 5).expect("a snapshot");
+        note(&new);
+        let live = newest_live(&new, &row).expect("its epoch").expect("one");
+        let chunks = &mut row.chunks;
+        if let Some((cow, len)) = new.allocate(0, 2) {
+            record_preserved(&mut new, row.number, chunks, live, Chunk::ZERO, cow, len)
+                .expect("records");
+        }
+        new.put_origin(&row).expect("a row");
+        note(&new);
+        // A snapshot comes and goes.
+        take_origin_snapshot(&mut new, &mut row, b"", 6).expect("a snapshot");
+        note(&new);
+        delete_snapshot(&mut new, &mut row, tag).expect("it is there");
+        note(&new);
+    }
+    image
 }
 
 struct Counted<'a> {
