@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,9 @@ pub enum Op {
     Zero,
 }
 
+/// All of them.
+pub const OPS: [Op; 5] = [Op::Read, Op::Write, Op::Flush, Op::Discard, Op::Zero];
+
 struct Request {
     op: Op,
     fua: bool,
@@ -66,6 +70,13 @@ struct Request {
     start: u64,
     len: usize,
     data: Vec<u8>,
+}
+
+impl Request {
+    fn sectors(&self) -> Range<u64> {
+        let start = self.start / SECTOR as u64;
+        start..start + (self.len / SECTOR) as u64
+    }
 }
 
 type Sector = [u8; SECTOR];
@@ -76,8 +87,11 @@ struct State {
     /// The versions that a sector had since the last flush, oldest first.
     cache: BTreeMap<u64, Vec<Sector>>,
     dead: bool,
-    /// Requests of these sorts are held back, so many of them.
+    /// How many requests of each sort there were.
+    counts: [usize; OPS.len()],
+    /// Requests of these sorts are held back: after so many that are not, so many of them.
     hold: Vec<Op>,
+    pass: usize,
     most: usize,
     held: Vec<Request>,
     fault: Option<Fault>,
@@ -93,16 +107,25 @@ struct Fault {
     skip: usize,
     /// Then so many fail.
     most: usize,
+    /// Where the first of them fails no other does well either, and nowhere else does any fail.
+    stays: bool,
+    /// What that one was of.
+    place: Option<Range<u64>>,
     hits: usize,
 }
 
 impl Fault {
-    fn strikes(&mut self, op: Op) -> bool {
-        if !self.ops.contains(&op) || self.most == 0 {
+    fn strikes(&mut self, request: &Request) -> bool {
+        if !self.ops.contains(&request.op) || self.most == 0 {
             return false;
         }
         if self.skip > 0 {
             self.skip -= 1;
+            return false;
+        }
+        let here = request.sectors();
+        let place = self.place.get_or_insert(here.clone());
+        if self.stays && (here.end <= place.start || place.end <= here.start) {
             return false;
         }
         self.most = self.most.saturating_sub(1);
@@ -157,7 +180,9 @@ impl Puppet {
                 stable: vec![0; size as usize],
                 cache: BTreeMap::new(),
                 dead: false,
+                counts: [0; OPS.len()],
                 hold: Vec::new(),
+                pass: 0,
                 most: 0,
                 held: Vec::new(),
                 fault: None,
@@ -211,8 +236,18 @@ impl Puppet {
 
     /// The next so many requests of these sorts are held back.
     pub fn hold_some(&self, ops: &[Op], most: usize) {
+        self.hold_from(ops, 0, most);
+    }
+
+    /// The next so many are not held back, all behind them are.
+    pub fn hold_after(&self, ops: &[Op], pass: usize) {
+        self.hold_from(ops, pass, usize::MAX);
+    }
+
+    fn hold_from(&self, ops: &[Op], pass: usize, most: usize) {
         let mut state = self.stage.lock();
         state.hold = ops.to_vec();
+        state.pass = pass;
         state.most = most;
     }
 
@@ -255,10 +290,22 @@ impl Puppet {
     /// From now on, after `skip` requests of these sorts that go well, the next `most` of them fail
     /// and do nothing.
     pub fn fail(&self, ops: &[Op], skip: usize, most: usize) {
+        self.fail_from(ops, skip, most, false);
+    }
+
+    /// The same of the first one, and of all that touch its sectors from then on: a bad place, with
+    /// the rest of the disk as good as ever.
+    pub fn fail_place(&self, ops: &[Op], skip: usize) {
+        self.fail_from(ops, skip, usize::MAX, true);
+    }
+
+    fn fail_from(&self, ops: &[Op], skip: usize, most: usize, stays: bool) {
         self.stage.lock().fault = Some(Fault {
             ops: ops.to_vec(),
             skip,
             most,
+            stays,
+            place: None,
             hits: 0,
         });
     }
@@ -273,6 +320,17 @@ impl Puppet {
     pub fn failed(&self) -> usize {
         let state = self.stage.lock();
         state.fault.as_ref().map_or(0, |fault| fault.hits)
+    }
+
+    /// The sectors of the first one that has failed so far.
+    pub fn failed_at(&self) -> Option<Range<u64>> {
+        let state = self.stage.lock();
+        state.fault.as_ref().and_then(|fault| fault.place.clone())
+    }
+
+    /// How many requests of a sort there were, whatever became of them.
+    pub fn count(&self, op: Op) -> usize {
+        self.stage.lock().counts[op as usize]
     }
 
     /// What is on it, as it reads now.
@@ -352,8 +410,8 @@ impl Stage {
     fn serve(&self, mut socket: UnixStream) {
         while let Ok(Some(request)) = receive(&mut socket) {
             let mut state = self.lock();
-            if state.hold.contains(&request.op) && state.most > 0 && !state.dead {
-                state.most -= 1;
+            state.counts[request.op as usize] += 1;
+            if state.holds(&request) {
                 state.held.push(request);
                 self.changed.notify_all();
             } else {
@@ -370,7 +428,7 @@ impl Stage {
         let mut reply = Vec::with_capacity(16 + request.len);
         reply.extend_from_slice(&REPLY_MAGIC.to_be_bytes());
         let struck = match &mut state.fault {
-            Some(fault) => fault.strikes(request.op),
+            Some(fault) => fault.strikes(&request),
             None => false,
         };
         let error = if state.dead || struck { EIO } else { 0 };
@@ -397,6 +455,19 @@ impl Stage {
 }
 
 impl State {
+    /// Whether a request that has come is held back.
+    fn holds(&mut self, request: &Request) -> bool {
+        if !self.hold.contains(&request.op) || self.most == 0 || self.dead {
+            return false;
+        }
+        if self.pass > 0 {
+            self.pass -= 1;
+            return false;
+        }
+        self.most -= 1;
+        true
+    }
+
     /// Before it is answered, so that what depends on it is noted down behind it.
     fn note(&self, request: &Request) {
         let Some((recorder, first, cache)) = &self.recorder else {
