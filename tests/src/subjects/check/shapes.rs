@@ -197,7 +197,8 @@ fn grown(disks: &Disks) -> Result<()> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies all of a device.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let (from, to) = (Disk::open_read_only(from)?, Disk::open(to)?);
     for sector in (0..from.sectors()).step_by(2048) {
         let count = (from.sectors() - sector).min(2048);
