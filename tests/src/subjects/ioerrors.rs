@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use self::bench::Bench;
 use self::points::{Act, Part, Sum, Which, ACTS};
+use self::vanish::Scenery;
 use crate::disks::Disks;
 use crate::puppet::Op;
 use crate::random::Random;
@@ -27,11 +28,15 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     for policy in ["invalidate", "queue"] {
         subject.case(
             &format!("a COW device that is switched off, {policy}"),
-            || vanish::null_block(disks, policy),
+            || vanish::null_block(disks, policy, Scenery::Plain),
         );
     }
+    subject.case(
+        "a COW device that is switched off while a rollback runs",
+        || vanish::null_block(disks, "error", Scenery::Rollback),
+    );
     subject.case("a COW device that is disconnected", || {
-        vanish::network(disks, "error")
+        vanish::network(disks, "error", Scenery::Plain)
     });
     println!("# ioerrors: in all {total:?}");
 }
