@@ -2,17 +2,21 @@
 
 //! I/O errors, at every request that anything makes of the disks below.
 
+mod act;
 mod bench;
+mod documented;
 mod points;
+mod scenes;
 mod vanish;
 
-use anyhow::Result;
+use anyhow::{ensure, Context, Result};
 
+use self::act::{Act, ACTS};
 use self::bench::Bench;
-use self::points::{Act, Part, Sum, Which, ACTS};
+use self::points::{Case, Fault, Sum, Times, Which};
 use self::vanish::Scenery;
 use crate::disks::Disks;
-use crate::puppet::Op;
+use crate::puppet::{Op, OPS};
 use crate::random::Random;
 use crate::report::Subject;
 
@@ -47,52 +51,95 @@ fn wanted(which: Which, op: Op) -> bool {
     std::env::var("TEST_FAULTS").map_or(true, |only| only == format!("{which:?} {op:?}"))
 }
 
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some()
+}
+
+fn policies(act: Act) -> &'static [&'static str] {
+    match act {
+        Act::OriginWrite => &["invalidate", "error", "queue"],
+        Act::OriginRewrite => &["invalidate", "error"],
+        Act::OriginDiscard => &["invalidate", "queue"],
+        _ => &["invalidate"],
+    }
+}
+
+/// How many requests fail from some point on. In the long run all is tried, in the usual one what
+/// makes most of a difference.
+fn times(act: Act, policy: &str) -> &'static [Times] {
+    use Times::{Always, Next, Once, Place};
+    if is_set("TEST_ALL_FAULTS") {
+        return &[Once, Next(2), Next(4), Next(8), Always, Place];
+    }
+    match (act, policy) {
+        (Act::OriginWrite, "invalidate") => &[Once, Next(4), Always, Place],
+        (Act::OriginWrite, "error") => &[Once, Always],
+        (Act::OriginWriteOn, _) => &[Once, Place],
+        (Act::Take | Act::RollBack | Act::SnapshotWritePart, _) => &[Once, Always],
+        _ => &[Once],
+    }
+}
+
 /// Requests of an operation, on both disks, once and for ever.
 fn every(act: Act, random: &mut Random, total: &mut Sum) -> Result<()> {
     let mut bench = Bench::new()?;
-    let policies: &[&'static str] = match act {
-        Act::OriginWrite | Act::OriginRewrite => &["invalidate", "error"],
-        _ => &["invalidate"],
-    };
-    // How many requests fail from that point on.
-    let times: &[usize] = if std::env::var_os("TEST_ALL_FAULTS").is_some() {
-        &[1, 2, 4, 8, usize::MAX]
-    } else {
-        match act {
-            Act::OriginWrite => &[1, 4, usize::MAX],
-            Act::Take | Act::RollBack | Act::SnapshotWritePart => &[1, usize::MAX],
-            _ => &[1],
-        }
-    };
     // All of them take too long for every run of all tests: these see others each time.
-    let all = ["TEST_ALL_FAULTS", "TEST_FAULTS"];
-    let all = all.iter().any(|name| std::env::var_os(name).is_some());
+    let all = is_set("TEST_ALL_FAULTS") || is_set("TEST_FAULTS");
     let stride = if all { 1 } else { 4 };
-    let offset = random.pick(0..stride) as usize;
-    let mut sum = Sum::default();
-    for &policy in policies {
-        for which in [Which::Cow, Which::Origin] {
-            for op in [Op::Read, Op::Write, Op::Flush] {
-                if !wanted(which, op) {
+    for &policy in policies(act) {
+        let saved = bench.scene(act.scene(), policy).context("before")?;
+        let mut case = Case {
+            bench: &mut bench,
+            saved,
+            act,
+            policy,
+            sum: Sum::default(),
+        };
+        let requests = case.requests()?;
+        if is_set("TEST_TIMES") {
+            println!("# {act:?} {policy}: {requests:?} of {OPS:?}");
+        }
+        let sorts = [Which::Cow, Which::Origin].into_iter();
+        for (which, op) in sorts.flat_map(|which| OPS.map(|op| (which, op))) {
+            let count = requests.of(which, op);
+            ensure!(
+                count > 0 || !act.needs(which, op),
+                "{act:?} does without {which:?} {op:?}"
+            );
+            if count == 0 || !wanted(which, op) {
+                continue;
+            }
+            let mut sum = 0;
+            for &times in times(act, policy) {
+                if (op, times) == (Op::Flush, Times::Place) {
+                    // It has none.
                     continue;
                 }
-                for &times in times {
-                    let before = sum.points;
-                    let part = Part {
-                        times,
-                        offset,
-                        stride: stride as usize,
-                    };
-                    points::all(&mut bench, act, policy, which, op, part, &mut sum)?;
-                    if std::env::var_os("TEST_TIMES").is_some() {
-                        let points = sum.points - before;
-                        println!("# {act:?} {policy} {which:?} {op:?} {times}: {points} points");
-                    }
+                let fault = |first| Fault {
+                    which,
+                    op,
+                    first,
+                    times,
+                };
+                let first = random.pick(0..stride.min(count as u64)) as usize;
+                let end = (!all).then_some(count);
+                let mut points = case.each(fault(first), stride as usize, end)?;
+                if points == 0 {
+                    // There may be one less than when they were counted.
+                    points = case.each(fault(0), 1, Some(1))?;
                 }
+                if is_set("TEST_TIMES") {
+                    println!("# {act:?} {policy} {which:?} {op:?} {times:?}: {points} of {count}");
+                }
+                sum += points;
             }
+            ensure!(
+                sum > 0 || !act.needs(which, op),
+                "{act:?}: no {which:?} {op:?} has failed"
+            );
         }
+        println!("# ioerrors: {act:?}, {policy}: {:?}", case.sum);
+        total.add(&case.sum);
     }
-    println!("# ioerrors: {act:?}: {sum:?}");
-    total.add(&sum);
     Ok(())
 }

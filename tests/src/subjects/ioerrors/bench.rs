@@ -7,10 +7,11 @@ use std::io;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use super::points::Which;
 use crate::content::{next_generation, ZERO};
 use crate::dm::{Mapped, Suspend, Table};
 use crate::io::Disk;
-use crate::puppet::Puppet;
+use crate::puppet::{Op, Puppet, OPS};
 use crate::shadow::{write_generation, Shadow};
 use crate::store::{co_line, cs_line, until, Device, TARGET};
 
@@ -139,14 +140,32 @@ pub struct Bench {
     pub perhaps: Option<Perhaps>,
     /// Snapshots may have become invalid.
     pub may_invalidate: bool,
+    /// Where data begin on the COW device, in sectors.
+    pub data_start: u64,
+    /// How many requests there had been when something began to fail; behind that, how many there
+    /// were meanwhile.
+    pub before: Requests,
 }
 
-/// All that there was at some moment.
-pub struct Saved {
-    origin: Vec<u8>,
-    cow: Vec<u8>,
-    now: Known,
-    snapshots: BTreeMap<u32, Known>,
+/// How many requests of each sort there are, of the origin and of the COW device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Requests([[usize; OPS.len()]; 2]);
+
+impl Requests {
+    /// How many of this sort.
+    pub fn of(&self, which: Which, op: Op) -> usize {
+        self.0[which as usize][op as usize]
+    }
+
+    /// How many more there are than there were before.
+    pub fn since(mut self, before: &Self) -> Self {
+        for (now, before) in self.0.iter_mut().zip(&before.0) {
+            for (now, before) in now.iter_mut().zip(before) {
+                *now -= before;
+            }
+        }
+        self
+    }
 }
 
 impl Bench {
@@ -166,7 +185,15 @@ impl Bench {
             snapshots: BTreeMap::new(),
             perhaps: None,
             may_invalidate: false,
+            data_start: 0,
+            before: Requests::default(),
         })
+    }
+
+    /// How many requests there were so far.
+    pub fn requests(&self) -> Requests {
+        let of = |disk: &Puppet| OPS.map(|op| disk.count(op));
+        Requests([of(&self.origin), of(&self.cow)])
     }
 
     /// The table of the origin's device.
@@ -187,49 +214,6 @@ impl Bench {
         Mapped::create("cs", &Table::new(SECTORS, TARGET, line)).map(Device)
     }
 
-    /// A store with two snapshots of the origin and one of the first, some of it preserved, some
-    /// written to snapshots. Nothing of it is active.
-    pub fn prepare(&mut self, policy: &'static str) -> Result<()> {
-        self.policy = policy;
-        self.snapshots.clear();
-        self.perhaps = None;
-        self.may_invalidate = false;
-        let co = self.co("-b -F").context("format")?;
-        self.take(&co)?;
-        self.now.write(&co.open()?, 0, 128)?;
-        self.write_snapshot(1, 256, 64)?;
-        let tag = co.take_of(1)?;
-        let first = self.snapshots[&1].clone();
-        self.snapshots.insert(tag, first);
-        self.write_snapshot(1, 320, 40)?;
-        self.take(&co)?;
-        self.now.write(&co.open()?, 0, 64)?;
-        self.now.write(&co.open()?, 512, 64)?;
-        // So much that a rollback copies it in parts, by several processors.
-        self.now.write(&co.open()?, 1400, 320)?;
-        co.remove()
-    }
-
-    /// What there is, with nothing active.
-    pub fn save(&self) -> Saved {
-        Saved {
-            origin: self.origin.image(),
-            cow: self.cow.image(),
-            now: self.now.clone(),
-            snapshots: self.snapshots.clone(),
-        }
-    }
-
-    /// Back to what there was, with nothing active.
-    pub fn restore(&mut self, saved: &Saved) {
-        self.origin.restore(&saved.origin);
-        self.cow.restore(&saved.cow);
-        self.now = saved.now.clone();
-        self.snapshots = saved.snapshots.clone();
-        self.perhaps = None;
-        self.may_invalidate = false;
-    }
-
     /// Takes a snapshot that must be taken.
     pub fn take(&mut self, co: &Device) -> Result<u32> {
         let tag = co.take()?;
@@ -237,7 +221,8 @@ impl Bench {
         Ok(tag)
     }
 
-    fn write_snapshot(&mut self, tag: u32, sector: u64, count: u64) -> Result<()> {
+    /// Writes to a snapshot.
+    pub fn write_snapshot(&mut self, tag: u32, sector: u64, count: u64) -> Result<()> {
         let cs = self.cs(tag)?;
         let disk = cs.open()?;
         let known = self.snapshots.get_mut(&tag).context("a snapshot")?;

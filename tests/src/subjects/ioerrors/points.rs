@@ -2,64 +2,20 @@
 
 //! Each request that an operation makes of a disk fails, one after the other.
 
-use anyhow::{ensure, Context, Result};
+use std::io;
 
-use super::bench::{Bench, Perhaps};
-use crate::puppet::Op;
-use crate::store::Device;
+use anyhow::{bail, ensure, Context, Result};
+
+use super::act::Act;
+use super::bench::{Bench, Perhaps, Requests};
+use super::documented::{self, State};
+use super::scenes::Saved;
+use crate::dm::Suspend;
+use crate::puppet::{Op, Puppet};
+use crate::store::{until, Device};
 
 /// More requests than this no operation makes.
 const MOST: usize = 300;
-
-/// What is done while something fails.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Act {
-    /// A write of chunks that no snapshot has yet, with parts of chunks at both ends.
-    OriginWrite,
-    /// The same of chunks some of which are preserved.
-    OriginRewrite,
-    OriginDiscard,
-    /// Whole new chunks, and a flush.
-    SnapshotWrite,
-    /// Parts of chunks that are the origin's, and a flush.
-    SnapshotWritePart,
-    /// Parts of chunks that are the parent's.
-    SnapshotWritePartOfCow,
-    /// In place, and a flush.
-    SnapshotRewrite,
-    SnapshotDiscard,
-    SnapshotRead,
-    Take,
-    TakeOf,
-    /// And the cleaning that follows.
-    Delete,
-    RollBack,
-    Merge,
-    Unbind,
-    Activate,
-    Format,
-}
-
-/// All of them.
-pub const ACTS: &[Act] = &[
-    Act::OriginWrite,
-    Act::OriginRewrite,
-    Act::OriginDiscard,
-    Act::SnapshotWrite,
-    Act::SnapshotWritePart,
-    Act::SnapshotWritePartOfCow,
-    Act::SnapshotRewrite,
-    Act::SnapshotDiscard,
-    Act::SnapshotRead,
-    Act::Take,
-    Act::TakeOf,
-    Act::Delete,
-    Act::RollBack,
-    Act::Merge,
-    Act::Unbind,
-    Act::Activate,
-    Act::Format,
-];
 
 /// Which disk fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,14 +24,50 @@ pub enum Which {
     Cow,
 }
 
+impl Which {
+    fn of(self, bench: &Bench) -> &Puppet {
+        match self {
+            Which::Origin => &bench.origin,
+            Which::Cow => &bench.cow,
+        }
+    }
+}
+
+/// How many requests fail from the first one on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Times {
+    /// That one.
+    Once,
+    /// So many.
+    Next(usize),
+    /// All.
+    Always,
+    /// All that touch what the first one was of.
+    Place,
+}
+
 /// What fails.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub which: Which,
     pub op: Op,
-    /// The first request of this sort that fails, and how many do.
+    /// The first request of this sort that fails.
     pub first: usize,
-    pub times: usize,
+    pub times: Times,
+}
+
+impl Fault {
+    /// From now on.
+    pub fn strike(self, bench: &mut Bench) {
+        bench.before = bench.requests();
+        let (disk, ops) = (self.which.of(bench), &[self.op]);
+        match self.times {
+            Times::Once => disk.fail(ops, self.first, 1),
+            Times::Next(count) => disk.fail(ops, self.first, count),
+            Times::Always => disk.fail(ops, self.first, usize::MAX),
+            Times::Place => disk.fail_place(ops, self.first),
+        }
+    }
 }
 
 /// What became of all points.
@@ -106,309 +98,251 @@ impl Sum {
     }
 }
 
-/// Which of the requests fail: from `offset` on each `stride`th in turn, and with it the next ones, so
-/// that `times` do.
-#[derive(Clone, Copy)]
-pub struct Part {
-    pub times: usize,
-    pub offset: usize,
-    pub stride: usize,
+/// An operation, of a store in some state.
+pub struct Case<'a> {
+    pub bench: &'a mut Bench,
+    pub saved: Saved,
+    pub act: Act,
+    pub policy: &'static str,
+    pub sum: Sum,
 }
 
-/// Fails each request of a sort that an operation makes, until it makes no more, or only some of them.
-pub fn all(
-    bench: &mut Bench,
-    act: Act,
-    policy: &'static str,
-    which: Which,
-    op: Op,
-    part: Part,
-    sum: &mut Sum,
-) -> Result<()> {
-    bench.prepare(policy).context("before")?;
-    if act == Act::Unbind {
-        let co = bench.co("")?;
-        for tag in [1, 2, 3] {
-            co.delete(tag)?;
-        }
-        co.wait_clean()?;
-        bench.snapshots.clear();
-        co.remove()?;
-    }
-    let saved = bench.save();
-    for first in (part.offset..MOST).step_by(part.stride) {
-        bench.restore(&saved);
-        let fault = Fault {
-            which,
-            op,
-            first,
-            times: part.times,
+impl Case<'_> {
+    /// The requests that it makes when nothing fails.
+    pub fn requests(&mut self) -> Result<Requests> {
+        self.bench.restore(&self.saved);
+        let never = Fault {
+            which: Which::Cow,
+            op: Op::Flush,
+            first: usize::MAX,
+            times: Times::Once,
         };
-        let met = point(bench, act, policy, fault, sum)
-            .with_context(|| format!("{act:?}, policy {policy}, {fault:?}"))?;
-        if !met {
-            return Ok(());
+        let met = self.point(never);
+        let met = met.with_context(|| format!("{:?}, nothing fails", self.act))?;
+        ensure!(!met, "something fails");
+        // How many there were is seen where the fault ends.
+        Ok(self.bench.before)
+    }
+
+    /// Fails each `stride`th request of a sort, from number `first` on, as long as there are any, or up
+    /// to number `end`. Returns how many have failed.
+    pub fn each(&mut self, mut fault: Fault, stride: usize, end: Option<usize>) -> Result<u32> {
+        let mut points = 0;
+        while end.map_or(true, |end| fault.first < end) {
+            if fault.first >= MOST {
+                bail!("{:?} makes more than {MOST} requests", self.act);
+            }
+            self.bench.restore(&self.saved);
+            let met = self.point(fault);
+            if !met.with_context(|| format!("{:?}, policy {}, {fault:?}", self.act, self.policy))? {
+                break;
+            }
+            points += 1;
+            fault.first += stride;
         }
-        sum.points += 1;
+        self.sum.points += points;
+        Ok(points)
     }
-    anyhow::bail!("{act:?} makes more than {MOST} requests");
-}
 
-fn strike(bench: &Bench, fault: Fault) {
-    let disk = match fault.which {
-        Which::Origin => &bench.origin,
-        Which::Cow => &bench.cow,
-    };
-    disk.fail(&[fault.op], fault.first, fault.times);
-}
-
-fn mend(bench: &Bench) -> usize {
-    bench.origin.mend() + bench.cow.mend()
-}
-
-/// One point; false if the operation made no such request.
-fn point(
-    bench: &mut Bench,
-    act: Act,
-    policy: &'static str,
-    fault: Fault,
-    sum: &mut Sum,
-) -> Result<bool> {
-    match act {
-        Act::Activate | Act::Format => creation(bench, act, fault, sum),
-        _ => operation(bench, act, policy, fault, sum),
+    /// One point; false if the operation made no such request.
+    fn point(&mut self, fault: Fault) -> Result<bool> {
+        match self.act {
+            Act::ActivateSnapshot => self.snapshot_creation(fault),
+            act if act.creates() => self.creation(fault),
+            _ => self.operation(fault),
+        }
     }
-}
 
-/// An operation of devices that are there.
-fn operation(
-    bench: &mut Bench,
-    act: Act,
-    policy: &'static str,
-    fault: Fault,
-    sum: &mut Sum,
-) -> Result<bool> {
-    let co = bench.co("")?;
-    // One error never costs a snapshot, and more only if the origin goes first.
-    bench.may_invalidate = policy == "invalidate" && fault.which == Which::Cow && fault.times > 1;
-    let done = act.run(bench, &co, fault);
-    let hit = match fault.which {
-        Which::Origin => bench.origin.failed(),
-        Which::Cow => bench.cow.failed(),
-    };
-    if hit == 0 {
-        mend(bench);
-        done.context("nothing failed")?;
+    /// Whether the fault was met so far.
+    fn met(&mut self, fault: Fault) -> bool {
+        let hits = fault.which.of(self.bench).failed();
+        let now = self.bench.requests();
+        self.bench.before = now.since(&self.bench.before);
+        hits > 0
+    }
+
+    /// An operation of devices that are there.
+    fn operation(&mut self, fault: Fault) -> Result<bool> {
+        let (act, policy) = (self.act, self.policy);
+        let co = self.bench.co("")?;
+        // One error never costs a snapshot, and more only if the origin goes first.
+        self.bench.may_invalidate =
+            policy == "invalidate" && fault.which == Which::Cow && fault.times != Times::Once;
+        let done = act.run(self.bench, &co, fault);
+        if !self.met(fault) {
+            mend(self.bench);
+            done.context("nothing failed")?;
+            co.remove()?;
+            return Ok(false);
+        }
+        let state = co.state()?;
+        if done.is_ok() {
+            self.sum.passed += 1;
+        } else {
+            self.sum.errors += 1;
+        }
+        if state.state == "error" {
+            self.sum.failed += 1;
+        }
+        self.compare(fault, &co, done)?;
+        if let (Act::RollBack | Act::Merge, Some(rollback)) = (act, &state.rollback) {
+            ensure!(
+                fault.times == Times::Once || state.state == "error" || rollback.stopped.is_some(),
+                "{}",
+                co.status()?
+            );
+        }
+        if fault.which == Which::Cow {
+            let failed = self.bench.look(&co, fault.first);
+            failed.context("while it fails")?;
+        }
+        mend(self.bench);
+        if act == Act::Unbind && unbound(&co)? {
+            self.bench.perhaps = None;
+            co.remove()?;
+            let co = self.bench.co("-b").context("bind it again")?;
+            ensure!(!self.bench.check(&co)?, "{}", co.status()?);
+            self.bench.use_it(&co)?;
+            co.remove()?;
+            return Ok(true);
+        }
+        let bench = &mut *self.bench;
+        bench.perhaps = bench
+            .perhaps
+            .take()
+            .filter(|p| !matches!(p, Perhaps::Unbound));
+        bench.bring_back(&co)?;
+        if bench.check(&co).context("after")? {
+            self.sum.invalid += 1;
+            bench.may_invalidate = false;
+        }
+        bench.use_it(&co).context("used again")?;
         co.remove()?;
-        return Ok(false);
-    }
-    let state = co.state()?;
-    if done.is_ok() {
-        sum.passed += 1;
-    } else {
-        sum.errors += 1;
-    }
-    let changes = fault.which == Which::Cow && fault.op != Op::Read && fault.times == 1;
-    if changes && policy == "invalidate" && matches!(act, Act::OriginWrite | Act::OriginRewrite) {
-        // Nor does one that the COW device has with a write cost the origin one.
-        done.context("the origin's write")?;
-    }
-    if state.state == "error" {
-        sum.failed += 1;
-    }
-    if let (Act::RollBack | Act::Merge, Some(rollback)) = (act, &state.rollback) {
-        ensure!(
-            fault.times == 1 || state.state == "error" || rollback.stopped.is_some(),
-            "{}",
-            co.status()?
-        );
-    }
-    if fault.which == Which::Cow {
-        bench.look(&co, fault.first).context("while it fails")?;
-    }
-    mend(bench);
-    if act == Act::Unbind && unbound(&co)? {
-        bench.perhaps = None;
+        // What is on the disk is what was seen.
+        let co = bench.co("").context("activated again")?;
+        ensure!(!bench.check(&co)?, "{}", co.status()?);
         co.remove()?;
-        let co = bench.co("-b").context("bind it again")?;
+        Ok(true)
+    }
+
+    /// It ends as the documentation says, and the store is in the state that it says.
+    fn compare(&self, fault: Fault, co: &Device, done: Result<()>) -> Result<()> {
+        let place = fault.which.of(self.bench).failed_at();
+        let data = fault.op != Op::Flush && place.is_some_and(|p| p.start >= self.bench.data_start);
+        let outcome = documented::outcome(self.act, self.policy, fault, data);
+        match outcome.state {
+            State::Either => {}
+            State::Works => ensure!(co.state()?.state != "error", "{}", co.status()?),
+            // Status is a little behind. And an origin may be unbound though that was said to fail.
+            State::Failed => until("the state error", || {
+                let state = co.state()?.state;
+                Ok(state == "error" || (self.act == Act::Unbind && state == "unbound"))
+            })
+            .with_context(|| co.status().unwrap_or_default())?,
+        }
+        match (done, outcome.succeeds) {
+            (Ok(()), Some(false)) => bail!("it succeeded"),
+            (Err(e), Some(true)) => Err(e),
+            (Err(e), _) => fails_as_it_should(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The making of an origin's device.
+    fn creation(&mut self, fault: Fault) -> Result<bool> {
+        let options = match self.act {
+            Act::Format => "-b -F",
+            _ => "",
+        };
+        fault.strike(self.bench);
+        let made = self.bench.co(options);
+        let met = self.met(fault);
+        mend(self.bench);
+        let co = match made {
+            Ok(co) if !met => {
+                self.after_creation(co)?;
+                return Ok(false);
+            }
+            Err(e) if !met => return Err(e).context("nothing failed"),
+            Ok(co) => {
+                self.sum.passed += 1;
+                co
+            }
+            Err(e) => {
+                fails_as_it_should(e.into())?;
+                self.sum.errors += 1;
+                self.sum.remade += 1;
+                self.bench.co(options).context("once more")?
+            }
+        };
+        self.after_creation(co)?;
+        Ok(true)
+    }
+
+    /// The making of a snapshot's device, the first one of its store.
+    fn snapshot_creation(&mut self, fault: Fault) -> Result<bool> {
+        const TAG: u32 = 1;
+        fault.strike(self.bench);
+        let made = self.bench.cs(TAG);
+        let met = self.met(fault);
+        mend(self.bench);
+        let cs = match made {
+            Ok(cs) => {
+                self.sum.passed += u32::from(met);
+                cs
+            }
+            Err(e) if !met => return Err(e).context("nothing failed"),
+            Err(e) => {
+                fails_as_it_should(e.into())?;
+                self.sum.errors += 1;
+                self.sum.remade += 1;
+                self.bench.cs(TAG).context("once more")?
+            }
+        };
+        self.bench.bring_back(&cs)?;
+        let known = &self.bench.snapshots[&TAG];
+        let failed = known.look(&cs.open_read_only()?)?;
+        ensure!(failed == 0, "{failed} reads of the snapshot failed");
+        let co = self.bench.co("").context("the origin's device")?;
+        cs.remove()?;
+        self.after_creation(co)?;
+        Ok(met)
+    }
+
+    /// All is there, and goes on.
+    fn after_creation(&mut self, co: Device) -> Result<()> {
+        let bench = &mut *self.bench;
+        if self.act == Act::Format {
+            bench.snapshots.clear();
+        }
+        // What goes on in the background may have met the fault instead.
+        bench.bring_back(&co)?;
+        bench.look(&co, 0).context("at once")?;
+        co.wait_rollback()?;
         ensure!(!bench.check(&co)?, "{}", co.status()?);
         bench.use_it(&co)?;
-        co.remove()?;
-        return Ok(true);
+        co.remove()
     }
-    bench.perhaps = bench
-        .perhaps
-        .take()
-        .filter(|p| !matches!(p, Perhaps::Unbound));
-    bench.bring_back(&co)?;
-    if bench.check(&co).context("after")? {
-        sum.invalid += 1;
-        bench.may_invalidate = false;
+}
+
+fn mend(bench: &Bench) {
+    bench.origin.mend();
+    bench.cow.mend();
+}
+
+/// Whatever fails is said to fail with EIO.
+fn fails_as_it_should(error: anyhow::Error) -> Result<()> {
+    let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>());
+    let errno = cause.and_then(io::Error::raw_os_error);
+    if errno.map_or(true, |errno| errno == libc::EIO) {
+        return Ok(());
     }
-    bench.use_it(&co).context("used again")?;
-    co.remove()?;
-    // What is on the disk is what was seen.
-    let co = bench.co("").context("activated again")?;
-    ensure!(!bench.check(&co)?, "{}", co.status()?);
-    co.remove()?;
-    Ok(true)
+    Err(error.context("not EIO"))
 }
 
 /// Whether the origin was unbound though it may have been said that it was not.
 fn unbound(co: &Device) -> Result<bool> {
-    co.suspend(crate::dm::Suspend::Orderly)?;
+    co.suspend(Suspend::Orderly)?;
     co.resume()?;
     Ok(co.state()?.state == "unbound")
-}
-
-/// The making of a device.
-fn creation(bench: &mut Bench, act: Act, fault: Fault, sum: &mut Sum) -> Result<bool> {
-    let options = if act == Act::Format { "-b -F" } else { "" };
-    strike(bench, fault);
-    let made = bench.co(options);
-    let hit = mend(bench) > 0;
-    if !hit {
-        made.context("nothing failed")?.remove()?;
-        return Ok(false);
-    }
-    let co = match made {
-        Ok(co) => {
-            sum.passed += 1;
-            co
-        }
-        Err(_) => {
-            sum.errors += 1;
-            sum.remade += 1;
-            bench.co(options).context("once more")?
-        }
-    };
-    if act == Act::Format {
-        bench.snapshots.clear();
-    }
-    ensure!(!bench.check(&co)?, "{}", co.status()?);
-    bench.use_it(&co)?;
-    co.remove()?;
-    Ok(true)
-}
-
-impl Act {
-    /// Does it while something fails.
-    fn run(self, bench: &mut Bench, co: &Device, fault: Fault) -> Result<()> {
-        match self {
-            Act::OriginWrite | Act::OriginRewrite | Act::OriginDiscard => {
-                let disk = co.open()?;
-                strike(bench, fault);
-                match self {
-                    Act::OriginWrite => bench.now.write(&disk, 1003, 42),
-                    Act::OriginRewrite => bench.now.write(&disk, 40, 80),
-                    _ => {
-                        let done = disk.discard(1200, 64);
-                        let zero = crate::content::ZERO;
-                        bench.now.wrote(1200, 64, zero, done.is_ok());
-                        Ok(done?)
-                    }
-                }
-            }
-            Act::SnapshotWrite
-            | Act::SnapshotWritePart
-            | Act::SnapshotWritePartOfCow
-            | Act::SnapshotRewrite
-            | Act::SnapshotDiscard
-            | Act::SnapshotRead => self.on_snapshot(bench, fault),
-            Act::Take | Act::TakeOf | Act::Delete | Act::RollBack | Act::Merge | Act::Unbind => {
-                strike(bench, fault);
-                self.message(bench, co)
-            }
-            Act::Activate | Act::Format => unreachable!("not of a device that is there"),
-        }
-    }
-
-    fn on_snapshot(self, bench: &mut Bench, fault: Fault) -> Result<()> {
-        let tag = if self == Act::SnapshotWritePartOfCow {
-            2
-        } else {
-            1
-        };
-        let cs = bench.cs(tag)?;
-        let disk = cs.open()?;
-        strike(bench, fault);
-        let known = bench.snapshots.get_mut(&tag).context("a snapshot")?;
-        let done = match self {
-            Act::SnapshotWrite => known.write_durably(&disk, 1024, 64),
-            Act::SnapshotWritePart => known.write_durably(&disk, 1027, 10),
-            Act::SnapshotWritePartOfCow => known.write_durably(&disk, 258, 3),
-            Act::SnapshotRewrite => known.write_durably(&disk, 330, 10),
-            Act::SnapshotDiscard => known.discard(&disk, 320, 64),
-            _ => match known.look(&disk)? {
-                0 => Ok(()),
-                failed => Err(anyhow::anyhow!("{failed} reads failed")),
-            },
-        };
-        drop(disk);
-        cs.remove()?;
-        done
-    }
-
-    fn message(self, bench: &mut Bench, co: &Device) -> Result<()> {
-        match self {
-            Act::Take => match co.take() {
-                Ok(tag) => {
-                    bench.snapshots.insert(tag, bench.now.clone());
-                    Ok(())
-                }
-                Err(e) => {
-                    bench.perhaps = Some(Perhaps::Taken(0));
-                    Err(e)
-                }
-            },
-            Act::TakeOf => match co.take_of(1) {
-                Ok(tag) => {
-                    let known = bench.snapshots[&1].clone();
-                    bench.snapshots.insert(tag, known);
-                    Ok(())
-                }
-                Err(e) => {
-                    bench.perhaps = Some(Perhaps::Taken(1));
-                    Err(e)
-                }
-            },
-            Act::Delete => {
-                let deleted = co.delete(3);
-                if deleted.is_ok() {
-                    bench.snapshots.remove(&3);
-                } else {
-                    bench.perhaps = Some(Perhaps::Deleted(3));
-                }
-                co.wait_clean()?;
-                deleted
-            }
-            Act::RollBack | Act::Merge => {
-                let merge = self == Act::Merge;
-                let source = if merge { 3 } else { 1 };
-                let then = bench.snapshots[&source].sure.clone();
-                let message = format!("rs {source}{}", if merge { " -d" } else { "" });
-                let rolled = co.send(&message).map(drop);
-                if rolled.is_ok() {
-                    bench.now.sure = then;
-                    if merge {
-                        bench.snapshots.remove(&source);
-                    }
-                } else {
-                    bench.now.or_as(&then);
-                    bench.perhaps = Some(if merge {
-                        Perhaps::Merged(source)
-                    } else {
-                        Perhaps::RolledBack
-                    });
-                }
-                rolled
-            }
-            Act::Unbind => {
-                let sent = co.send("do").map(drop);
-                bench.perhaps = Some(Perhaps::Unbound);
-                sent
-            }
-            _ => unreachable!("no message"),
-        }
-    }
 }

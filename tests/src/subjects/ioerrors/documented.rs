@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the documentation says of requests that fail: see "I/O errors" in dm-snap-mv.rst.
+
+use super::act::Act;
+use super::points::{Fault, Times, Which};
+use crate::puppet::Op;
+
+/// What becomes of the store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    /// It takes changes.
+    Works,
+    /// Its state is `error`.
+    Failed,
+    /// One or the other.
+    Either,
+}
+
+/// What becomes of an operation that meets a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    pub state: State,
+    /// Whether it succeeds, if that can be told.
+    pub succeeds: Option<bool>,
+}
+
+impl Act {
+    /// Whether it cannot be done without a request of this sort.
+    pub fn needs(self, which: Which, op: Op) -> bool {
+        match (which, op) {
+            (Which::Cow, Op::Write | Op::Flush) => {
+                !matches!(self, Act::SnapshotRead | Act::Activate)
+                    || (self, op) == (Act::Activate, Op::Flush)
+            }
+            (Which::Cow, Op::Read) => {
+                (self.creates() && self != Act::Format)
+                    || matches!(
+                        self,
+                        Act::OriginWrite
+                            | Act::OriginRewrite
+                            | Act::SnapshotWrite
+                            | Act::SnapshotWritePart
+                            | Act::SnapshotWritePartOfCow
+                            | Act::SnapshotRead
+                            | Act::RollBack
+                            | Act::Merge
+                    )
+            }
+            (Which::Cow, Op::Zero) => self == Act::SnapshotWritePartOfZeroes,
+            (Which::Cow, Op::Discard) => false,
+            (Which::Origin, Op::Read) => {
+                self.writes_origin()
+                    || matches!(
+                        self,
+                        Act::SnapshotRead | Act::SnapshotWritePart | Act::RollBack
+                    )
+            }
+            (Which::Origin, Op::Write) => matches!(
+                self,
+                Act::OriginWrite
+                    | Act::OriginRewrite
+                    | Act::OriginWriteOn
+                    | Act::RollBack
+                    | Act::Merge
+            ),
+            (Which::Origin, Op::Flush) => {
+                matches!(self, Act::Take | Act::RollBack | Act::Merge)
+            }
+            (Which::Origin, Op::Discard) => self == Act::OriginDiscard,
+            (Which::Origin, Op::Zero) => matches!(self, Act::OriginZero | Act::RollBack),
+        }
+    }
+
+    fn writes_snapshot(self) -> bool {
+        matches!(
+            self,
+            Act::SnapshotWrite
+                | Act::SnapshotWritePart
+                | Act::SnapshotWritePartOfCow
+                | Act::SnapshotWritePartOfZeroes
+                | Act::SnapshotRewrite
+                | Act::SnapshotDiscard
+        )
+    }
+}
+
+/// What becomes of an operation of devices that are there. `data`: the first request that failed was
+/// one of data, not of metadata.
+pub fn outcome(act: Act, policy: &str, fault: Fault, data: bool) -> Outcome {
+    let says = |state, succeeds| Outcome { state, succeeds };
+    let alone = matches!(fault.times, Times::Once | Times::Place);
+    match (fault.which, fault.op) {
+        // As without the target, and nothing of the store is concerned.
+        (Which::Origin, _) => says(State::Works, None),
+        _ if act == Act::SnapshotRead => says(State::Works, None),
+        // For the one that needed it, unless that was a change that had begun.
+        (Which::Cow, Op::Read) if data && alone => says(State::Works, None),
+        (Which::Cow, Op::Read) => says(State::Either, None),
+        // What is preserved goes to another place, and a write of a snapshot fails.
+        (Which::Cow, _) if data && alone && act.writes_origin() => says(State::Works, Some(true)),
+        (Which::Cow, _) if data && alone && act.writes_snapshot() => {
+            says(State::Works, Some(false))
+        }
+        (Which::Cow, _) if data && alone => says(State::Works, None),
+        (Which::Cow, _) if data => says(State::Either, None),
+        // The store is opened anew for the write, and more than once if that does not help.
+        // Not at all if the last flush of a commit fails that can be read again.
+        (Which::Cow, _) if act.writes_origin() && policy == "invalidate" => {
+            match (fault.times, fault.op) {
+                (Times::Once, Op::Flush) => says(State::Either, Some(true)),
+                (Times::Once, _) => says(State::Works, Some(true)),
+                _ => says(State::Either, None),
+            }
+        }
+        // What is flushed and could not be is not acknowledged. Where nothing has to be recorded, the
+        // flush is that of data alone.
+        (Which::Cow, Op::Flush) if act == Act::SnapshotRewrite => says(State::Either, Some(false)),
+        (Which::Cow, _) if act.writes_snapshot() => says(State::Failed, Some(false)),
+        (Which::Cow, _) => says(State::Failed, None),
+    }
+}
