@@ -20,7 +20,8 @@ help:
 	@echo '                   debug kernel (which is built once, a quarter of an hour)'
 	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
 	@echo '                   TEST_SECONDS=1800, TEST_SEED='
-	@echo 'make test-long-hostile stores with forged metadata; TEST_IMAGES=50000, TEST_SEED='
+	@echo 'make test-long-hostile stores with damaged and forged metadata, on the debug kernel;'
+	@echo '                   TEST_IMAGES=2000 of each kind of block, TEST_SEED=, KERNEL=stock'
 	@echo 'make test-long-ioerrors'
 	@echo '                   I/O errors: one, several or all requests from each one on'
 	@echo 'make test-long-replay    TEST_POINTS=50000 crashes, of recorded writes'
@@ -54,8 +55,10 @@ test-long-soak: dms
 	@KERNEL=debug scripts/build-module
 	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test stress
 
-test-long-hostile: all
-	@TEST_IMAGES=$${TEST_IMAGES:-50000} scripts/vm $(if $(KERNEL),--kernel $(KERNEL)) \
+test-long-hostile: HOSTILE = $(if $(KERNEL),$(KERNEL),debug)
+test-long-hostile: dms
+	@KERNEL=$(filter-out stock,$(HOSTILE)) scripts/build-module
+	@TEST_IMAGES=$${TEST_IMAGES:-2000} scripts/vm --kernel $(HOSTILE) \
 		--timeout 1000000 tests/vm/hostile.sh
 
 test-long-ioerrors: all

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 64M --disk 64M --smp 2 --timeout 1500
-# TEST_IMAGES says how many (as go into 200 s), TEST_SEED which.
+# TEST_IMAGES says how many of each kind of block (as go into 200 s), TEST_SEED which.
 # What the kernel says of each is read by the tests; printing it takes longer than all else.
 dmesg -n 3
 # Devices come and go all the time; each waits for several grace periods.

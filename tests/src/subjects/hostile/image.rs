@@ -61,6 +61,22 @@ pub enum Tree {
     DataCounts,
 }
 
+impl Tree {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Records,
+        Self::Origins,
+        Self::Identities,
+        Self::Snapshots,
+        Self::Children,
+        Self::Marks,
+        Self::Cleanings,
+        Self::DataIndex,
+        Self::MetadataCounts,
+        Self::DataCounts,
+    ];
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -240,12 +256,27 @@ impl Image {
         self.kinds.extend(last);
     }
 
+    /// Becomes the same as another one, in the memory that it has: new memory for each image is
+    /// what takes longest otherwise.
+    pub fn become_like(&mut self, other: &Self) {
+        self.blocks.clone_from(&other.blocks);
+        self.room = other.room;
+        self.kinds.clone_from(&other.kinds);
+    }
+
     /// Forgets what the journal held.
     pub fn cut_journal(&mut self) {
         let start = le64(&self.blocks[0], 80) as usize;
         for block in &mut self.blocks[start..] {
             *block = Block::zeroed();
         }
+    }
+
+    /// The sector at which the journal begins, and the one behind its end, from which on data
+    /// may be.
+    pub fn journal(&self) -> Range<u64> {
+        let first = le64(&self.blocks[0], 80);
+        first * SECTORS..(first + le64(&self.blocks[0], 88)) * SECTORS
     }
 
     /// The number of the transaction that it shows.

@@ -4,11 +4,15 @@
 //! in its own way, are activated and used. Where a checksum tells, what is read is right or an
 //! error; where none does there may be any content, but the kernel stays whole and nothing hangs.
 //!
-//! `TEST_IMAGES` says how many (otherwise as many as go into a few minutes), `TEST_SEED` which,
-//! `TEST_FIRST` from which one on.
+//! `TEST_IMAGES` says how many of each kind of block (otherwise as many as go into a few minutes),
+//! `TEST_SEED` which, `TEST_FIRST` from which one on.
 
+mod damaged;
+mod forged;
 mod image;
 mod mutate;
+mod stage;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,26 +23,25 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Result};
 
-use crate::disks::{Disks, Piece, MIB};
-use crate::dm::{Mapped, Table};
+use crate::disks::{Disks, MIB};
 use crate::io::Disk;
 use crate::kernel::{self, Log};
 use crate::random::Random;
 use crate::report::Subject;
-use crate::shadow::{self, Shadow};
-use crate::store::{co_line, Device, TARGET};
 use crate::world::World;
 
-use image::{Image, Kind, Tree};
+use image::{Image, Kind};
+use stage::{Stage, LIVE, QUIET, SECTORS};
+use tally::{Outcome, Tally};
 
 /// How long one store may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Size of the origin, and of the others.
-const SECTORS: u64 = 8 * MIB;
-const SMALL: u64 = 128;
+/// What sets the images of one case apart from those of another.
+const DAMAGED: u64 = 3;
+const FORGED: u64 = 1;
 
 /// What in the kernel's log means that an image did harm.
 const BAD: &[&str] = &[
@@ -61,10 +64,10 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         Err(e) => return subject.case("a store with something of everything", || Err(e)),
     };
     subject.case("damaged metadata are never taken for good ones", || {
-        place.try_images("damaged", 3, Place::try_damaged)
+        place.try_images("damaged", DAMAGED, 12, Place::try_damaged)
     });
     subject.case("forged metadata do no harm", || {
-        place.try_images("forged", 1, Place::try_forged)
+        place.try_images("forged", FORGED, 30, Place::try_forged)
     });
     subject.case("a journal that a crash left is not continued", || {
         place.check_new_transaction()
@@ -117,28 +120,12 @@ impl Watch {
     }
 }
 
-/// What came of the images.
-#[derive(Default)]
-struct Outcome {
-    /// The store was not opened.
-    refused: u64,
-    /// It was, and there were errors later on.
-    failed: u64,
-    /// Nothing was noticed.
-    unnoticed: u64,
-}
-
 struct Place {
-    world: World,
-    small: Piece,
-    /// Earlier, with changes in the journal, the same closed in order, and in the midst of a rollback
-    /// and of cleaning.
-    old: Image,
-    live: Image,
-    quiet: Image,
-    busy: Image,
+    stage: Stage,
     /// The disk that the COW device is on, where, and what stood beside it.
     around: (PathBuf, u64, u64, Vec<u8>),
+    /// The one that is tried.
+    image: Image,
     seed: Random,
     watch: Watch,
     log: Log,
@@ -151,73 +138,23 @@ fn tainted() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/tainted")?)
 }
 
+/// Spoils a block of a kind, and looks what comes of it.
+type Try = fn(&mut Place, Kind, &mut Random, &str) -> Result<Outcome>;
+
 impl Place {
     fn new(disks: &Disks) -> Result<Self> {
         let seed = Random::from_environment("hostile");
-        let random = &mut seed.clone();
-        // The COW device comes to lie in the midst of its disk.
-        let before = disks.piece(MIB)?;
-        let (mut world, co) = World::new(disks, SECTORS, 24, 1)?;
-        drop(before);
-        let small = disks.piece(SMALL)?;
-        for i in 0..14 {
-            let options = format!("-b -i other{i}");
-            let line = co_line(&small.path(), &world.store.cow.path(), &options);
-            Device(Mapped::create("co", &Table::new(SMALL, TARGET, line))?).remove()?;
-        }
-        let mut tags = Vec::new();
-        for round in 0..70 {
-            let tag = match tags.len() {
-                5.. if random.once_in(3) => {
-                    let parent = *random.one_of(&tags);
-                    let tag = world.take_of(&co, parent)?;
-                    let cs = world.cs(tag)?;
-                    let many = if round == 30 { 400 } else { 6 };
-                    write_some(random, &cs.open()?, many, |disk, at, count| {
-                        world.shadow(tag).write(disk, at, count)
-                    })?;
-                    cs.remove()?;
-                    tag
-                }
-                _ => world.take(&co)?,
-            };
-            tags.push(tag);
-            let many = if round % 10 == 0 { 120 } else { 12 };
-            write_some(random, &co.open()?, many, |disk, at, count| {
-                world.now.write(disk, at, count)
-            })?;
-            if round % 9 == 8 {
-                let gone = tags.remove(random.pick(0..tags.len() as u64) as usize);
-                world.delete(&co, gone)?;
-            }
-            if round == 40 {
-                co.wait_clean()?;
-            }
-        }
-        co.wait_clean()?;
-        let old = Image::read(&world.store.cow)?;
-        write_some(random, &co.open()?, 200, |disk, at, count| {
-            world.now.write(disk, at, count)
-        })?;
-        let live = Self::make_live(&mut world, random, &co)?;
-        co.remove()?;
-        let quiet = Image::read(&world.store.cow)?;
-        world.check_below()?;
-        let busy = Self::make_busy(&mut world, random, &tags)?;
-        quiet.write(&world.store.cow)?;
-
-        let (disk, start) = world.store.cow.place();
-        let around = (disk.to_owned(), start, world.store.cow.sectors());
+        let stage = Stage::new(disks, &mut seed.clone())?;
+        let cow = &stage.beds[0].world.store.cow;
+        let (disk, start) = cow.place();
+        let around = (disk.to_owned(), start, cow.sectors());
         let bytes = surroundings(&around.0, around.1, around.2)?;
-        println!("# hostile: blocks of each kind: {}", show(&busy));
-        println!("# hostile: with a journal: {}", show(&live));
+        for state in &stage.states {
+            println!("# hostile: {}: {}", state.name, show(&state.image));
+        }
         Ok(Self {
-            world,
-            small,
-            old,
-            live,
-            quiet,
-            busy,
+            image: stage.old.clone(),
+            stage,
             around: (around.0, around.1, around.2, bytes),
             seed,
             watch: Watch::new(),
@@ -227,120 +164,54 @@ impl Place {
         })
     }
 
-    /// Changes this and that, so that the journal holds several batches.
-    fn make_live(world: &mut World, random: &mut Random, co: &Device) -> Result<Image> {
-        let disk = co.open()?;
-        for _ in 0..50 {
-            let tag = world.take(co)?;
-            write_some(random, &disk, 30, |disk, at, count| {
-                world.now.write(disk, at, count)
-            })?;
-            let cs = world.cs(tag)?;
-            let child = world.take_of(co, tag)?;
-            write_some(random, &cs.open()?, 6, |disk, at, count| {
-                world.shadow(tag).write(disk, at, count)
-            })?;
-            cs.remove()?;
-            disk.flush()?;
-            let before = Image::read(&world.store.cow)?;
-            let live = Image::read(&world.store.cow)?;
-            // None of it is written while nothing is asked for, for a while.
-            let whole = before.transaction() == live.transaction();
-            let batches = live.counts().get(&Kind::Journal).copied();
-            if whole && batches.unwrap_or(0) >= 3 {
-                return Ok(live);
-            }
-            world.delete(co, child)?;
-        }
-        bail!("the journal stays empty")
+    /// The store that no rollback is going on in.
+    fn calm(&self) -> &World {
+        &self.stage.beds[0].world
     }
 
-    /// Begins a rollback and deletes snapshots, and closes the store before that is done.
-    fn make_busy(world: &mut World, random: &mut Random, tags: &[u32]) -> Result<Image> {
-        let origin = world.origin.piece.open()?.read(0, SECTORS)?;
-        let co = world.co()?;
-        world.store.cow.slow_reads(20)?;
-        co.send(&format!("rs {} -b", tags[3]))?;
-        let disk = co.open()?;
-        for _ in 0..60 {
-            let at = random.pick(SECTORS / 16..SECTORS / 8) * 8;
-            shadow::write(&disk, at, 8)?;
-        }
-        drop(disk);
-        // Cleaning may be done before the store is closed; then once more.
-        let mut co = Some(co);
-        let mut image = None;
-        for tags in tags.rchunks(3).take(8) {
-            let device = match co.take() {
-                Some(device) => device,
-                None => world.co()?,
-            };
-            for &tag in tags {
-                device.delete(tag)?;
-            }
-            device.remove()?;
-            let now = Image::read(&world.store.cow)?;
-            let done = now.entries(Tree::Cleanings) > 0;
-            ensure!(now.entries(Tree::Marks) > 0, "the rollback is done");
-            image = Some(now);
-            if done {
-                break;
-            }
-        }
-        world.store.cow.slow_reads(0)?;
-        let image = image.context("no snapshots")?;
-        ensure!(image.entries(Tree::Cleanings) > 0, "cleaning is done");
-        // What the rollback did to the origin is undone, so that it fits the quiet store.
-        world.origin.piece.open()?.write(0, &origin)?;
-        Ok(image)
+    fn state(&self, state: usize) -> &Image {
+        &self.stage.states[state].image
     }
 
-    fn try_images(
-        &mut self,
-        what: &str,
-        part: u64,
-        run: fn(&mut Self, &mut Random, &str) -> Result<Outcome>,
-    ) -> Result<()> {
-        let limit = match std::env::var_os("TEST_IMAGES") {
-            Some(_) => Duration::MAX,
-            None => Duration::from_secs(150).div_f64(part as f64),
-        };
-        let count = from_environment("TEST_IMAGES", 6000).div_ceil(part);
+    /// As many images of each kind of block, in turn.
+    fn try_images(&mut self, what: &str, salt: u64, usual: u64, run: Try) -> Result<()> {
+        let mut kinds = self.stage.kinds();
+        if salt == DAMAGED {
+            kinds.retain(|kind| *kind != Kind::LastBatch);
+        }
+        let usual = (usual / from_environment("TEST_SLOW", 1)).max(1);
+        let each = from_environment("TEST_IMAGES", usual);
+        let number = kinds.len() as u64;
         let first = from_environment("TEST_FIRST", 0);
         let begin = Instant::now();
-        let mut sum = Outcome::default();
-        let mut done = 0u32;
-        for n in first..count {
-            if begin.elapsed() > limit {
-                break;
-            }
-            done += 1;
-            let mut random = Random::new(self.seed.clone().number() ^ ((n << 8) | part));
+        let mut tally = Tally::default();
+        for n in first..each * number {
+            let kind = kinds[(n % number) as usize];
+            let mut random = Random::new(self.seed.clone().number() ^ ((n << 8) | salt));
             let name = format!("{what} image {n}");
-            let outcome = match run(self, &mut random, &name) {
+            let outcome = match run(self, kind, &mut random, &name) {
                 Ok(outcome) => outcome,
                 Err(e) => {
                     self.note(format!("{e:#}"));
                     self.judge(&name)?;
-                    continue;
+                    Outcome::Harm
                 }
             };
-            sum.refused += outcome.refused;
-            sum.failed += outcome.failed;
-            sum.unnoticed += outcome.unnoticed;
+            tally.add(kind, outcome);
+            if n % 5000 == 4999 {
+                println!("# hostile: {what}: {} of {}", n + 1, each * number);
+            }
         }
+        tally.print(what);
         println!(
-            "# hostile: {done} {what} images at {:.0} a second: {} not opened, {} with errors, {} not noticed",
-            done as f32 / begin.elapsed().as_secs_f32(),
-            sum.refused,
-            sum.failed,
-            sum.unnoticed
+            "# hostile: {what}: {:.1} a second",
+            (each * number).saturating_sub(first) as f32 / begin.elapsed().as_secs_f32(),
         );
         let harm = std::mem::take(&mut self.harm);
-        match harm.first() {
-            None => Ok(()),
-            Some(first) => bail!("{} images did harm; the first: {first}", harm.len()),
+        if let Some(first) = harm.first() {
+            bail!("{} images did harm; the first: {first}", harm.len());
         }
+        tally.ensure(&kinds, each.saturating_sub(first.div_ceil(number)))
     }
 
     /// Looks at what the kernel said of the image.
@@ -364,173 +235,6 @@ impl Place {
         self.harm.push(what);
     }
 
-    fn try_damaged(&mut self, random: &mut Random, name: &str) -> Result<Outcome> {
-        let mut image = match random.once_in(2) {
-            true => self.live.clone(),
-            false => self.quiet.clone(),
-        };
-        let what = format!("{name}: {}", mutate::damage(&mut image, random));
-        self.watch.begin(&what);
-        image.write(&self.world.store.cow)?;
-        let mut outcome = Outcome::default();
-        match self.world.co() {
-            Err(_) => outcome.refused = 1,
-            Ok(co) => {
-                let right = self.compare(&co, random).with_context(|| what.clone())?;
-                let removed = co.remove().with_context(|| what.clone());
-                removed?;
-                *(if right {
-                    &mut outcome.unnoticed
-                } else {
-                    &mut outcome.failed
-                }) = 1;
-            }
-        }
-        self.judge(&what)?;
-        Ok(outcome)
-    }
-
-    /// Compares some of all. False if not all of it could be read.
-    fn compare(&self, co: &Device, random: &mut Random) -> Result<bool> {
-        let mut good = self.look(co, &self.world.now, random).context("origin")?;
-        let tags: Vec<u32> = self.world.snapshots.keys().copied().collect();
-        for _ in 0..3 {
-            let tag = *random.one_of(&tags);
-            match self.world.cs(tag) {
-                Err(_) => good = false,
-                Ok(cs) => {
-                    let shadow = &self.world.snapshots[&tag];
-                    good &= self
-                        .look(&cs, shadow, random)
-                        .with_context(|| format!("snapshot {tag}"))?;
-                    cs.remove()?;
-                }
-            }
-        }
-        good &= co.list().is_ok();
-        Ok(good)
-    }
-
-    fn look(&self, device: &Device, shadow: &Shadow, random: &mut Random) -> Result<bool> {
-        let Ok(disk) = device.open_read_only() else {
-            return Ok(false);
-        };
-        let mut good = true;
-        for _ in 0..4 {
-            let count = random.pick(1..257);
-            let at = random.pick(0..SECTORS - count);
-            match disk.read(at, count) {
-                Ok(bytes) => shadow.check_bytes(&bytes, at)?,
-                Err(_) => good = false,
-            }
-        }
-        Ok(good)
-    }
-
-    fn try_forged(&mut self, random: &mut Random, name: &str) -> Result<Outcome> {
-        let mut image = match random.pick(0..4) {
-            0 => self.quiet.clone(),
-            1 => self.live.clone(),
-            _ => self.busy.clone(),
-        };
-        let what = format!("{name}: {}", mutate::forge(&mut image, &self.old, random));
-        self.watch.begin(&what);
-        image.write(&self.world.store.cow)?;
-        let mut outcome = Outcome::default();
-        match self.world.co() {
-            Err(_) => outcome.refused = 1,
-            Ok(co) => {
-                let errors = self.use_it(&co, random);
-                co.remove().with_context(|| what.clone())?;
-                *(if errors == 0 {
-                    &mut outcome.unnoticed
-                } else {
-                    &mut outcome.failed
-                }) = 1;
-                if errors == 0 && random.once_in(4) {
-                    // What has been made of it, once more.
-                    if let Ok(co) = self.world.co() {
-                        self.use_it(&co, random);
-                        co.remove().with_context(|| what.clone())?;
-                    }
-                }
-            }
-        }
-        self.judge(&what)?;
-        Ok(outcome)
-    }
-
-    /// Does a bit of this and that, whatever comes of it. Returns how many errors there were.
-    fn use_it(&self, co: &Device, random: &mut Random) -> u32 {
-        let mut errors = 0;
-        let mut note = |good: bool| errors += u32::from(!good);
-        note(co.status().is_ok());
-        let tags = match co.list() {
-            Ok(list) => list.tags(),
-            Err(_) => {
-                note(false);
-                self.world.snapshots.keys().copied().collect()
-            }
-        };
-        for _ in 0..random.pick(3..7) {
-            let tag = match tags.is_empty() {
-                true => 1,
-                false => *random.one_of(&tags),
-            };
-            match random.pick(0..16) {
-                0..=4 => note(some_io(co, random)),
-                5..=7 => match self.world.store.cs(&self.world.origin, tag) {
-                    Ok(cs) => {
-                        note(some_io(&cs, random));
-                        note(cs.status().is_ok());
-                        note(cs.remove().is_ok());
-                    }
-                    Err(_) => note(false),
-                },
-                8 | 9 => note(co.message("so -m hostile").is_ok()),
-                10 => note(co.message(&format!("ss {tag}")).is_ok()),
-                11 | 12 => note(co.message(&format!("ds {tag}")).is_ok()),
-                13 => {
-                    let merge = if random.once_in(2) { " -d" } else { "" };
-                    note(co.message(&format!("rs {tag} -b{merge}")).is_ok());
-                }
-                14 => note(self.use_another(random)),
-                _ => note(Self::wait_for_background(co, random)),
-            }
-        }
-        note(Self::wait_for_background(co, random));
-        note(co.state().is_ok_and(|state| state.state == "valid"));
-        errors
-    }
-
-    /// Activates, binds or unbinds another origin.
-    fn use_another(&self, random: &mut Random) -> bool {
-        let other = random.pick(0..16);
-        let bind = if random.once_in(2) { "" } else { "-b " };
-        let line = co_line(
-            &self.small.path(),
-            &self.world.store.cow.path(),
-            &format!("{bind}-i other{other}"),
-        );
-        let Ok(other) = Mapped::create("co", &Table::new(SMALL, TARGET, line)) else {
-            return false;
-        };
-        other.message("so").is_ok() && (random.once_in(2) || other.message("do").is_ok())
-    }
-
-    /// What runs in the background gets a while.
-    fn wait_for_background(co: &Device, random: &mut Random) -> bool {
-        let end = Instant::now() + Duration::from_millis(random.pick(0..40));
-        while Instant::now() < end {
-            match co.state() {
-                Ok(state) if state.cleaning.is_none() && state.rollback.is_none() => break,
-                Ok(_) => sleep(Duration::from_millis(5)),
-                Err(_) => return false,
-            }
-        }
-        true
-    }
-
     fn check_surroundings(&self) -> Result<()> {
         let (disk, start, sectors, before) = &self.around;
         ensure!(
@@ -543,11 +247,11 @@ impl Place {
     /// Whatever there may be in the journal behind what is valid must not become valid by what is
     /// written before it: a new transaction begins.
     fn check_new_transaction(&mut self) -> Result<()> {
-        let mut image = self.live.clone();
+        let mut image = self.state(LIVE).clone();
         image.cut_journal();
-        image.write(&self.world.store.cow)?;
-        let co = self.world.co()?;
-        let now = Image::read(&self.world.store.cow)?.transaction();
+        image.write(&self.calm().store.cow)?;
+        let co = self.calm().co()?;
+        let now = Image::read(&self.calm().store.cow)?.transaction();
         co.remove()?;
         ensure!(now > image.transaction(), "still transaction {now}");
         Ok(())
@@ -555,13 +259,13 @@ impl Place {
 
     fn check_quiet(&mut self) -> Result<()> {
         // Its chunks have been overwritten since; but all of its metadata are there.
-        self.quiet.write(&self.world.store.cow)?;
-        let co = self.world.co()?;
+        self.state(QUIET).write(&self.calm().store.cow)?;
+        let co = self.calm().co()?;
         let tags = co.list()?.tags();
-        let expected: Vec<u32> = self.world.snapshots.keys().copied().collect();
+        let expected: Vec<u32> = self.calm().snapshots.keys().copied().collect();
         ensure!(tags == expected, "{tags:?}");
         for tag in tags {
-            let cs = self.world.cs(tag)?;
+            let cs = self.calm().cs(tag)?;
             cs.open_read_only()?.read(0, SECTORS / 4)?;
             cs.remove()?;
         }
@@ -586,38 +290,4 @@ fn surroundings(disk: &PathBuf, start: u64, sectors: u64) -> Result<Vec<u8>> {
     let end = (start + sectors + MIB).min(disk.sectors());
     bytes.extend_from_slice(&disk.read(start + sectors, end - start - sectors)?);
     Ok(bytes)
-}
-
-/// Reads and writes a little. False if there was an error.
-fn some_io(device: &Device, random: &mut Random) -> bool {
-    let Ok(disk) = device.open() else {
-        return false;
-    };
-    let mut good = true;
-    for _ in 0..2 {
-        let (at, count) = random.extent(SECTORS);
-        good &= disk.read(at, count.min(64)).is_ok();
-        let (at, count) = random.extent(SECTORS);
-        good &= shadow::write(&disk, at, count.min(64)).is_ok();
-    }
-    if random.once_in(8) {
-        let (at, count) = random.extent(SECTORS);
-        good &= disk.discard(at, count).is_ok();
-    }
-    good & disk.flush().is_ok()
-}
-
-/// Writes here and there, a chunk or a few at a time.
-fn write_some(
-    random: &mut Random,
-    disk: &Disk,
-    times: u32,
-    mut write: impl FnMut(&Disk, u64, u64) -> Result<()>,
-) -> Result<()> {
-    for _ in 0..times {
-        let count = random.pick(1..4) * 8;
-        let at = random.pick(0..(SECTORS - count) / 8 + 1) * 8;
-        write(disk, at, count)?;
-    }
-    Ok(())
 }

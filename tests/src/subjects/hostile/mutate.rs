@@ -15,9 +15,9 @@ const WIDE: &[usize] = &[
 /// And of 4.
 const NARROW: &[usize] = &[4, 40, 44, 48, 52, 56, 60, 120, 124];
 
-/// Spoils an image in one place so that a checksum tells. Returns what was done.
-pub fn damage(image: &mut Image, random: &mut Random) -> String {
-    let (number, kind) = pick(image, random);
+/// Spoils a block of this kind so that a checksum tells. Returns what was done.
+pub fn damage(image: &mut Image, kind: Kind, random: &mut Random) -> String {
+    let number = pick_of(image, kind, random);
     let block = &mut image.blocks[number as usize];
     let what = match random.pick(0..4) {
         0 | 1 => {
@@ -40,14 +40,20 @@ pub fn damage(image: &mut Image, random: &mut Random) -> String {
     format!("block {number}, {kind}: {what}")
 }
 
-/// Spoils an image in one or more places, with right checksums. `old` is an earlier one.
-pub fn forge(image: &mut Image, old: &Image, random: &mut Random) -> String {
+/// Spoils a block of this kind, and sometimes more of them, with right checksums. `old` is an
+/// earlier image.
+pub fn forge(image: &mut Image, old: &Image, kind: Kind, random: &mut Random) -> String {
     let times = match random.pick(0..8) {
         0..=5 => 1,
         6 => 2,
         _ => 4,
     };
-    let done: Vec<String> = (0..times).map(|_| forge_one(image, old, random)).collect();
+    let number = pick_of(image, kind, random);
+    let mut done = vec![forge_one(image, old, (number, kind), random)];
+    for _ in 1..times {
+        let another = pick(image, random);
+        done.push(forge_one(image, old, another, random));
+    }
     done.join("; ")
 }
 
@@ -56,17 +62,22 @@ fn pick(image: &Image, random: &mut Random) -> (u64, Kind) {
     let mut kinds: Vec<Kind> = image.counts().into_keys().collect();
     kinds.retain(|kind| *kind != Kind::LastBatch);
     let kind = *random.one_of(&kinds);
-    let blocks: Vec<u64> = image
-        .kinds
-        .iter()
-        .filter(|(_, k)| **k == kind)
-        .map(|(&number, _)| number)
-        .collect();
-    (*random.one_of(&blocks), kind)
+    (pick_of(image, kind, random), kind)
 }
 
-fn forge_one(image: &mut Image, old: &Image, random: &mut Random) -> String {
-    let (number, kind) = pick(image, random);
+/// One of the blocks of a kind that there are some of.
+fn pick_of(image: &Image, kind: Kind, random: &mut Random) -> u64 {
+    let of_kind = image.kinds.iter().filter(|(_, k)| **k == kind);
+    let blocks: Vec<u64> = of_kind.map(|(&number, _)| number).collect();
+    *random.one_of(&blocks)
+}
+
+fn forge_one(
+    image: &mut Image,
+    old: &Image,
+    (number, kind): (u64, Kind),
+    random: &mut Random,
+) -> String {
     let mut block = image.blocks[number as usize].clone();
     let what = match random.pick(0..16) {
         0 => {
@@ -353,7 +364,8 @@ mod tests {
             };
             let mut image = old.clone();
             for _ in 0..300 {
-                forge(&mut image, &old, &mut random);
+                let (_, kind) = pick(&image, &mut random);
+                forge(&mut image, &old, kind, &mut random);
             }
         }
     }
