@@ -28,7 +28,8 @@ help:
 	@echo 'make test-long-powercut  TEST_CUTS=100 machines killed'
 	@echo 'make test-long-fuzz      every decoder and parser, TEST_RUNS=10000000 inputs each,'
 	@echo '                   guided by coverage'
-	@echo 'make test-long-memory  each allocation failed in turn, and many at random'
+	@echo 'make test-long-memory  each allocation failed in turn, however long that takes, and'
+	@echo '                   many at random; TEST_SECONDS=1800'
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'
 	@echo '                   DESTDIR=, PREFIX=/usr/local, KERNELRELEASE=$$(uname -r)'
@@ -75,7 +76,7 @@ test-long-fuzz:
 
 test-long-memory: dms
 	@KERNEL=debug scripts/build-module
-	@KERNEL=debug TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test memory
+	@KERNEL=debug TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test memory
 
 check:
 	@scripts/check

@@ -2,7 +2,8 @@
 
 //! Allocations that fail on demand: the kernel's failslab and fail_page_alloc.
 //!
-//! Only those count that have the module among their callers.
+//! Only those count that have the module among their callers, or what of the kernel's device-mapper
+//! works for it in threads of its own.
 
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
@@ -31,6 +32,18 @@ pub enum Plan {
     },
     /// So many percent of all.
     Random(u32),
+    /// So many percent of those that the kernel's code makes which the module has copy and read
+    /// and write for it.
+    Beneath(Helper, u32),
+}
+
+/// Code of the kernel's that works for the module.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Helper {
+    /// dm-io and dm-kcopyd.
+    Copies,
+    /// dm-bufio.
+    Buffers,
 }
 
 /// The kernel's switches.
@@ -38,12 +51,43 @@ pub struct Faults {
     nth: File,
     module: Range<u64>,
     worker: Range<u64>,
+    copies: Range<u64>,
+    buffers: Range<u64>,
     plan: Plan,
-    /// Whether the last [`Faults::run`] met an allocation that failed. Not known of random ones.
+    /// Whether the last [`Faults::run`] met an allocation that failed.
     pub hit: bool,
+    /// How many it met, of random ones.
+    pub struck: u32,
     /// How many allocations of the caller's there were in the last run, if it was under
     /// [`Plan::Caller`] and none failed.
     pub counted: u32,
+}
+
+/// Where the code is from the function `first` to the end of the function `last`, which the kernel
+/// has from one source file, or from two that follow one another.
+fn code_between(first: &str, last: &str) -> Result<Range<u64>> {
+    /// More than these have.
+    const LARGEST: u64 = 256 << 10;
+    let text = fs::read_to_string("/proc/kallsyms")?;
+    let mut symbols: Vec<(u64, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let at = u64::from_str_radix(words.next()?, 16).ok()?;
+            let kind = words.next()?;
+            matches!(kind, "t" | "T").then_some((at, words.next()?))
+        })
+        .collect();
+    symbols.sort_unstable();
+    let find = |name: &str| symbols.iter().find(|s| s.1 == name).map(|s| s.0);
+    let (start, last) = find(first).zip(find(last)).context("no such functions")?;
+    let end = symbols.iter().map(|s| s.0).find(|&at| at > last);
+    let end = end.context("nothing behind it")?;
+    ensure!(
+        start < end && end - start < LARGEST,
+        "{first} is at {start:#x}, and what is behind it at {end:#x}"
+    );
+    Ok(start..end)
 }
 
 /// Where the code of functions with `word` in their names is; all of the module's without.
@@ -108,8 +152,11 @@ impl Faults {
                 .open("/proc/thread-self/fail-nth")?,
             module: code("")?,
             worker: code("WorkItem3run")?,
+            copies: code_between("dm_io_client_create", "kcopyd_put_pages")?,
+            buffers: code_between("dm_bufio_get", "dm_bufio_set_sector_offset")?,
             plan: Plan::Nothing,
             hit: false,
+            struck: 0,
             counted: 0,
         })
     }
@@ -127,13 +174,18 @@ impl Faults {
         self.plan = plan;
         match plan {
             Plan::Worker { .. } => Self::callers(&self.worker),
+            Plan::Beneath(Helper::Copies, _) => Self::callers(&self.copies),
+            Plan::Beneath(Helper::Buffers, _) => Self::callers(&self.buffers),
             _ => Self::callers(&self.module),
         }
     }
 
     /// Runs something with allocations failing as planned. Only for the thread that made this.
     pub fn run<R>(&mut self, run: impl FnOnce() -> R) -> Result<R> {
+        /// More than will.
+        const MANY: i64 = 1 << 30;
         self.hit = false;
+        self.struck = 0;
         match self.plan {
             Plan::Nothing => Ok(run()),
             Plan::Caller(number) => {
@@ -158,16 +210,18 @@ impl Faults {
                 self.hit = get(kind, "times")? == 0;
                 Ok(result)
             }
-            Plan::Random(percent) => {
+            Plan::Random(percent) | Plan::Beneath(_, percent) => {
                 for kind in KINDS {
                     set(kind, "interval", 1)?;
-                    set(kind, "times", -1)?;
+                    set(kind, "times", MANY)?;
                     set(kind, "probability", percent)?;
                 }
                 let result = run();
                 for kind in KINDS {
                     set(kind, "probability", 0)?;
+                    self.struck += (MANY - get(kind, "times")?) as u32;
                 }
+                self.hit = self.struck > 0;
                 Ok(result)
             }
         }

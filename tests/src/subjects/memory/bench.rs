@@ -31,6 +31,8 @@ pub(super) struct Bench {
     /// An origin that comes and goes, and a store that is made again and again.
     pub(super) other: Origin,
     pub(super) fresh: Store,
+    /// A store with little space, for the other origin, which is made again and again, too.
+    pub(super) tight: Store,
     pub(super) random: Random,
     /// Operations that failed.
     pub(super) errors: u32,
@@ -52,6 +54,7 @@ impl Bench {
             shown,
             other: Origin::new(disks, "other", MIB)?,
             fresh: Store::new(disks, 32 * MIB)?,
+            tight: Store::new(disks, 8 * MIB)?,
             random,
             errors: 0,
             failed: 0,
