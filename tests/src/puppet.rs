@@ -94,6 +94,8 @@ struct State {
     pass: usize,
     most: usize,
     held: Vec<Request>,
+    /// Sectors written so far.
+    written: u64,
     fault: Option<Fault>,
     gone: bool,
     /// Where everything is noted down: the tape, its first sector there, and the cache's number.
@@ -185,6 +187,7 @@ impl Puppet {
                 pass: 0,
                 most: 0,
                 held: Vec::new(),
+                written: 0,
                 fault: None,
                 gone: false,
                 recorder: None,
@@ -254,6 +257,11 @@ impl Puppet {
     /// How many are held back.
     pub fn held(&self) -> usize {
         self.stage.lock().held.len()
+    }
+
+    /// How many sectors have been written so far, whether they are durable or not.
+    pub fn written(&self) -> u64 {
+        self.stage.lock().written
     }
 
     /// Waits until so many are held back.
@@ -509,6 +517,7 @@ impl State {
             let at = start as usize;
             self.stable[at..at + data.len()].copy_from_slice(data);
         }
+        self.written += (data.len() / SECTOR) as u64;
         for (i, bytes) in data.chunks_exact(SECTOR).enumerate() {
             let sector = first + i as u64;
             if fua {

@@ -16,6 +16,7 @@ pub mod messages;
 mod origin;
 mod powercut;
 mod race;
+mod recovery;
 mod replay;
 mod rollback;
 mod scale;
@@ -42,6 +43,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("full", full::run),
     ("iocounts", iocounts::run),
     ("ioerrors", ioerrors::run),
+    ("recovery", recovery::run),
     ("scale", scale::run),
     ("powercut", powercut::run),
     ("check", check::run),

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! I/O that is on its way while the store fails and comes back, or gives its snapshots up.
+
+use std::thread;
+
+use anyhow::{ensure, Context, Result};
+
+use super::bench::{wait_a_while, write_aside, Bench, CHUNK};
+use crate::dm::Suspend;
+use crate::io::{Buffer, Disk};
+use crate::puppet::Op;
+use crate::shadow::write;
+use crate::store::{until, Device};
+
+/// Has the next write of the store fail, which is that of a commit: there is something to be
+/// committed for the snapshot that `disk` is of.
+fn fail_commit(bench: &Bench, co: &Device, disk: &Disk) -> Result<()> {
+    bench.cow.fail(&[Op::Write], 0, 1);
+    // If it was not this that asked for it, it is too late for it.
+    ensure!(disk.flush().is_err(), "a commit was not to succeed");
+    until("the store to fail", || Ok(co.state()?.state == "error"))?;
+    ensure!(bench.cow.mend() == 1, "nothing failed");
+    Ok(())
+}
+
+/// A snapshot has a chunk that is recorded in core only, and writes it again, slowly. The store
+/// fails: as far as it knows then, that place is free. It must not be anybody else's before the slow
+/// write is over.
+pub fn in_place() -> Result<()> {
+    let mut bench = Bench::new(1, 6)?;
+    let co = bench.format()?;
+    let tag = bench.take(&co)?;
+    // A chunk of the store's that is in use in any case.
+    bench.now.write(&co.open()?, 0, CHUNK)?;
+    let cs = bench.cs(tag)?;
+    let released = bench.released();
+    let (chunk, disk) = (20 * CHUNK, cs.open()?);
+    let first = write(&disk, chunk, CHUNK)?;
+    bench.cow.hold_some(&[Op::Write], 1);
+    let slow = write_aside(&cs, chunk, CHUNK)?;
+    bench.cow.wait_held(1)?;
+    fail_commit(&bench, &co, &disk)?;
+    drop(disk);
+    // These are preserved when the store works again, which this sees to.
+    let rescuing = write_aside(&co, 40 * CHUNK, 16 * CHUNK)?;
+    rescuing.may_end();
+    bench.cow.release();
+    let second = slow.generation;
+    // It may be told that what it has written is lost.
+    let _ = slow.result();
+    rescuing
+        .end(&mut bench.now)
+        .context("the write that has the store work again")?;
+    drop(released);
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    cs.remove()?;
+    bench.settle(tag, chunk, CHUNK, &[first, second])?;
+    bench.end(co)
+}
+
+/// A chunk is being preserved for the newest snapshot, slowly; an older one has it already. The
+/// store fails and works again, and the newest snapshot is deleted. What the older one has stays as
+/// it is.
+pub fn copy_of_deleted() -> Result<()> {
+    let mut bench = Bench::new(1, 6)?;
+    let co = bench.format()?;
+    let older = bench.take(&co)?;
+    let chunk = 20 * CHUNK;
+    bench.now.write(&co.open()?, chunk, CHUNK)?;
+    let newest = bench.take(&co)?;
+    let cs = bench.cs(older)?;
+    let released = bench.released();
+    bench.origin.hold_some(&[Op::Read], 1);
+    let slow = write_aside(&co, chunk, CHUNK)?;
+    bench.origin.wait_held(1)?;
+    let disk = cs.open()?;
+    let lost = write(&disk, 0, CHUNK)?;
+    fail_commit(&bench, &co, &disk)?;
+    drop(disk);
+    // The origin's device cannot be suspended, which would wait for the write.
+    cs.suspend(Suspend::Orderly)?;
+    cs.resume()?;
+    until("the store to work", || Ok(co.state()?.state == "valid"))?;
+    co.delete(newest)?;
+    bench.snapshots.remove(&newest);
+    co.wait_clean()?;
+    bench.origin.release();
+    slow.end(&mut bench.now).context("the slow write")?;
+    drop(released);
+    cs.remove()?;
+    bench.settle(older, 0, CHUNK, &[lost])?;
+    bench.end(co)
+}
+
+/// A read of a snapshot is on its way to the origin while the snapshots are given up. From then on
+/// writes of the origin need no look at anything, but this read must not get to see them.
+pub fn read_of_invalid() -> Result<()> {
+    let mut bench = Bench::new(2, 6)?;
+    let co = bench.format()?;
+    let tag = bench.take(&co)?;
+    bench.fill(&co, 0)?;
+    let cs = bench.cs(tag)?;
+    let released = bench.released();
+    let chunk = 500 * CHUNK;
+    bench.origin.hold_some(&[Op::Read], 1);
+    let disk = cs.open_read_only()?;
+    let reader = thread::spawn(move || -> Result<Buffer> { Ok(disk.read(chunk, CHUNK)?) });
+    bench.origin.wait_held(1)?;
+    let full = write_aside(&co, 490 * CHUNK, CHUNK)?;
+    full.may_end();
+    wait_a_while(|| co.state().is_ok_and(|state| state.state == "invalid"));
+    let over = write_aside(&co, chunk, CHUNK)?;
+    over.may_end();
+    bench.origin.release();
+    // That it fails is as good as what was there.
+    if let Ok(bytes) = reader.join().expect("no panic") {
+        bench.snapshots[&tag]
+            .check_bytes(&bytes, chunk)
+            .context("the slow read of the snapshot")?;
+    }
+    full.end(&mut bench.now)
+        .context("a write that is too much")?;
+    over.end(&mut bench.now).context("a write of the chunk")?;
+    drop(released);
+    ensure!(co.state()?.state == "invalid", "{}", co.status()?);
+    cs.remove()?;
+    bench.snapshots.clear();
+    bench.end(co)
+}

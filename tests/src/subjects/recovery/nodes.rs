@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Metadata that were good when they were looked at first, and are not when they are read again.
+
+use std::fs;
+
+use anyhow::{ensure, Context, Result};
+use dm_snap_mv_model::ids::{OriginNr, TimelineId};
+use dm_snap_mv_model::record_key::RecordKey;
+use dm_snap_mv_store::BLOCK_SIZE;
+
+use super::bench::{Bench, CHUNK};
+use crate::damage::Patient;
+use crate::store::until;
+
+/// What the kernel's cache of metadata keeps, however little memory there is.
+struct Retained(String);
+
+impl Retained {
+    const FILE: &str = "/sys/module/dm_bufio/parameters/retain_bytes";
+
+    /// Nothing, until this goes out of scope.
+    fn none() -> Result<Self> {
+        let before = fs::read_to_string(Self::FILE).context(Self::FILE)?;
+        fs::write(Self::FILE, "0").context(Self::FILE)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Retained {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::FILE, self.0.trim());
+    }
+}
+
+/// A leaf of records: its block, where the values of its first two entries are in it, and the chunks
+/// of these.
+struct Leaf {
+    block: u64,
+    values: [usize; 2],
+    chunks: [u64; 2],
+}
+
+/// The first leaf of the origin's records, in a store that nobody uses.
+fn first_leaf(bench: &Bench) -> Result<Leaf> {
+    let patient = Patient::open(&bench.cow.path())?;
+    let nr = OriginNr::new(1).context("a number")?;
+    let root = patient.records(TimelineId::of_origin(nr))?;
+    let block = patient.first_leaf(root)?;
+    ensure!(block != root, "too few records");
+    let node = patient.node(block)?;
+    let chunk = |i: usize| -> Result<u64> {
+        let key = node.key(i).context("a key")?;
+        Ok(RecordKey::chunk_of(key).get())
+    };
+    Ok(Leaf {
+        block,
+        values: [patient.value_at(block, 0)?, patient.value_at(block, 1)?],
+        chunks: [chunk(0)?, chunk(1)?],
+    })
+}
+
+/// Two records change places in a leaf, and its checksum does not tell. The leaf was looked at, and
+/// is not in memory any more. As often as it is read it must not be taken for what it was.
+pub fn damaged_again() -> Result<()> {
+    let mut bench = Bench::new(4, 12)?;
+    let co = bench.format()?;
+    let tag = bench.take(&co)?;
+    let sectors = bench.now.sectors();
+    bench.now.write(&co.open()?, 0, sectors)?;
+    co.remove()?;
+    let leaf = first_leaf(&bench)?;
+
+    let co = bench.co("")?;
+    let cs = bench.cs(tag)?;
+    let disk = cs.open_read_only()?;
+    let then = bench.snapshots[&tag].clone();
+    then.check(&disk).context("the snapshot")?;
+    let mut image = bench.cow.image();
+    let start = leaf.block as usize * BLOCK_SIZE;
+    for i in 0..8 {
+        image.swap(start + leaf.values[0] + i, start + leaf.values[1] + i);
+    }
+    bench.cow.restore(&image);
+    let retained = Retained::none()?;
+    let sector = leaf.chunks[0] * CHUNK;
+    until("the leaf to be read anew", || {
+        fs::write("/proc/sys/vm/drop_caches", "2")?;
+        match disk.read(sector, CHUNK) {
+            Ok(bytes) => then.check_bytes(&bytes, sector).map(|()| false),
+            Err(e) => {
+                ensure!(e.raw_os_error() == Some(libc::EIO), "{e}");
+                Ok(true)
+            }
+        }
+    })
+    .context("the first read")?;
+    for chunk in leaf.chunks.into_iter().cycle().take(6) {
+        let sector = chunk * CHUNK;
+        if let Ok(bytes) = disk.read(sector, CHUNK) {
+            then.check_bytes(&bytes, sector).context("a later read")?;
+            anyhow::bail!("a later read succeeded");
+        }
+    }
+    drop((disk, retained));
+    cs.remove()?;
+    co.remove()
+}
