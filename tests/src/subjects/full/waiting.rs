@@ -2,25 +2,26 @@
 
 //! Writes and rollbacks that wait for space, and what ends their waiting.
 
-use std::process::{Command, Stdio};
+use std::fs;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, sleep, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
-use super::{fill_up, small_store};
+use super::{errno, fill_up, small_store};
 use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
 use crate::dm::{Suspend, Table};
 use crate::io::Disk;
 use crate::report::Subject;
-use crate::shadow::write_generation;
+use crate::shadow::{write, write_generation};
 use crate::store::{until, Device};
 use crate::world::World;
 
 /// Runs the cases.
-pub fn run(subject: &mut Subject, disks: &Disks) {
+pub(super) fn run(subject: &mut Subject, disks: &Disks) {
+    subject.case("queue: the write waits for room", || queue(disks));
     subject.case("queue: a COW device that grows ends the waiting", || {
         grow(disks)
     });
@@ -38,7 +39,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
 }
 
 /// A write of 64 sectors that is on its way.
-struct Waiting {
+pub(super) struct Waiting {
     at: u64,
     generation: u32,
     thread: JoinHandle<()>,
@@ -46,7 +47,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(co: &Device, at: u64) -> Self {
+    pub(super) fn new(co: &Device, at: u64) -> Self {
         let (sender, result) = mpsc::channel();
         let path = co.path();
         let generation = next_generation();
@@ -54,11 +55,11 @@ impl Waiting {
             let done = Disk::open(path)
                 .map_err(anyhow::Error::from)
                 .and_then(|disk| write_generation(&disk, at, 64, generation));
-            let errno = done.err().map(|e| {
-                let e = e.downcast_ref::<std::io::Error>();
-                e.and_then(|e| e.raw_os_error()).unwrap_or(-1)
-            });
-            let _ = sender.send(errno);
+            let ended = match &done {
+                Ok(()) => None,
+                failed => Some(errno(failed).unwrap_or(-1)),
+            };
+            let _ = sender.send(ended);
         });
         Self {
             at,
@@ -69,7 +70,7 @@ impl Waiting {
     }
 
     /// It is still on its way.
-    fn ensure_waits(&self, long: Duration) -> Result<()> {
+    pub(super) fn ensure_waits(&self, long: Duration) -> Result<()> {
         match self.result.recv_timeout(long) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             other => anyhow::bail!("the write did not wait: {other:?}"),
@@ -77,7 +78,7 @@ impl Waiting {
     }
 
     /// It ends with this error, or without.
-    fn ends(
+    pub(super) fn ends(
         self,
         long: Duration,
         errno: Option<i32>,
@@ -99,7 +100,7 @@ impl Waiting {
     }
 }
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
 /// A store without any space left, and a policy that waits.
 fn full_store(disks: &Disks) -> Result<(World, Device)> {
@@ -112,6 +113,50 @@ fn full_store(disks: &Disks) -> Result<(World, Device)> {
 }
 
 const PLACE: u64 = 15 * MIB;
+
+fn queue(disks: &Disks) -> Result<()> {
+    let (mut world, co) = small_store(disks, "queue")?;
+    let first = world.take(&co)?;
+    let path = co.path();
+    let (sender, receiver) = mpsc::channel();
+    let writer = thread::spawn(move || -> Result<()> {
+        let disk = Disk::open(path)?;
+        for part in 0..16 {
+            let generation = write(&disk, part * MIB, MIB)?;
+            sender.send((part, generation))?;
+        }
+        Ok(())
+    });
+    // It comes to stand.
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(3)) {
+            Ok((part, generation)) => world.now.set(part * MIB, MIB, generation),
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(e) => {
+                writer
+                    .join()
+                    .expect("no panic")
+                    .context("a write that was to wait")?;
+                return Err(e).context("no write waited");
+            }
+        }
+    }
+    world
+        .store
+        .check_snapshot(&world.origin, first, &world.snapshots[&first])?;
+    world.delete(&co, first)?;
+    for (part, generation) in receiver.iter() {
+        world.now.set(part * MIB, MIB, generation);
+    }
+    writer
+        .join()
+        .expect("no panic")
+        .context("a write that waited")?;
+    co.wait_clean()?;
+    world.check(&co)?;
+    world.check_below()?;
+    co.remove()
+}
 
 fn grow(disks: &Disks) -> Result<()> {
     let (mut world, co) = World::new(disks, 16 * MIB, 24, 1)?;
@@ -221,38 +266,40 @@ fn rollback(disks: &Disks) -> Result<()> {
     ensure!(co.state()?.state == "full", "{}", co.status()?);
     ensure!(co.event()? > before, "no event");
     world.check(&co).context("while it stands still")?;
+    ensure_idle()?;
     let disk = co.open()?;
-    let errno = write_generation(&disk, 12 * MIB, 8, next_generation())
-        .err()
-        .and_then(|e| e.downcast_ref::<std::io::Error>()?.raw_os_error());
+    let errno = errno(&write_generation(&disk, 12 * MIB, 8, next_generation()));
     ensure!(errno == Some(libc::ENOSPC), "a pending write: {errno:?}");
     drop(disk);
     let begin = Instant::now();
     co.suspend(Suspend::Orderly)?;
     ensure!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     co.resume()?;
-    let waiting = Command::new("dms")
-        .args(["wait", "--rollback", co.name()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run dms")?;
-    // It looks every second.
-    thread::sleep(Duration::from_secs(3));
     world.delete(&co, old)?;
     co.wait_rollback()?;
-    let waited = waiting.wait_with_output()?;
-    let told = String::from_utf8_lossy(&waited.stderr);
-    ensure!(
-        waited.status.success()
-            && told.matches("stands still: the COW device is full").count() == 1,
-        "dms wait: {}, {told}",
-        waited.status
-    );
     co.wait_clean()?;
     ensure!(co.state()?.state == "valid", "{}", co.status()?);
     world.check(&co)?;
     world.check_below()?;
     co.remove()
+}
+
+/// Who stands still takes no processor.
+fn ensure_idle() -> Result<()> {
+    let before = busy_ticks()?;
+    sleep(Duration::from_secs(2));
+    let ticks = busy_ticks()? - before;
+    ensure!(ticks < 100, "{ticks} of 400 ticks to stand still");
+    Ok(())
+}
+
+/// Hundredths of seconds that the processors were not idle for, together.
+fn busy_ticks() -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let ticks = text.split_whitespace().skip(1).take(8);
+    // The fourth and fifth are idle, and idle with I/O under way.
+    let busy = ticks.enumerate().filter(|(i, _)| !matches!(i, 3 | 4));
+    Ok(busy.map(|(_, n)| n.parse::<u64>()).sum::<Result<_, _>>()?)
 }
 
 fn event(disks: &Disks) -> Result<()> {
