@@ -20,8 +20,9 @@ pub(super) const REGION: u64 = 101;
 pub(super) struct Active {
     /// 0 for the origin.
     pub(super) tag: u32,
-    pub(super) device: Device,
+    /// Before the device: while this is open that cannot be removed.
     pub(super) disk: Disk,
+    pub(super) device: Device,
     pub(super) regions: Vec<Mutex<()>>,
     /// By sector: of the write that was begun last, and of the one that ended last.
     pub(super) issued: Vec<AtomicU32>,
@@ -38,8 +39,8 @@ impl Active {
         };
         Ok(Self {
             tag,
-            device,
             disk,
+            device,
             regions: (0..SECTORS.div_ceil(REGION))
                 .map(|_| Mutex::new(()))
                 .collect(),

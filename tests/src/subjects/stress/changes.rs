@@ -28,17 +28,17 @@ impl Volume {
     }
 
     /// A snapshot of one of the active devices while it is written; what it holds is then read
-    /// while writes go on.
-    pub(super) fn take_under_load(&self, random: &mut Random) -> Result<()> {
+    /// while writes go on. This and others tell whether they could do anything.
+    pub(super) fn take_under_load(&self, random: &mut Random) -> Result<bool> {
         let active = self.active.read().expect("no panic");
         let mut rest = self.rest.lock().expect("no panic");
         if rest.inactive.len() + active.devices.len() > MOST_SNAPSHOTS {
-            return Ok(());
+            return Ok(false);
         }
         let parent = random.one_of(&active.devices);
         let depth = Self::depth(&rest, parent.tag) + 1;
         if depth > DEEPEST {
-            return Ok(());
+            return Ok(false);
         }
         let steady = self.steady.write().expect("no panic");
         // A write that is under way at the message's begin was begun before `issued` is looked
@@ -66,42 +66,42 @@ impl Volume {
         device.remove()?;
         rest.inactive.insert(tag, shadow);
         rest.depths.insert(tag, depth);
-        Ok(())
+        Ok(true)
     }
 
     /// A snapshot of an inactive one.
-    pub(super) fn take_of_inactive(&self, random: &mut Random) -> Result<()> {
+    pub(super) fn take_of_inactive(&self, random: &mut Random) -> Result<bool> {
         let active = self.active.read().expect("no panic");
         let mut rest = self.rest.lock().expect("no panic");
         let tags: Vec<u32> = rest.inactive.keys().copied().collect();
         if tags.is_empty() || tags.len() + active.devices.len() > MOST_SNAPSHOTS {
-            return Ok(());
+            return Ok(false);
         }
         let parent = *random.one_of(&tags);
         let depth = Self::depth(&rest, parent) + 1;
         if depth > DEEPEST {
-            return Ok(());
+            return Ok(false);
         }
         let tag = random.one_of(&active.devices).device.take_of(parent)?;
         let shadow = rest.inactive[&parent].clone();
         rest.inactive.insert(tag, shadow);
         rest.depths.insert(tag, depth);
-        Ok(())
+        Ok(true)
     }
 
     /// One of the inactive snapshots is deleted, with I/O under way.
-    pub(super) fn delete(&self, random: &mut Random) -> Result<()> {
+    pub(super) fn delete(&self, random: &mut Random) -> Result<bool> {
         let active = self.active.read().expect("no panic");
         let mut rest = self.rest.lock().expect("no panic");
         let tags: Vec<u32> = rest.inactive.keys().copied().collect();
         if tags.len() < 2 {
-            return Ok(());
+            return Ok(false);
         }
         let tag = *random.one_of(&tags);
         random.one_of(&active.devices).device.delete(tag)?;
         rest.inactive.remove(&tag);
         rest.depths.remove(&tag);
-        Ok(())
+        Ok(true)
     }
 
     /// Back to an inactive or active snapshot, sometimes deleting it. False if it could not be.
@@ -179,10 +179,43 @@ impl Volume {
         active.device.resume().context("resume")
     }
 
-    pub(super) fn recreate(&self) -> Result<()> {
+    /// All devices go and come again, perhaps after an error target took the place of each.
+    pub(super) fn recreate(&self, killed: bool) -> Result<()> {
         let mut active = self.active.write().expect("no panic");
         let mut rest = self.rest.lock().expect("no panic");
+        for device in active.devices.iter().filter(|_| killed) {
+            let name = device.name();
+            device
+                .device
+                .kill()
+                .with_context(|| format!("kill {name}"))?;
+        }
         let origin = self.put_away(&mut active, &mut rest)?;
         self.wake(&mut active, &origin)
+    }
+
+    /// Back to a snapshot when the origin's device is made anew, which is then done.
+    pub(super) fn roll_back_later(&self, random: &mut Random) -> Result<bool> {
+        let mut active = self.active.write().expect("no panic");
+        let mut rest = self.rest.lock().expect("no panic");
+        let origin = &active.devices[0].device;
+        let tags: Vec<u32> = rest.inactive.keys().copied().collect();
+        if tags.is_empty() || origin.state()?.rollback.is_some() {
+            return Ok(false);
+        }
+        let tag = *random.one_of(&tags);
+        // As for one that begins at once.
+        let left = tags.len() + active.devices[1..].len();
+        let merge = random.once_in(3) && left > 1;
+        let options = if merge { " -d" } else { "" };
+        origin.send(&format!("rs {tag} -l{options}"))?;
+        self.put_away(&mut active, &mut rest)?;
+        let shadow = rest.inactive[&tag].clone();
+        if merge {
+            rest.inactive.remove(&tag);
+            rest.depths.remove(&tag);
+        }
+        self.wake(&mut active, &shadow)?;
+        Ok(true)
     }
 }

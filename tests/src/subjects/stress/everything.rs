@@ -2,13 +2,16 @@
 
 //! Everything at once.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
+use super::counts::{Counts, Kind};
+use super::guest::Guest;
+use super::small::Small;
 use super::volume::{Devices, Volume};
 use super::watch;
 use super::SECTORS;
@@ -17,57 +20,33 @@ use crate::random::Random;
 use crate::shadow::Shadow;
 use crate::store::{Origin, Store};
 
-#[derive(Default)]
-struct Counts {
-    io: AtomicU64,
-    snapshots: AtomicU64,
-    deleted: AtomicU64,
-    rollbacks: AtomicU64,
-    tables: AtomicU64,
-    pauses: AtomicU64,
-    questions: AtomicU64,
-    modules: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 /// Something that a message does, or what else happens to an origin's devices.
 fn happening(origin: &Volume, random: &mut Random, counts: &Counts) -> Result<()> {
-    match random.pick(0..100) {
-        0..=29 => {
-            count(&counts.snapshots);
-            origin.take_under_load(random)
-        }
-        30..=36 => origin.take_of_inactive(random),
-        37..=56 => {
-            count(&counts.deleted);
-            origin.delete(random)
-        }
-        57..=68 => origin.activate(random),
-        69..=76 => origin.deactivate(),
-        77..=84 => {
-            if origin.roll_back(random)? {
-                count(&counts.rollbacks);
-            }
-            Ok(())
-        }
-        85..=89 => {
-            count(&counts.tables);
-            origin.reload_tables(random)
-        }
-        90..=92 => origin.recreate(),
-        93..=95 => {
-            count(&counts.pauses);
-            origin.pause(random)
-        }
-        _ => origin.check_one(random),
+    let done = |()| true;
+    let (kind, happened) = match random.pick(0..100) {
+        0..=28 => (Kind::Snapshot, origin.take_under_load(random)?),
+        29..=35 => (Kind::Nested, origin.take_of_inactive(random)?),
+        36..=54 => (Kind::Deletion, origin.delete(random)?),
+        55..=65 => (Kind::Activation, origin.activate(random)?),
+        66..=73 => (Kind::Deactivation, origin.deactivate()?),
+        74..=81 => (Kind::Rollback, origin.roll_back(random)?),
+        82..=83 => (Kind::Later, origin.roll_back_later(random)?),
+        84..=88 => (Kind::Table, origin.reload_tables(random).map(done)?),
+        89..=90 => (Kind::Recreation, origin.recreate(false).map(done)?),
+        91..=92 => (Kind::Killed, origin.recreate(true).map(done)?),
+        93..=95 => (Kind::Pause, origin.pause(random).map(done)?),
+        _ => (Kind::Comparison, origin.check_one(random)?),
+    };
+    if happened {
+        counts.add(kind);
     }
+    Ok(())
 }
 
-/// Everything is removed, the module goes and comes, everything is there again.
-fn reload_module(origins: &[Volume]) -> Result<()> {
+/// Everything is removed, the module goes and comes, everything is there again. Those who hold `stay`
+/// have devices that are not here.
+fn reload_module(origins: &[Volume], stay: &RwLock<()>) -> Result<()> {
+    let _nobody = stay.write().expect("no panic");
     let mut all: Vec<_> = origins
         .iter()
         .map(|o| o.active.write().expect("no panic"))
@@ -84,8 +63,12 @@ fn reload_module(origins: &[Volume]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> Result<()> {
-    let stores = [Store::new(disks, 240 * MIB)?, Store::new(disks, 160 * MIB)?];
+/// Three origins in two stores, each with a device and a snapshot.
+fn volumes(
+    disks: &Disks,
+    stores: &[Store; 2],
+    random: &mut Random,
+) -> Result<(Vec<Origin>, Vec<Volume>)> {
     let mut pieces = Vec::new();
     let mut origins = Vec::new();
     for (i, store) in [0, 0, 1].into_iter().enumerate() {
@@ -112,12 +95,20 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
         let device = subject.co(&options)?;
         device.remove()?;
         subject.wake(&mut subject.active.write().expect("no panic"), &shadow)?;
-        subject.take_under_load(&mut random)?;
+        ensure!(subject.take_under_load(random)?, "no snapshot at first");
         origins.push(subject);
         pieces.push(origin);
     }
+    Ok((pieces, origins))
+}
 
-    let counts = Counts::default();
+pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> Result<()> {
+    let stores = [Store::new(disks, 240 * MIB)?, Store::new(disks, 160 * MIB)?];
+    let (_pieces, origins) = volumes(disks, &stores, &mut random)?;
+    let counts = Counts::new();
+    let mut small = Small::new(disks, &counts)?;
+    let mut guest = Guest::new(disks)?;
+    let stay = RwLock::new(());
     let over = AtomicBool::new(false);
     let end = Instant::now() + long;
     let running = || Instant::now() < end && !over.load(Ordering::Relaxed);
@@ -131,13 +122,14 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let mut threads = Vec::new();
         let (origins, counts, running, ends_all) = (&origins, &counts, &running, &ends_all);
+        let (stores, stay, small, guest) = (&stores, &stay, &mut small, &mut guest);
         for _ in 0..4 {
             let mut random = Random::new(random.number());
             threads.push(scope.spawn(move || {
                 ends_all((|| {
                     while running() {
                         let origin = random.one_of(origins);
-                        count(&counts.io);
+                        counts.add(Kind::Io);
                         origin.io(&mut random).with_context(|| origin.id.clone())?;
                     }
                     Ok(())
@@ -162,7 +154,7 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
             threads.push(scope.spawn(move || {
                 ends_all((|| {
                     while running() {
-                        count(&counts.questions);
+                        counts.add(Kind::Question);
                         watch::ask(&mut random)?;
                         sleep(Duration::from_millis(random.pick(0..10)));
                     }
@@ -170,6 +162,29 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
                 })())
             }));
         }
+        let mut own = Random::new(random.number());
+        threads.push(scope.spawn(move || {
+            ends_all((|| {
+                while running() {
+                    let _stays = stay.read().expect("no panic");
+                    small.act(&mut own).context("the small store")?;
+                }
+                Ok(())
+            })())
+        }));
+        let mut own = Random::new(random.number());
+        threads.push(scope.spawn(move || {
+            ends_all((|| {
+                while running() {
+                    let stays = stay.read().expect("no panic");
+                    let visit = guest.visit(&stores[0], &mut own, counts);
+                    visit.context("the guest")?;
+                    drop(stays);
+                    sleep(Duration::from_millis(own.pick(0..300)));
+                }
+                Ok(())
+            })())
+        }));
         threads.push(scope.spawn(move || {
             ends_all((|| {
                 let mut next = Instant::now() + long / 6;
@@ -178,8 +193,8 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
                     watch::try_unload(&origins[0])?;
                     if Instant::now() >= next {
                         next = Instant::now() + long / 6;
-                        count(&counts.modules);
-                        reload_module(origins)?;
+                        counts.add(Kind::Module);
+                        reload_module(origins, stay)?;
                     }
                 }
                 Ok(())
@@ -193,19 +208,7 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
             })
             .collect()
     });
-    let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    println!(
-        "# stress: {} I/Os, {} snapshots, {} deletions, {} rollbacks, {} table and {} module reloads, \
-         {} suspensions, {} questions",
-        number(&counts.io),
-        number(&counts.snapshots),
-        number(&counts.deleted),
-        number(&counts.rollbacks),
-        number(&counts.tables),
-        number(&counts.modules),
-        number(&counts.pauses),
-        number(&counts.questions)
-    );
+    println!("# stress: {counts}");
     let errors: Vec<String> = results
         .into_iter()
         .filter_map(|r| r.err().map(|e| format!("{e:#}")))
@@ -233,5 +236,6 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
         );
         co.remove()?;
     }
-    Ok(())
+    small.finish().context("the small store")?;
+    counts.ensure_all(long)
 }

@@ -2,11 +2,17 @@
 
 //! Everything at once, at random, for as long as `TEST_SECONDS` says (60).
 //!
-//! Several origins in two stores, each with an active device and some active snapshots. Threads
+//! Three origins in two stores, each with an active device and some active snapshots. Threads
 //! do I/O to all of them, one more for each origin sends it messages, removes and re-creates its
-//! devices, suspends them, reloads their tables, and now and then the module. Others ask for status
+//! devices, kills and suspends them, reloads their tables, and now and then the module. Others ask for status
 //! and lists all the time, send what is refused, and try to take the module away. Every sector that
 //! is read is compared, and in the end all of everything.
+//!
+//! One more origin is bound to one of the stores now and then, and unbound again. A third store is
+//! too small for its only origin: writes wait for space there, or fail, or cost the snapshots their
+//! content; both devices grow, and the store is formatted anew.
+//!
+//! In the end it is told how often everything was done; in a minute all must have been.
 //!
 //! Two threads never write one sector at the same time, but they do write one chunk: a device's
 //! sectors are divided into regions that have nothing to do with chunks, each with a lock. What
@@ -16,10 +22,14 @@
 
 mod active;
 mod changes;
+mod counts;
 mod everything;
+mod guest;
+mod small;
 mod unordered;
 mod volume;
 mod watch;
+mod writers;
 
 use std::time::Duration;
 

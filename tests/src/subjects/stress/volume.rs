@@ -120,25 +120,25 @@ impl Volume {
     }
 
     /// A device for one of the snapshots that have none.
-    pub(super) fn activate(&self, random: &mut Random) -> Result<()> {
+    pub(super) fn activate(&self, random: &mut Random) -> Result<bool> {
         let mut active = self.active.write().expect("no panic");
         let mut rest = self.rest.lock().expect("no panic");
         let tags: Vec<u32> = rest.inactive.keys().copied().collect();
         if tags.is_empty() || active.devices.len() > MOST_ACTIVE {
-            return Ok(());
+            return Ok(false);
         }
         let tag = *random.one_of(&tags);
         let device = self.cs(tag)?;
         let shadow = rest.inactive.remove(&tag).expect("it is there");
         active.devices.push(Active::new(tag, device, &shadow)?);
-        Ok(())
+        Ok(true)
     }
 
     /// A snapshot's device goes.
-    pub(super) fn deactivate(&self) -> Result<()> {
+    pub(super) fn deactivate(&self) -> Result<bool> {
         let mut active = self.active.write().expect("no panic");
         if active.devices.len() < 2 {
-            return Ok(());
+            return Ok(false);
         }
         let device = active.devices.remove(1);
         let shadow = device.shadow();
@@ -152,23 +152,25 @@ impl Volume {
             .expect("no panic")
             .inactive
             .insert(tag, shadow);
-        Ok(())
+        Ok(true)
     }
+
     /// One snapshot is compared as a whole.
-    pub(super) fn check_one(&self, random: &mut Random) -> Result<()> {
+    pub(super) fn check_one(&self, random: &mut Random) -> Result<bool> {
         let active = self.active.read().expect("no panic");
         let rest = self.rest.lock().expect("no panic");
         let tags: Vec<u32> = rest.inactive.keys().copied().collect();
-        if !tags.is_empty() {
-            let tag = *random.one_of(&tags);
-            let device = self.cs(tag)?;
-            rest.inactive[&tag]
-                .check(&device.open_read_only()?)
-                .with_context(|| format!("snapshot {tag}"))?;
-            device.remove()?;
+        if tags.is_empty() {
+            return Ok(false);
         }
+        let tag = *random.one_of(&tags);
+        let device = self.cs(tag)?;
+        rest.inactive[&tag]
+            .check(&device.open_read_only()?)
+            .with_context(|| format!("snapshot {tag}"))?;
+        device.remove()?;
         drop(active);
-        Ok(())
+        Ok(true)
     }
 
     /// All that is there, compared: the list, the origin, every snapshot.

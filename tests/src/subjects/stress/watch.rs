@@ -3,6 +3,7 @@
 //! Those who only ask, and those who ask for what is refused, while everything goes on.
 
 use std::io;
+use std::sync::{RwLock, RwLockWriteGuard};
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -34,6 +35,21 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// Held for writing while an origin has no snapshots, so that "do" would be obeyed.
+static BARE: RwLock<()> = RwLock::new(());
+
+/// As long as this is held, nobody tries to unbind anything.
+pub(super) fn nobody_unbinds() -> RwLockWriteGuard<'static, ()> {
+    BARE.write().expect("no panic")
+}
+
+/// Whether a device is that of an origin that has been unbound, or has gone itself.
+fn is_unbound(name: &str) -> bool {
+    let status = dm::status(name).ok();
+    let status = status.and_then(|text| Status::parse(&text).ok());
+    status.is_none_or(|status| status.state == "unbound")
+}
+
 /// Whether a device is that of an origin that may have no snapshot yet: it obeys "do" then.
 fn is_new(name: &str) -> bool {
     let status = dm::status(name).ok();
@@ -53,31 +69,44 @@ pub fn ask(random: &mut Random) -> Result<()> {
         0..=2 => ("status", dm::status(name)),
         3 => ("table", dm::table(name)),
         4..=5 => ("list", dm::message(name, "list")),
-        _ if is_new(name) => return Ok(()),
-        6 => {
-            let message = *random.one_of(REFUSED);
-            return match dm::message(name, message) {
-                Ok(reply) => bail!("{message:?} was obeyed: {reply:?}"),
-                Err(e) if e.raw_os_error() == Some(libc::EIO) => {
-                    Err(e).with_context(|| message.to_owned())
-                }
-                Err(_) => Ok(()),
-            };
-        }
-        _ => {
-            let message = format!("try {}", random.one_of(REFUSED));
-            match dm::message(name, &message) {
-                Ok(reply) => {
-                    ensure!(reply.starts_with("refused "), "{message:?}: {reply:?}");
-                    return Ok(());
-                }
-                answer => ("try", answer),
-            }
-        }
+        what => return ask_in_vain(random, name, what == 6),
     };
     match answer {
-        Err(e) if !is_gone(&e) => Err(e).with_context(|| format!("{what} of {name}")),
+        Err(e) if !is_gone(&e) && !is_unbound(name) => {
+            Err(e).with_context(|| format!("{what} of {name}"))
+        }
         _ => Ok(()),
+    }
+}
+
+/// Asks for what is refused; `plainly` if not by `try`.
+fn ask_in_vain(random: &mut Random, name: &str, plainly: bool) -> Result<()> {
+    let Ok(_bound) = BARE.try_read() else {
+        return Ok(());
+    };
+    if is_new(name) {
+        return Ok(());
+    }
+    let message = *random.one_of(REFUSED);
+    if plainly {
+        return match dm::message(name, message) {
+            Ok(reply) => bail!("{message:?} was obeyed: {reply:?}"),
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => {
+                Err(e).with_context(|| message.to_owned())
+            }
+            Err(_) => Ok(()),
+        };
+    }
+    match dm::message(name, &format!("try {message}")) {
+        Ok(reply) => {
+            ensure!(
+                reply.starts_with("refused "),
+                "{message:?} was tried: {reply:?}"
+            );
+            Ok(())
+        }
+        Err(e) if is_gone(&e) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("try {message} of {name}")),
     }
 }
 
