@@ -128,7 +128,7 @@ impl Case<'_> {
     /// to number `end`. Returns how many have failed.
     pub fn each(&mut self, mut fault: Fault, stride: usize, end: Option<usize>) -> Result<u32> {
         let mut points = 0;
-        while end.map_or(true, |end| fault.first < end) {
+        while end.is_none_or(|end| fault.first < end) {
             if fault.first >= MOST {
                 bail!("{:?} makes more than {MOST} requests", self.act);
             }
@@ -334,7 +334,7 @@ fn mend(bench: &Bench) {
 fn fails_as_it_should(error: anyhow::Error) -> Result<()> {
     let cause = error.chain().find_map(|e| e.downcast_ref::<io::Error>());
     let errno = cause.and_then(io::Error::raw_os_error);
-    if errno.map_or(true, |errno| errno == libc::EIO) {
+    if errno.is_none_or(|errno| errno == libc::EIO) {
         return Ok(());
     }
     Err(error.context("not EIO"))
