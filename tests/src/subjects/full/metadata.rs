@@ -460,6 +460,8 @@ fn rollback_loaded(disks: &Disks, policy: &str) -> Result<()> {
     full.co.load(&table)?;
     sleep(Duration::from_secs(2));
     full.co.resume()?;
+    let state = full.co.state()?.state;
+    ensure!(state != "invalid", "the snapshots have been given up");
     until("it to stand still again", || full.rollback_stands())?;
     full.is("full")?;
     full.world.check(&full.co)?;
