@@ -50,7 +50,6 @@ impl Guest {
         co.delete(tag)?;
         unbind(&co)?;
         counts.add(Kind::Unbound);
-        co.refused("list", libc::ENODEV, "origin has been unbound")?;
         // It is as it was without the target.
         self.now.write(&co.open()?, 3, 64)?;
         co.remove()?;
@@ -68,4 +67,17 @@ pub(super) fn unbind(co: &Device) -> Result<()> {
     let state = co.state()?.state;
     ensure!(state == "unbound", "the state is {state}");
     Ok(())
+}
+
+/// The device of an origin that was unbound is there until it is removed, and says why it is of no
+/// use.
+pub(super) fn unbound(disks: &Disks) -> Result<()> {
+    let store = Store::new(disks, 16 * MIB)?;
+    let origin = Origin::new(disks, "unbound", MIB)?;
+    let co = store.format(&origin, 1)?;
+    unbind(&co)?;
+    for message in ["list", "so", "ss 1", "ds 1", "rs 1 -b", "rs 1 -l", "do"] {
+        co.refused(message, libc::ENODEV, "origin has been unbound")?;
+    }
+    co.remove()
 }

@@ -52,6 +52,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("everything at random", || {
         everything(disks, random.clone(), long)
     });
+    subject.case("an origin that was unbound says so", || {
+        guest::unbound(disks)
+    });
     subject.case("writes in no order", || {
         unordered(disks, random.clone(), long / 10)
     });
