@@ -111,7 +111,7 @@ impl SnapMv {
             // What is smaller than a block of the COW device could not be kept there.
             return Err(Refusal::CowBlocksLarger.into());
         }
-        let store = StoreHandle::attach(cow, format.as_ref())?;
+        let store = StoreHandle::attach(cow, format.as_ref(), table.policy.unwrap_or_default())?;
         let origin = OriginHandle::attach(store, &id, origin, bind, tag.is_none())?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),

@@ -138,7 +138,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(meta: KBox<Meta>, source: Source) -> Result<Self> {
+    pub(super) fn new(meta: KBox<Meta>, source: Source, policy: FullPolicy) -> Result<Self> {
         let mut engine = Self {
             failed: meta.superblock.needs_check,
             meta: Some(meta),
@@ -153,7 +153,7 @@ impl Engine {
             hungry: BioList::new(),
             committing: BioList::new(),
             retry: false,
-            policy: FullPolicy::Invalidate,
+            policy,
             closing: false,
             cleaning: false,
             cleaned: None,

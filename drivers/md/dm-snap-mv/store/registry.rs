@@ -11,7 +11,7 @@ use crate::dm::block_device::BlockDevice;
 use crate::dm::global::Global;
 use crate::dm::io::DmIo;
 use crate::model::refusal::Refusal;
-use crate::model::table::Format;
+use crate::model::table::{Format, FullPolicy};
 use core::ops::Deref;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -42,11 +42,18 @@ impl Deref for StoreHandle {
 impl StoreHandle {
     /// Opens the store on a COW device, or joins those who have. Process context; may sleep.
     ///
+    /// `policy`: what counts until somebody sets another, if it is opened: a rollback goes on as soon
+    /// as its origin has come.
+    ///
     /// # Errors
     ///
     /// [`Refusal::StoreInUse`] when a store in use should be formatted, else what opening or
     /// formatting meets.
-    pub(crate) fn attach(cow: Arc<BlockDevice>, format: Option<&Format>) -> Result<Self> {
+    pub(crate) fn attach(
+        cow: Arc<BlockDevice>,
+        format: Option<&Format>,
+        policy: FullPolicy,
+    ) -> Result<Self> {
         let mut stores = STORES.lock();
         if let Some(entry) = stores.iter_mut().find(|e| e.store.cow.dev() == cow.dev()) {
             if format.is_some() {
@@ -72,7 +79,7 @@ impl StoreHandle {
             cow: cow.clone(),
             uuid: meta.superblock.uuid,
         };
-        let store = Store::new(cow, geometry, io, Engine::new(meta, source)?)?;
+        let store = Store::new(cow, geometry, io, Engine::new(meta, source, policy)?)?;
         stores.push(
             Entry {
                 store: store.clone(),

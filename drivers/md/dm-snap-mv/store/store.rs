@@ -164,6 +164,7 @@ impl Store {
         io: DmIo,
         engine: Engine,
     ) -> super::error::Result<Arc<Self>> {
+        let policy = engine.policy;
         let gone = Gone(Arc::pin_init(Completion::new(), GFP_KERNEL)?);
         let kcopyd = Kcopyd::new()?;
         let worker = Worker::new(c"dm-snap-mv")?;
@@ -198,7 +199,7 @@ impl Store {
                     },
                     cleaning: None,
                     failed: false,
-                    policy: FullPolicy::default(),
+                    policy,
                 }),
                 gone,
             }),
