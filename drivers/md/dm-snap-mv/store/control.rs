@@ -11,7 +11,7 @@ use super::origin::{Origin, RollbackState};
 use super::store::Store;
 use crate::dm::gate::Gate;
 use crate::dm::time;
-use crate::model::ids::{Tag, TimelineId};
+use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::{rollback, versions};
@@ -142,6 +142,7 @@ impl Store {
         let _closed = Closed::new(self, &origin.gate);
         let mut engine = self.engine.lock();
         let nr = origin.number;
+        engine.check_bound(nr)?;
         engine.alter(|meta| versions::unbind(meta, nr))?;
         engine.commit(self)?;
         let state = engine.origin_state_mut(nr)?;
@@ -249,6 +250,15 @@ impl Engine {
         })
     }
 
+    /// Refuses an origin that was unbound while its device is there.
+    pub(super) fn check_bound(&self, nr: OriginNr) -> Result<()> {
+        if self.origin_state(nr)?.bound {
+            Ok(())
+        } else {
+            Err(Refusal::Unbound.into())
+        }
+    }
+
     /// Makes a change of an origin and its snapshots, durably, and has everybody go by it. After a
     /// refusal nothing has changed.
     fn change<T>(
@@ -261,9 +271,7 @@ impl Engine {
         ) -> Result<T>,
     ) -> Result<T> {
         let nr = origin.number;
-        if !self.origin_state(nr)?.bound {
-            return Err(Refusal::NotBound.into());
-        }
+        self.check_bound(nr)?;
         let made = self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
             let made = change(meta, &mut row)?;

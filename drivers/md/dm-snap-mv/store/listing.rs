@@ -28,6 +28,7 @@ impl Store {
         out: &mut Text<'_>,
     ) -> Result<()> {
         let mut engine = self.engine.lock();
+        engine.check_bound(origin.number)?;
         engine.publish(self);
         let status = self.status();
         let meta = engine.meta_ref()?;
