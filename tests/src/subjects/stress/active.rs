@@ -3,7 +3,7 @@
 //! A device that I/O goes to, and what each of its sectors must hold.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, RwLock};
 
 use anyhow::{Context, Result};
 
@@ -24,6 +24,9 @@ pub(super) struct Active {
     pub(super) disk: Disk,
     pub(super) device: Device,
     pub(super) regions: Vec<Mutex<()>>,
+    /// Held for reading while a write is numbered and noted as begun, for writing while somebody looks
+    /// which are: what is noted then, or has a higher number.
+    pub(super) numbering: RwLock<()>,
     /// By sector: of the write that was begun last, and of the one that ended last.
     pub(super) issued: Vec<AtomicU32>,
     pub(super) acknowledged: Vec<AtomicU32>,
@@ -44,6 +47,7 @@ impl Active {
             regions: (0..SECTORS.div_ceil(REGION))
                 .map(|_| Mutex::new(()))
                 .collect(),
+            numbering: RwLock::new(()),
             issued: cells(),
             acknowledged: cells(),
         })
@@ -80,8 +84,10 @@ impl Active {
 
     pub(super) fn write(&self, start: u64, count: u64) -> Result<()> {
         let _locks = self.lock(start, count);
+        let numbering = self.numbering.read().expect("no panic");
         let generation = next_generation();
         Self::set(&self.issued, start, count, generation);
+        drop(numbering);
         write_generation(&self.disk, start, count, generation)?;
         Self::set(&self.acknowledged, start, count, generation);
         Ok(())

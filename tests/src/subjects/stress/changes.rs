@@ -44,8 +44,10 @@ impl Volume {
         // A write that is under way at the message's begin was begun before `issued` is looked
         // at, or has a generation above `begin`; one that ended is in `acknowledged`, or one of
         // those.
+        let numbering = parent.numbering.write().expect("no panic");
         let begin = next_generation();
         let issued = look(&parent.issued);
+        drop(numbering);
         let acknowledged = look(&parent.acknowledged);
         let tag = match parent.tag {
             0 => active.devices[0].device.take()?,
@@ -59,7 +61,12 @@ impl Volume {
         shadow
             .learn(&disk, |sector, found| {
                 let i = sector as usize;
-                found == acknowledged[i] || found == issued[i] || found > begin && found <= end[i]
+                let (ended, begun, last) = (acknowledged[i], issued[i], end[i]);
+                let right = found == ended || found == begun || found > begin && found <= last;
+                if !right {
+                    println!("# {found}: {ended} had ended, {begun} begun, {begin} was next, {last} last");
+                }
+                right
             })
             .with_context(|| format!("snapshot {tag} of {}, just taken", parent.name()))?;
         drop(disk);

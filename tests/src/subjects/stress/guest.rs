@@ -74,6 +74,8 @@ pub(super) fn unbind(co: &Device) -> Result<()> {
 pub(super) fn unbound(disks: &Disks) -> Result<()> {
     let store = Store::new(disks, 16 * MIB)?;
     let origin = Origin::new(disks, "unbound", MIB)?;
+    // Else it may look like the store that was there before.
+    origin.piece.wipe()?;
     let co = store.format(&origin, 1)?;
     unbind(&co)?;
     for message in ["list", "so", "ss 1", "ds 1", "rs 1 -b", "rs 1 -l", "do"] {
