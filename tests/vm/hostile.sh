@@ -4,8 +4,10 @@
 # TEST_IMAGES says how many of each kind of block (as go into 200 s), TEST_SEED which.
 # What the kernel says of each is read by the tests; printing it takes longer than all else.
 dmesg -n 3
-# Devices come and go all the time; each waits for several grace periods.
+# Devices come and go all the time; each waits for several grace periods, some of which are not to be
+# expedited, but shorter.
 echo 1 >/sys/kernel/rcu_expedited
+echo 0 >/sys/module/rcutree/parameters/jiffies_till_first_fqs
 if modprobe brd rd_nr=2 rd_size=65536 2>/dev/null && [ -b /dev/ram1 ]; then
 	export TEST_DISKS="/dev/ram0 /dev/ram1"
 fi

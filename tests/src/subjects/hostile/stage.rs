@@ -16,10 +16,12 @@ use crate::world::World;
 
 use super::image::{Image, Kind, Tree};
 
-/// Size of the origin, of the other origins, and of a COW device in MiB.
+/// Size of the origin and of the other origins.
 pub(super) const SECTORS: u64 = 8 * MIB;
 pub(super) const SMALL: u64 = 128;
-const COW: u64 = 24;
+/// Of a COW device in MiB: there is room for all that the rollback preserves, for snapshots become
+/// invalid without.
+const COW: u64 = 32;
 
 /// What stands on a part of a device.
 struct Copy {
@@ -193,7 +195,8 @@ impl Stage {
         };
         stage.ensure_all_kinds()?;
         for state in 0..stage.states.len() {
-            stage.check(state, random)?;
+            let name = stage.states[state].name;
+            stage.check(state, random).context(name)?;
         }
         Ok(stage)
     }
@@ -209,10 +212,15 @@ impl Stage {
         let there = co.list()?.tags();
         ensure!(there == known, "the snapshots are {there:?}, not {known:?}");
         world.now.check(&co.open_read_only()?)?;
+        co.wait_rollback()?;
+        ensure!(co.state()?.state == "valid", "{}", co.status()?);
         for _ in 0..4 {
             let tag = *random.one_of(&known);
             let shadow = &world.snapshots[&tag];
-            world.store.check_snapshot(&world.origin, tag, shadow)?;
+            world
+                .store
+                .check_snapshot(&world.origin, tag, shadow)
+                .with_context(|| co.status().unwrap_or_default())?;
         }
         co.remove()
     }
