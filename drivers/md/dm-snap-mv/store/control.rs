@@ -202,8 +202,8 @@ impl Store {
     }
 
     /// Begins a deferred rollback of an origin that is being activated, if there is one. One that
-    /// has become impossible is forgotten; one that somebody's use of the origin stands against
-    /// waits for the next activation.
+    /// has become impossible is forgotten; one that somebody's use of the origin stands against, an
+    /// error, or a lack of space waits for the next activation.
     pub(crate) fn begin_deferred(self: &Arc<Self>, origin: &Arc<Origin>) {
         let deferred = {
             let engine = self.engine.lock();
@@ -217,6 +217,15 @@ impl Store {
         };
         match self.roll_back(origin, deferred.source, deferred.delete_source) {
             Ok(()) | Err(StoreError::Refused(Refusal::OriginInUse | Refusal::SnapshotInUse)) => {}
+            Err(
+                error @ (StoreError::Kernel(_)
+                | StoreError::Refused(
+                    Refusal::NoMetadataSpace | Refusal::StoreFailed | Refusal::NeedsCheck,
+                )),
+            ) => pr_warn!(
+                "deferred rollback waits for the next activation: {}\n",
+                error.as_str()
+            ),
             Err(error) => {
                 pr_warn!("deferred rollback does not begin: {}\n", error.as_str());
                 let _control = self.control.lock();

@@ -45,6 +45,10 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
         "metadata: a rollback that runs ends if it needs no space",
         || rollback_ends(disks),
     );
+    subject.case(
+        "metadata: a deferred rollback waits until there is room",
+        || deferred(disks),
+    );
 }
 
 const WHY: &str = "metadata region of the COW device is full";
@@ -497,5 +501,26 @@ fn rollback_ends(disks: &Disks) -> Result<()> {
     full.world.check_below()?;
     full.refuses()?;
     full.delete_zeroes()?;
+    full.end()
+}
+
+/// It is not forgotten because it cannot begin now.
+fn deferred(disks: &Disks) -> Result<()> {
+    let mut full = Full::new(disks, "error")?;
+    full.fill()?;
+    full.co.send(&format!("rs {} -l", full.one))?;
+    full.co.suspend(Suspend::Orderly)?;
+    full.co.resume()?;
+    full.refuses()?;
+    full.world.now.check(&full.co.open_read_only()?)?;
+    full.delete_chain(true)?;
+    full.delete_chain(true)?;
+    full.co.wait_clean()?;
+    full.co.suspend(Suspend::Orderly)?;
+    full.co.resume()?;
+    full.world.now = full.world.snapshots[&full.one].clone();
+    full.world.check(&full.co).context("when there was room")?;
+    full.co.wait_rollback()?;
+    full.world.check_below()?;
     full.end()
 }
