@@ -9,9 +9,10 @@ use std::thread;
 
 use anyhow::{bail, Context, Result};
 
-use super::bench::{Bench, Crash};
+use super::bench::Bench;
 use super::model::{Model, Progress};
 use super::ops::Record;
+use super::oracle::Crash;
 use super::stage::{Recording, IMAGE};
 use crate::kernel;
 use crate::random::Random;
@@ -23,6 +24,10 @@ pub struct Film {
     pub model: Model,
     /// What was done.
     pub records: Vec<Record>,
+    /// For when there is no space.
+    pub policy: &'static str,
+    /// Crashes before this mark are not tried.
+    pub from: u32,
     /// What was written.
     pub recording: Recording,
     /// Right before which events a crash leaves something else than was recorded.
@@ -36,6 +41,8 @@ const MOST_FAILURES: usize = 20;
 #[derive(Default)]
 struct Count {
     next: AtomicUsize,
+    /// What of the recording cannot be told from it. Each worker counts all of them.
+    uncertain: AtomicUsize,
     tried: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
@@ -72,6 +79,8 @@ pub struct Effort {
     pub every: bool,
     /// Make all sorts of choices at each instant, not only the most telling ones.
     pub all_sorts: bool,
+    /// Try one of so many.
+    pub one_in: usize,
 }
 
 /// What to try at an instant: right before `next` happens.
@@ -94,20 +103,30 @@ fn choices(reel: &Reel<'_>, before: Option<Event>, effort: Effort) -> &'static [
             (_, false) => &[Left::None, Left::All, Left::Shuffled],
         };
     }
-    // Right after a single write.
-    match (
-        effort.every && matches!(before, Some(Event::Write(_))),
-        effort.all_sorts,
-    ) {
-        (false, _) => &[],
-        (true, false) => &[Left::All],
-        (true, true) => &[Left::All, Left::Torn],
+    // Right after a single write. Each draw of these is another one.
+    let single = effort.every && matches!(before, Some(Event::Write(_)));
+    match (single, effort.all_sorts, reel.pending()) {
+        (false, ..) => &[],
+        (true, true, 0..=1) => &[Left::All, Left::Torn],
+        (true, true, _) => &[
+            Left::None,
+            Left::All,
+            Left::AllButLast,
+            Left::Shuffled,
+            Left::Shuffled,
+            Left::Torn,
+        ],
+        // One more at every other.
+        (true, false, 2..) if reel.at % 4 == 0 => &[Left::All, Left::Shuffled],
+        (true, false, _) if reel.at % 4 == 2 => &[Left::All, Left::None],
+        (true, false, _) => &[Left::All],
     }
 }
 
 impl Film {
-    /// Tries them. Returns how many there were.
-    pub fn try_all(&self, effort: Effort, workers: usize, seed: u64) -> Result<usize> {
+    /// Tries them. Returns how many there were, and how many were left out because the recording
+    /// does not tell what they leave.
+    pub fn try_all(&self, effort: Effort, workers: usize, seed: u64) -> Result<(usize, usize)> {
         memory_disks()?;
         let count = Count::default();
         let results = thread::scope(|scope| {
@@ -128,25 +147,33 @@ impl Film {
         if let Some(first) = failures.first() {
             bail!("{} of {tried} crash points: {first}", failures.len());
         }
-        Ok(tried)
+        Ok((tried, count.uncertain.into_inner()))
     }
 
     fn work(&self, number: usize, effort: Effort, seed: u64, count: &Count) -> Result<()> {
         let tape = &self.recording.tape;
-        let mut bench = Bench::new(number, self.model.sizes)?;
+        let mut bench = Bench::new(number, self.model.sizes, self.policy)?;
         let mut reel = Reel::new(tape, &self.recording.base);
         let mut progress = Progress::new(self.model.clone(), &self.records);
         let mut image = Vec::new();
         let mut before = None;
         let mut turn = count.next.fetch_add(1, Ordering::Relaxed);
-        let mut point = 0;
+        let (mut point, mut uncertain, mut possible) = (0, 0, 0);
         loop {
             let event = reel.next();
-            let choices = match self.uncertain.get(reel.at) {
-                Some(true) => &[],
-                _ => choices(&reel, before, effort),
+            let choices = match (self.uncertain.get(reel.at), choices(&reel, before, effort)) {
+                _ if reel.mark < self.from => &[],
+                (Some(true), choices) => {
+                    uncertain += choices.len();
+                    &[]
+                }
+                (_, choices) => choices,
             };
             for &left in choices {
+                possible += 1;
+                if possible % effort.one_in != 0 {
+                    continue;
+                }
                 point += 1;
                 if point - 1 != turn {
                     continue;
@@ -189,6 +216,7 @@ impl Film {
         if point == 0 {
             bail!("nothing was written");
         }
+        count.uncertain.store(uncertain, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -26,6 +26,12 @@ impl Version {
         latest
     }
 
+    /// Only its first sectors.
+    pub fn truncated(mut self, sectors: usize) -> Self {
+        self.must.truncate(sectors);
+        self
+    }
+
     fn flush(&mut self) {
         let must = &mut self.must;
         self.maybe.drain(..).for_each(|extent| set(must, &extent));
@@ -67,6 +73,8 @@ pub struct Origin {
     pub shots: BTreeMap<u32, Shot>,
     /// Snapshots below this tag may be invalid.
     pub invalid_below: u32,
+    /// The snapshot that it is rolled back to when it is activated, and whether that goes then.
+    pub deferred: Option<(u32, bool)>,
 }
 
 /// Everything.
@@ -113,6 +121,7 @@ impl Model {
                     other.bound = false;
                     other.shots.clear();
                     other.invalid_below = 0;
+                    other.deferred = None;
                 }
                 self.origins[*origin].bound = true;
             }
@@ -120,6 +129,7 @@ impl Model {
             Op::Unbind { origin } => {
                 self.origins[*origin].bound = false;
                 self.origins[*origin].invalid_below = 0;
+                self.origins[*origin].deferred = None;
             }
             Op::Write {
                 origin,
@@ -162,12 +172,28 @@ impl Model {
                 self.add(*origin, *parent, *tag, latest);
             }
             Op::Delete { origin, tag } => drop(self.origins[*origin].shots.remove(tag)),
-            Op::Rollback { origin, tag, merge } => {
+            Op::Rollback {
+                origin,
+                tag,
+                merge,
+                invalidates,
+            } => {
+                if *invalidates {
+                    self.invalidate(*origin);
+                }
                 let head = self.rolled_back(*origin, *tag);
-                let origin = &mut self.origins[*origin];
-                origin.head = head;
-                if let Some(shot) = origin.shots.get_mut(tag) {
-                    shot.leaving = *merge;
+                self.goes_back(*origin, *tag, *merge, head);
+            }
+            Op::Defer { origin, tag, merge } => {
+                self.origins[*origin].deferred = Some((*tag, *merge));
+            }
+            Op::Activate { origin } => {
+                let Some((tag, merge)) = self.origins[*origin].deferred.take() else {
+                    return;
+                };
+                if self.origins[*origin].shots.contains_key(&tag) {
+                    let head = self.rolled_back(*origin, tag);
+                    self.goes_back(*origin, tag, merge, head);
                 }
             }
             Op::GrowOrigin { origin, sectors } => self.sizes.origins[*origin] = *sectors,
@@ -186,6 +212,27 @@ impl Model {
         Version {
             must,
             maybe: Vec::new(),
+        }
+    }
+
+    /// The same after a crash before it: what the snapshot has in a cache may be lost.
+    pub fn going_back(&self, origin: usize, tag: u32) -> Version {
+        let mut head = self.origins[origin].head.clone();
+        if let Some(shot) = self.origins[origin].shots.get(&tag) {
+            let source = &shot.version;
+            head.must[..source.must.len()].copy_from_slice(&source.must);
+            head.maybe
+                .retain(|extent| extent.start >= source.must.len() as u64);
+            head.maybe.extend(&source.maybe);
+        }
+        head
+    }
+
+    fn goes_back(&mut self, origin: usize, tag: u32, merge: bool, head: Version) {
+        let origin = &mut self.origins[origin];
+        origin.head = head;
+        if let Some(shot) = origin.shots.get_mut(&tag) {
+            shot.leaving = merge;
         }
     }
 

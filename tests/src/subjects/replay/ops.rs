@@ -60,7 +60,17 @@ pub enum Op {
         origin: usize,
         tag: u32,
         merge: bool,
+        /// Snapshots of the origin may become invalid for it.
+        invalidates: bool,
     },
+    /// A rollback is to begin when the origin is activated next.
+    Defer {
+        origin: usize,
+        tag: u32,
+        merge: bool,
+    },
+    /// An origin was activated.
+    Activate { origin: usize },
     /// An origin has grown.
     GrowOrigin { origin: usize, sectors: u64 },
     /// The COW device has grown.

@@ -10,6 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::ops::{Extent, Op, Record};
 use super::stage::{Sizes, Stage, ORIGINS};
+use super::using::is_short;
 use crate::content::{generation_of, next_generation, SECTOR, ZERO};
 use crate::dm::{Mapped, Suspend, Table};
 use crate::io::Disk;
@@ -47,6 +48,7 @@ pub struct Player<'a> {
     /// What decides.
     pub random: Random,
     policy: &'static str,
+    from: u32,
     origins: [Playing; ORIGINS],
     records: Mutex<Vec<Record>>,
 }
@@ -58,6 +60,7 @@ impl<'a> Player<'a> {
             stage,
             random,
             policy,
+            from: 0,
             origins: Default::default(),
             records: Mutex::default(),
         }
@@ -73,12 +76,24 @@ impl<'a> Player<'a> {
         Ok(self.records.into_inner().expect("no panic"))
     }
 
-    fn sizes(&self) -> Sizes {
+    /// What came before this has only prepared what is to be tried.
+    pub fn begins_here(&mut self) -> Result<()> {
+        self.from = self.stage.mark()?;
+        Ok(())
+    }
+
+    /// The mark that crashes are tried from on.
+    pub fn from(&self) -> u32 {
+        self.from
+    }
+
+    /// How large the devices are.
+    pub fn sizes(&self) -> Sizes {
         self.stage.parts.sizes()
     }
 
     /// Notes down an operation that `run` carries out. It says what came of it.
-    fn act<T>(&self, run: impl FnOnce() -> Result<(Op, T)>) -> Result<T> {
+    pub fn act<T>(&self, run: impl FnOnce() -> Result<(Op, T)>) -> Result<T> {
         let begin = self.stage.mark().context("mark")?;
         let (op, value) = run()?;
         let end = self.stage.mark()?;
@@ -151,7 +166,11 @@ impl<'a> Player<'a> {
 
     /// Makes an origin's device again.
     pub fn activate(&mut self, origin: usize) -> Result<()> {
-        self.origins[origin].co = Some(self.create(origin, "")?);
+        let co = self.act(|| {
+            let co = self.create(origin, "")?;
+            Ok((Op::Activate { origin }, co))
+        })?;
+        self.origins[origin].co = Some(co);
         Ok(())
     }
 
@@ -216,8 +235,9 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    /// Writes to an open device and says what is there then.
     #[allow(clippy::too_many_arguments)]
-    fn write_now(
+    pub fn write_now(
         &self,
         origin: usize,
         tag: u32,
@@ -347,6 +367,11 @@ impl<'a> Player<'a> {
         Ok(tag)
     }
 
+    /// A snapshot has been deleted.
+    pub fn forget(&mut self, origin: usize, tag: u32) {
+        self.origins[origin].tags.retain(|&other| other != tag);
+    }
+
     /// Deletes a snapshot.
     pub fn delete(&mut self, origin: usize, tag: u32) -> Result<()> {
         self.close(origin, tag)?;
@@ -355,7 +380,7 @@ impl<'a> Player<'a> {
             deleted.with_context(|| format!("delete snapshot {tag}"))?;
             Ok((Op::Delete { origin, tag }, ()))
         })?;
-        self.origins[origin].tags.retain(|&other| other != tag);
+        self.forget(origin, tag);
         Ok(())
     }
 
@@ -368,12 +393,28 @@ impl<'a> Player<'a> {
         self.act(|| {
             let delete = if merge { " -d" } else { "" };
             self.co(origin)?.send(&format!("rs {tag} -b{delete}"))?;
-            Ok((Op::Rollback { origin, tag, merge }, ()))
+            let invalidates = self.policy == "invalidate" && is_short(self.co(origin)?)?;
+            let op = Op::Rollback {
+                origin,
+                tag,
+                merge,
+                invalidates,
+            };
+            Ok((op, ()))
         })?;
         if merge {
             self.origins[origin].tags.retain(|&other| other != tag);
         }
         Ok(())
+    }
+
+    /// Has a rollback begin when the origin is activated next.
+    pub fn defer(&mut self, origin: usize, tag: u32, merge: bool) -> Result<()> {
+        self.act(|| {
+            let delete = if merge { " -d" } else { "" };
+            self.co(origin)?.send(&format!("rs {tag} -l{delete}"))?;
+            Ok((Op::Defer { origin, tag, merge }, ()))
+        })
     }
 
     /// Gives an origin more room and takes it into use.
@@ -400,27 +441,6 @@ impl<'a> Player<'a> {
         })
     }
 
-    /// Writes while there is no space, until deleting a snapshot brings some.
-    pub fn write_hungry(&mut self, origin: usize, at: (u64, u64), victim: u32) -> Result<()> {
-        self.close(origin, victim)?;
-        let disk = self.co(origin)?.open()?;
-        let co = self.co(origin)?;
-        let this = &*self;
-        thread::scope(|scope| -> Result<()> {
-            let writer = scope
-                .spawn(|| this.act(|| this.write_now(origin, 0, How::Write, at, &disk, co, true)));
-            thread::sleep(std::time::Duration::from_millis(100));
-            this.act(|| {
-                co.delete(victim)?;
-                let tag = victim;
-                Ok((Op::Delete { origin, tag }, ()))
-            })?;
-            writer.join().expect("no panic").map(drop)
-        })?;
-        self.origins[origin].tags.retain(|&other| other != victim);
-        Ok(())
-    }
-
     /// Waits for what runs in the background.
     pub fn rest(&self, origin: usize) -> Result<()> {
         self.co(origin)?.wait_rollback()?;
@@ -428,7 +448,8 @@ impl<'a> Player<'a> {
     }
 }
 
-fn is_full(error: &anyhow::Error) -> bool {
+/// Whether something was refused for lack of space.
+pub fn is_full(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>();
     error.and_then(std::io::Error::raw_os_error) == Some(libc::ENOSPC)
 }

@@ -4,6 +4,9 @@
 
 use anyhow::Result;
 
+use super::full_scenes::{
+    full_error, full_invalidate, full_metadata, full_queue, full_rollback_invalidates,
+};
 use super::player::{How, Player};
 use super::stage::{Sizes, COW_PLACE, ORIGIN_PLACES};
 use crate::disks::MIB;
@@ -18,6 +21,8 @@ pub struct Scene {
     pub sizes: Sizes,
     /// For when there is no space.
     pub policy: &'static str,
+    /// Of the crashes one of so many is tried: those of stores with a lot in them take long.
+    pub one_in: usize,
     /// What happens.
     pub play: fn(&mut Player<'_>, u32) -> Result<()>,
 }
@@ -28,9 +33,15 @@ const USUAL: Sizes = Sizes {
 };
 
 /// Metadata take 4 MiB, the journal 256 KiB, so this has room for 32 chunks of 4 KiB.
-const SMALL: Sizes = Sizes {
+pub const SMALL: Sizes = Sizes {
     origins: [MIB / 2, MIB / 8],
     cow: 4 * MIB + 512 + 256,
+};
+
+/// As many chunks of zeroes as there is room for, which take metadata and no data.
+const WIDE: Sizes = Sizes {
+    origins: [ORIGIN_PLACES[0].1, MIB / 8],
+    cow: 7 * MIB,
 };
 
 const fn scene(
@@ -43,6 +54,7 @@ const fn scene(
         pages,
         sizes: USUAL,
         policy: "invalidate",
+        one_in: 1,
         play,
     }
 }
@@ -57,6 +69,7 @@ const fn full(
         pages: 1,
         sizes: SMALL,
         policy,
+        one_in: 1,
         play,
     }
 }
@@ -73,6 +86,7 @@ pub const SHORT: &[Scene] = &[
     scene("rolling back, with writes", 1, rolled_back),
     scene("rolling back with large chunks", 4, rolled_back),
     scene("merging", 1, merged),
+    scene("rolling back and merging later", 1, deferred),
     scene("discards and zeroes", 2, discards),
     scene("growing", 1, growing),
     full(
@@ -82,6 +96,11 @@ pub const SHORT: &[Scene] = &[
     ),
     full("full: writes fail", "error", full_error),
     full("full: writes wait", "queue", full_queue),
+    full(
+        "full: a rollback makes snapshots invalid",
+        "invalidate",
+        full_rollback_invalidates,
+    ),
 ];
 
 /// The long ones.
@@ -89,6 +108,14 @@ pub const MIXED: &[Scene] = &[
     scene("everything", 1, mixed),
     scene("everything with large chunks", 4, mixed),
     full("everything in little space", "error", mixed_full),
+    Scene {
+        name: "full metadata",
+        pages: 1,
+        sizes: WIDE,
+        policy: "error",
+        one_in: 8,
+        play: full_metadata,
+    },
 ];
 
 fn some_writes(player: &mut Player<'_>, origin: usize, tag: u32, times: u32) -> Result<()> {
@@ -228,6 +255,38 @@ fn merged(player: &mut Player<'_>, pages: u32) -> Result<()> {
     some_writes(player, 0, 0, 1)
 }
 
+fn deferred(player: &mut Player<'_>, pages: u32) -> Result<()> {
+    let again = |player: &mut Player<'_>| {
+        player.deactivate()?;
+        player.activate(0)
+    };
+    player.format(0, pages)?;
+    let first = player.take(0, 0)?;
+    some_writes(player, 0, 0, 2)?;
+    some_writes(player, 0, first, 1)?;
+    let second = player.take(0, 0)?;
+    some_writes(player, 0, 0, 1)?;
+    player.defer(0, first, false)?;
+    // Until then it is what it was.
+    some_writes(player, 0, 0, 1)?;
+    player.write(0, first, How::Write, (30, 11))?;
+    player.take(0, 0)?;
+    again(player)?;
+    some_writes(player, 0, 0, 1)?;
+    player.rest(0)?;
+    // The last one said is what happens.
+    player.defer(0, first, true)?;
+    player.defer(0, second, true)?;
+    again(player)?;
+    some_writes(player, 0, 0, 1)?;
+    player.rest(0)?;
+    // And one that becomes impossible does not.
+    player.defer(0, first, false)?;
+    player.delete(0, first)?;
+    again(player)?;
+    some_writes(player, 0, 0, 1)
+}
+
 fn discards(player: &mut Player<'_>, pages: u32) -> Result<()> {
     player.format(0, pages)?;
     let tag = player.take(0, 0)?;
@@ -254,57 +313,6 @@ fn growing(player: &mut Player<'_>, pages: u32) -> Result<()> {
     some_writes(player, 0, 0, 2)?;
     player.take(0, 0)?;
     player.write(0, 0, How::Write, (MIB / 2, 64))?;
-    player.flush(0, 0)
-}
-
-fn fill(player: &mut Player<'_>, from: u64) -> Result<()> {
-    // 28 of the 32 chunks that there are.
-    for i in 0..7 {
-        player.write(0, 0, How::Write, (from + i * 40, 32))?;
-    }
-    Ok(())
-}
-
-fn full_invalidate(player: &mut Player<'_>, pages: u32) -> Result<()> {
-    player.format(0, pages)?;
-    player.bind(1)?;
-    player.take(1, 0)?;
-    player.write(1, 0, How::Write, (0, 8))?;
-    let tag = player.take(0, 0)?;
-    fill(player, 0)?;
-    player.write(0, 0, How::Write, (400, 16))?;
-    player.write(0, 0, How::Write, (440, 72))?;
-    player.write(0, 0, How::Write, (0, 600))?;
-    player.flush(0, 0)?;
-    player.delete(0, tag)?;
-    player.rest(0)?;
-    player.take(0, 0)?;
-    player.write(0, 0, How::Write, (8, 40))
-}
-
-fn full_error(player: &mut Player<'_>, pages: u32) -> Result<()> {
-    player.format(0, pages)?;
-    let tag = player.take(0, 0)?;
-    fill(player, 0)?;
-    player.write(0, 0, How::Write, (400, 72))?;
-    player.write(0, 0, How::Write, (600, 20))?;
-    player.write(0, tag, How::Write, (700, 20))?;
-    player.take(0, 0)?;
-    player.write(0, 0, How::Write, (20, 20))?;
-    player.grow_cow(0, SMALL.cow + 256)?;
-    player.write(0, 0, How::Write, (24, 24))?;
-    player.delete(0, tag)?;
-    player.rest(0)?;
-    player.write(0, 0, How::Fua, (400, 40))
-}
-
-fn full_queue(player: &mut Player<'_>, pages: u32) -> Result<()> {
-    player.format(0, pages)?;
-    let tag = player.take(0, 0)?;
-    fill(player, 0)?;
-    player.take(0, 0)?;
-    player.write(0, 0, How::Write, (0, 16))?;
-    player.write_hungry(0, (400, 64), tag)?;
     player.flush(0, 0)
 }
 
