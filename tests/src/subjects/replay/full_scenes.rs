@@ -58,20 +58,38 @@ pub fn full_queue(player: &mut Player<'_>, pages: u32) -> Result<()> {
     player.flush(0, 0)
 }
 
-/// Begins a rollback that has to preserve more than there is room for.
-fn roll_back_when_full(player: &mut Player<'_>) -> Result<()> {
+/// Begins a rollback that has to preserve more than there is room for. Returns a snapshot that
+/// needs it.
+fn roll_back_when_full(player: &mut Player<'_>) -> Result<u32> {
     let source = player.take(0, 0)?;
     // Of 32 chunks these need 12.
     for i in 0..3 {
         player.write(0, 0, How::Write, (i * 40, 32))?;
     }
-    player.take(0, 0)?;
+    let needs = player.take(0, 0)?;
     // And these, elsewhere, 16 more.
     for i in 10..14 {
         player.write(0, 0, How::Write, (i * 40, 32))?;
     }
     player.flush(0, 0)?;
-    player.rollback(0, source, false)
+    player.rollback(0, source, false)?;
+    Ok(needs)
+}
+
+pub fn full_rollback(player: &mut Player<'_>, pages: u32) -> Result<()> {
+    player.format(0, pages)?;
+    let needs = roll_back_when_full(player)?;
+    player.wait_stopped(0)?;
+    // To where it waits, and elsewhere.
+    player.write(0, 0, How::Write, (84, 20))?;
+    player.write(0, 0, How::Write, (500, 60))?;
+    player.flush(0, 0)?;
+    player.deactivate()?;
+    player.activate(0)?;
+    player.wait_stopped(0)?;
+    player.delete(0, needs)?;
+    player.rest(0)?;
+    player.write(0, 0, How::Write, (84, 20))
 }
 
 pub fn full_rollback_invalidates(player: &mut Player<'_>, pages: u32) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::{bail, Context, Result};
 
 use super::ops::Op;
 use super::player::{is_full, How, Player};
+use crate::store::until;
 
 impl Player<'_> {
     /// Takes snapshots of a snapshot, and makes zeroes of all of it, until there is no room for
@@ -40,6 +41,19 @@ impl Player<'_> {
             Err(error) => Err(error),
             Ok(()) => bail!("there was space for it"),
         }
+    }
+
+    /// Waits until a rollback stands still because it finds no space.
+    pub fn wait_stopped(&self, origin: usize) -> Result<()> {
+        let co = self.co(origin)?;
+        until("a rollback that finds no space", || {
+            let rollback = co.state()?.rollback;
+            let rollback = rollback.with_context(|| {
+                let status = co.status().unwrap_or_default();
+                format!("it has found enough: {status}")
+            })?;
+            Ok(rollback.stopped.as_deref() == Some("full"))
+        })
     }
 
     /// Writes while there is no space, until deleting a snapshot brings some.

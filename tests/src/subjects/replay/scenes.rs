@@ -5,7 +5,8 @@
 use anyhow::Result;
 
 use super::full_scenes::{
-    full_error, full_invalidate, full_metadata, full_queue, full_rollback_invalidates,
+    full_error, full_invalidate, full_metadata, full_queue, full_rollback,
+    full_rollback_invalidates,
 };
 use super::player::{How, Player};
 use super::stage::{Sizes, COW_PLACE, ORIGIN_PLACES};
@@ -96,6 +97,7 @@ pub const SHORT: &[Scene] = &[
     ),
     full("full: writes fail", "error", full_error),
     full("full: writes wait", "queue", full_queue),
+    full("full: a rollback stands still", "error", full_rollback),
     full(
         "full: a rollback makes snapshots invalid",
         "invalidate",
