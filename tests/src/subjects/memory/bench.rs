@@ -8,6 +8,7 @@ use crate::disks::{Disks, MIB};
 use crate::dm::Suspend;
 use crate::io::Disk;
 use crate::random::Random;
+use crate::shadow::Shadow;
 use crate::store::{Device, Origin, Store};
 use crate::world::World;
 
@@ -146,13 +147,18 @@ impl Bench {
         self.errors += 1;
         // Either it is there, as it must be, or it is not.
         self.reopen_if_failed()?;
-        for tag in self.co().list()?.tags() {
-            self.world
-                .snapshots
-                .entry(tag)
-                .or_insert_with(|| shadow.clone());
+        let there = self.co().list()?.tags();
+        let new = |tag: &u32| !self.world.snapshots.contains_key(tag);
+        let new: Vec<u32> = there.into_iter().filter(new).collect();
+        for &tag in &new {
+            self.world.snapshots.insert(tag, shadow.clone());
         }
-        Ok(())
+        if parent == 0 && !new.is_empty() {
+            // If it is, what is overwritten from now on is preserved for it.
+            let disk = self.co().open()?;
+            self.world.now.write_all(&disk)?;
+        }
+        new.iter().try_for_each(|&tag| self.check_snapshot(tag))
     }
 
     /// Takes in what became of the deletion of a snapshot.
@@ -215,26 +221,56 @@ impl Bench {
     /// Takes in what became of a rollback: the origin is what it was, or the snapshot, as a whole.
     pub(super) fn rolled_back(&mut self, tag: u32, merge: bool, result: Result<()>) -> Result<()> {
         let then = self.world.snapshots[&tag].clone();
-        let failed = result.is_err();
-        if failed {
+        let mut begun = result.is_ok();
+        let mut used = false;
+        if !begun {
             self.errors += 1;
+            used = self.is_healthy()?;
+            if used {
+                self.go_on(&then).context("with the store in use since")?;
+            }
             // One that has begun goes on when the origin is activated.
             self.close()?;
             self.reopen_if_failed()?;
         }
         let disk = self.co().open_read_only()?;
-        if !failed || then.check(&disk).is_ok() {
+        begun |= !used && then.check(&disk).is_ok();
+        if begun {
             then.check(&disk)?;
             self.world.now = then;
-            drop(disk);
-            self.co().wait_rollback()?;
-            let there = self.co().list()?.tags().contains(&tag);
-            ensure!(there != merge, "what was merged: {there}, {merge}");
-            if merge {
-                self.world.snapshots.remove(&tag);
-            }
+        }
+        drop(disk);
+        self.co().wait_rollback()?;
+        let there = self.co().list()?.tags().contains(&tag);
+        ensure!(
+            !begun || there != merge,
+            "what was merged: {there}, {merge}"
+        );
+        if merge && !there {
+            self.world.snapshots.remove(&tag);
         }
         Ok(())
+    }
+
+    /// A rollback to what `then` says was reported as failed, and the store goes on working. So what
+    /// it goes by must be what is recorded: were it not, a rollback that has begun all the same would
+    /// overwrite what is written from now on, as soon as something makes the store notice it.
+    fn go_on(&mut self, then: &Shadow) -> Result<()> {
+        let co = self.co.as_ref().expect("it is there");
+        let disk = co.open()?;
+        if then.check(&disk).is_ok() {
+            self.world.now = then.clone();
+        }
+        self.world.now.check(&disk).context("the origin")?;
+        for _ in 0..4 {
+            let (start, count) = self.random.extent(SECTORS);
+            self.world.now.write(&disk, start, count)?;
+        }
+        drop(disk);
+        self.world.take(co)?;
+        co.wait_rollback()?;
+        let disk = co.open_read_only()?;
+        self.world.now.check(&disk).context("what was written")
     }
 
     /// Compares a snapshot by its device, which is made for that if it is not there.

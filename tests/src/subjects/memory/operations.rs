@@ -24,6 +24,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("snapshot read", snapshot_read),
     ("snapshot zeroes", snapshot_zeroes),
     ("so", so),
+    ("so during rs", so_during_rs),
     ("ss", ss),
     ("ds", ds),
     ("rs", rs),
@@ -109,6 +110,18 @@ fn so(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
     bench.taken(0, result)
 }
 
+/// The rollback is held up by slow reads of what it copies.
+fn so_during_rs(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
+    let tag = changed_since(bench)?;
+    bench.world.store.cow.slow_reads(100)?;
+    bench.co().send(&format!("rs {tag}"))?;
+    bench.world.now = bench.world.snapshots[&tag].clone();
+    let result = faults.run(|| bench.co().take())?;
+    bench.world.store.cow.slow_reads(0)?;
+    bench.taken(0, result)?;
+    bench.co().wait_rollback()
+}
+
 fn ss(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
     let result = faults.run(|| bench.cs().take_of(bench.shown))?;
     bench.taken(bench.shown, result)
@@ -132,7 +145,8 @@ fn ds(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
     bench.deleted(tag, result)
 }
 
-fn roll_back(bench: &mut Bench, faults: &mut Faults, merge: bool) -> Result<()> {
+/// Takes a snapshot, and writes what a rollback to it would have to copy.
+fn changed_since(bench: &mut Bench) -> Result<u32> {
     let co = bench.co.as_ref().expect("it is ready");
     let tag = bench.world.take(co)?;
     let disk = bench.co().open()?;
@@ -140,7 +154,11 @@ fn roll_back(bench: &mut Bench, faults: &mut Faults, merge: bool) -> Result<()> 
         let (start, count) = bench.random.extent(SECTORS);
         bench.world.now.write(&disk, start, count)?;
     }
-    drop(disk);
+    Ok(tag)
+}
+
+fn roll_back(bench: &mut Bench, faults: &mut Faults, merge: bool) -> Result<()> {
+    let tag = changed_since(bench)?;
     let message = if merge { "rs {} -d" } else { "rs {}" }.replace("{}", &tag.to_string());
     let result = faults.run(|| bench.co().send(&message))?;
     bench.rolled_back(tag, merge, result.map(drop))
