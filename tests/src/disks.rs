@@ -56,7 +56,7 @@ impl Disks {
     }
 
     /// A piece of `sectors`, of the disk that has most room, so that an origin and its COW
-    /// device come to lie on different ones.
+    /// device come to lie on different ones. There is no store on it of who had it before.
     pub fn piece(&self, sectors: u64) -> Result<Piece> {
         let mut disks = self.disks.lock().expect("no panic");
         let free = |d: &Whole| d.sectors - d.used.iter().map(|&(b, e)| e - b).sum::<u64>();
@@ -70,14 +70,18 @@ impl Disks {
             let table = linear(&disk.path, start, sectors);
             let mapped = Mapped::create("piece", &table).context("a piece of a disk")?;
             disk.used.push((start, start + sectors));
-            return Ok(Piece {
+            let piece = Piece {
                 mapped: Some(mapped),
                 disk: disk.path.clone(),
                 start,
                 sectors,
                 owner: self.disks.clone(),
                 spoiled: AtomicBool::new(false),
-            });
+            };
+            // It goes back if that fails, and for that the lock must be free.
+            drop(disks);
+            piece.wipe()?;
+            return Ok(piece);
         }
         bail!("the test disks have no {sectors} sectors left")
     }

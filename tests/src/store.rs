@@ -78,7 +78,6 @@ impl Store {
     /// A COW device on a new piece of a disk, with nothing on it yet.
     pub fn new(disks: &Disks, sectors: u64) -> Result<Self> {
         let cow = disks.piece(sectors)?;
-        cow.wipe()?;
         Ok(Self { cow })
     }
 

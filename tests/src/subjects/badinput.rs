@@ -176,11 +176,7 @@ impl Place {
         let idle = Origin::new(disks, "idle", SECTORS)?;
         world.store.bind(&idle)?.remove()?;
 
-        let piece = |mib: u64| -> Result<Piece> {
-            let piece = disks.piece(mib * MIB)?;
-            piece.wipe()?;
-            Ok(piece)
-        };
+        let piece = |mib: u64| disks.piece(mib * MIB);
         let blank = piece(32)?;
         let tiny = piece(1)?;
         let foreign = piece(32)?;
