@@ -58,7 +58,7 @@ test-long-soak: dms
 
 test-long-hostile: HOSTILE = $(if $(KERNEL),$(KERNEL),debug)
 test-long-hostile: dms
-	@KERNEL=$(filter-out stock,$(HOSTILE)) scripts/build-module
+	@KERNEL=$(HOSTILE) scripts/build-module
 	@TEST_IMAGES=$${TEST_IMAGES:-2000} scripts/vm --kernel $(HOSTILE) \
 		--timeout 1000000 tests/vm/hostile.sh
 

@@ -9,3 +9,6 @@ LIB=${BASH_SOURCE[0]%/*}
 . "$LIB/root.sh"
 . "$LIB/kernel.sh"
 . "$LIB/debug.sh"
+
+# As it is called where there is a choice of two.
+[ "${KERNEL:-}" != stock ] || KERNEL=
