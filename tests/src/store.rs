@@ -21,7 +21,7 @@ pub const TARGET: &str = "dm-snap-mv";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many times as long as usually all takes here, as `scripts/vm` says.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     let slow = std::env::var("TEST_SLOW").ok();
     slow.and_then(|s| s.parse().ok()).unwrap_or(1)
 }

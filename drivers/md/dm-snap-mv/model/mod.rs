@@ -15,6 +15,7 @@
 #![allow(unreachable_pub, dead_code)]
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod chain;
 pub mod chunk_size;
 pub mod clean;

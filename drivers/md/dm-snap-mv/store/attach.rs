@@ -13,6 +13,7 @@ use super::snapshot::Snapshot;
 use super::store::Store;
 use crate::dm::block_device::BlockDevice;
 use crate::dm::time;
+use crate::model::batch::Copies;
 use crate::model::chain::Chain;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
@@ -227,6 +228,7 @@ impl Engine {
             live: None,
             view: None,
             merge: None,
+            copies: Copies::default(),
         };
         self.origins
             .insert_within_capacity(index, state)

@@ -23,6 +23,7 @@ use crate::dm::plug;
 use crate::dm::range_lock::RangeNode;
 use crate::dm::status::Status;
 use crate::dm::time;
+use crate::model::batch::{Batch, Copies};
 use crate::model::chain::Chain;
 use crate::model::ids::{CowChunk, Epoch, OriginNr, TimelineId};
 use crate::model::preserve;
@@ -61,6 +62,7 @@ pub(super) struct OriginState {
     pub(super) live: Option<Epoch>,
     pub(super) view: Option<KBox<RollbackView>>,
     pub(super) merge: Option<Merge>,
+    pub(super) copies: Copies,
 }
 
 /// The engine's side of an active snapshot.
@@ -101,6 +103,8 @@ pub(crate) struct Engine {
     pub(super) hungry: BioList<SnapMv>,
     /// Bios that go on when what they recorded is durable.
     committing: BioList<SnapMv>,
+    /// When these are.
+    pub(super) batch: Batch,
     /// A range was let go in this turn that somebody waits for.
     pub(super) retry: bool,
     pub(super) policy: FullPolicy,
@@ -152,6 +156,7 @@ impl Engine {
             waiting: BioList::new(),
             hungry: BioList::new(),
             committing: BioList::new(),
+            batch: Batch::new(),
             retry: false,
             policy,
             closing: false,
@@ -322,7 +327,22 @@ impl Engine {
     /// Has a bio go on once everything recorded so far is durable.
     pub(super) fn after_commit(&mut self, mut bio: Bio) {
         *bio.job().failures = self.failures;
+        let preserved = *bio.job().stage == Stage::Preserved;
+        match bio.target().device() {
+            Device::Origin(device) if preserved => self.join_batch(device.origin().number),
+            _ => self.batch.must_go(),
+        }
         self.committing.push_back(bio);
+    }
+
+    /// A write of an origin that has preserved something waits for a commit.
+    fn join_batch(&mut self, nr: OriginNr) {
+        let mut batch = self.batch;
+        match self.origin_state_mut(nr) {
+            Ok(state) => state.copies.join(&mut batch),
+            Err(_) => batch.must_go(),
+        }
+        self.batch = batch;
     }
 
     /// Lets a range go; whoever waits for it is looked at again.
@@ -330,11 +350,16 @@ impl Engine {
         self.retry |= node.unlock();
     }
 
+    /// Whether there is anything that is not durable.
+    fn is_dirty(&self) -> bool {
+        self.meta_ref().is_ok_and(|meta| meta.is_dirty())
+    }
+
     fn commit_is_due(&self) -> bool {
         let Ok(meta) = self.meta_ref() else {
             return false;
         };
-        if !self.committing.is_empty() || meta.volatile() >= MAX_CHANGES {
+        if self.batch.is_whole() || meta.volatile() >= MAX_CHANGES {
             return true;
         }
         meta.is_dirty()
@@ -344,8 +369,7 @@ impl Engine {
     }
 
     fn arm_commit(&mut self, cx: &Arc<Store>) {
-        let dirty = self.meta_ref().is_ok_and(|meta| meta.is_dirty());
-        if !dirty {
+        if !self.is_dirty() {
             self.dirty_since = None;
             // The trees are written when there is time for it, which nobody else may tell of.
             if !self.is_failed() && self.meta_ref().is_ok_and(Meta::wants_commit) {
@@ -424,10 +448,11 @@ impl Engine {
 
     #[inline(never)]
     fn release_committed(&mut self, cx: &Arc<Store>) {
-        if self.committing.is_empty() {
+        let store_failed = self.is_failed();
+        if self.committing.is_empty() || !store_failed && self.is_dirty() {
             return;
         }
-        let store_failed = self.is_failed();
+        self.batch.end();
         let mut bios = self.committing.take();
         while let Some(mut bio) = bios.pop_front() {
             let job = bio.job();

@@ -287,6 +287,9 @@ impl Engine {
         });
         let from = cx.origin_region(origin, gap.start, len);
         let to = cx.cow_region(cow, from.count);
+        if let Ok(state) = self.origin_state_mut(origin.number) {
+            state.copies.begin(len.saturating_mul(chunk_size.sectors()));
+        }
         cx.machinery.kcopyd.copy(&from, &to, bio);
     }
 
@@ -360,12 +363,18 @@ impl Engine {
 
     /// A run has been copied out, or not: records it. `Ok(false)` when the copy failed.
     #[inline(never)]
-    fn preserved(&mut self, _cx: &Arc<Store>, origin: &Arc<Origin>, bio: &mut Bio) -> Result<bool> {
+    fn preserved(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, bio: &mut Bio) -> Result<bool> {
         let job = bio.job();
         *job.stage = Stage::New;
         let Some(run) = job.run.take() else {
             return Ok(true);
         };
+        let sectors = run.len.saturating_mul(cx.geometry.chunk_sectors());
+        let mut batch = self.batch;
+        if let Ok(state) = self.origin_state_mut(origin.number) {
+            state.copies.end(sectors, &mut batch);
+        }
+        self.batch = batch;
         let copied = *job.status;
         *job.status = Status::OK;
         self.release(run.cow);

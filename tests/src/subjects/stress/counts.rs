@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
+use crate::store::slowness;
+
 macro_rules! kinds {
     ($($kind:ident: $text:literal,)*) => {
         /// What is counted.
@@ -86,9 +88,3 @@ impl fmt::Display for Counts {
 
 /// On a kernel without checks everything has its turn in this time.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
-
-/// How many times as long as usually all takes here, as `scripts/vm` says.
-fn slowness() -> u32 {
-    let slow = std::env::var("TEST_SLOW").ok();
-    slow.and_then(|s| s.parse().ok()).unwrap_or(1)
-}
