@@ -54,7 +54,7 @@ struct Generations(AtomicU32);
 impl Generations {
     /// Of a run, and of what comes after it.
     fn new(run: u32, after: bool) -> Self {
-        Self(AtomicU32::new((run << 20) | u32::from(after) << 19 | 1))
+        Self(AtomicU32::new((run << 20) | (u32::from(after) << 19) | 1))
     }
 
     fn next(&self) -> u32 {
