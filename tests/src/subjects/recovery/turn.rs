@@ -10,10 +10,12 @@ use anyhow::{ensure, Context, Result};
 use super::bench::{filled, write_aside, Bench, CHUNK};
 use crate::content::ZERO;
 use crate::puppet::Op;
+use crate::store::slowness;
 
-/// For what has ended below, or was written above, to come to the store, which nothing tells of. If it
-/// takes longer the store does not meet all at once what it is to meet, and nothing fails.
-const SETTLED: Duration = Duration::from_secs(1);
+/// For what has ended below, or was written above, to come to the store, which nothing tells of.
+fn settle() {
+    sleep(Duration::from_secs(1) * slowness());
+}
 
 /// In one turn the store records that a chunk is preserved, fails as it gives up another origin's
 /// snapshots, and is rescued for the sake of a third write. The record is gone by then, so the first
@@ -47,14 +49,17 @@ pub fn rescued() -> Result<()> {
     bench.cow.wait_held(1)?;
     bench.shadow(tag).set(510 * CHUNK, CHUNK, ZERO);
     let before = bench.cow.written();
+    // In this order they will start over, and the first one must find a chunk.
     bench.origin.release();
+    bench.wait_written(before, CHUNK)?;
+    settle();
     other.release();
     bench.wait_written(before, 9 * CHUNK)?;
-    sleep(SETTLED);
+    settle();
     let full = write_aside(&other_co, 100 * CHUNK, CHUNK)?;
-    sleep(SETTLED);
+    settle();
     let rescuing = write_aside(&other_co, 110 * CHUNK, CHUNK)?;
-    sleep(SETTLED);
+    settle();
     // Not the commit's own, but the one behind it.
     bench.cow.fail(&[Op::Write], 1, 1);
     bench.cow.release();
