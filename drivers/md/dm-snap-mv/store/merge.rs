@@ -232,12 +232,16 @@ impl Engine {
         let job = merge.job.clone();
         match merge.phase {
             Phase::Find => {
-                if self.closing || self.is_failed() {
+                if self.closing {
                     return Ok(false);
                 }
                 if merge.is_waiting() {
                     cx.machinery.worker.kick_after(RETRY_MSECS);
                     return Ok(false);
+                }
+                if self.is_failed() {
+                    // For whatever reason: who waits for the rollback waits in vain.
+                    return Err(Refusal::StoreFailed.into());
                 }
                 self.merge_find(cx, origin, &job)
             }

@@ -48,8 +48,13 @@ impl Engine {
     pub(super) fn publish_failure(&self) {
         for state in self.origins.iter() {
             let status = state.shared.status();
+            let stopped = state.merge.as_ref().and_then(Merge::stopped);
             state.shared.set_status(OriginStatus {
                 state: State::Error,
+                rollback: status.rollback.map(|progress| RollbackProgress {
+                    stopped,
+                    ..progress
+                }),
                 ..status
             });
         }

@@ -10,6 +10,7 @@ mod bench;
 mod doubt;
 mod flight;
 mod nodes;
+mod standstill;
 mod turn;
 
 use crate::disks::Disks;
@@ -44,4 +45,10 @@ pub fn run(subject: &mut Subject, _disks: &Disks) {
         "a leaf that is damaged after it was looked at",
         nodes::damaged_again,
     );
+    subject.case("a rollback that copies when its store fails", || {
+        standstill::stands(standstill::At::Copying)
+    });
+    subject.case("a rollback that waits when its store fails", || {
+        standstill::stands(standstill::At::Waiting)
+    });
 }
