@@ -10,9 +10,8 @@
 //! Merging a run of pending chunks ([`next_pending`]), locked against other I/O:
 //!
 //! 1. Preserve what the origin device holds there, as far as
-//!    [`super::preserve::next_unpreserved`] says so for the epochs from
-//!    [`super::preserve::newest_live_at_or_before`] (the boundary) to the boundary; at the former
-//!    of these. Make it durable.
+//!    [`super::preserve::next_unpreserved`] says so for the epochs from [`newest_needed`] to the
+//!    boundary; at the former of these. Make it durable.
 //! 2. Copy the content onto the origin device, and make that durable.
 //! 3. [`mark_done`], or [`advance`] the cursor over it. This may wait for any later commit.
 //!
@@ -27,6 +26,8 @@ use super::chunk_size::ChunkSize;
 use super::disk::origin_row::{Deferred, OriginRow, Rollback};
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, Epoch, OriginNr, Tag};
+use super::lookup::newest_child;
+use super::preserve::newest_live_at_or_before;
 use super::records::Metadata;
 use super::refusal::Refusal;
 use super::resolve::{follow, Level, Location, Run};
@@ -168,6 +169,34 @@ pub fn next_pending<M: Metadata>(
         }
     }
     Ok(None)
+}
+
+/// The newest epoch, not above the boundary, that a snapshot needs of what the rollback that runs
+/// overwrites; none: it needs not be preserved.
+///
+/// Not the source itself: what is pending reads from the COW device there. So a rollback to the only
+/// snapshot that there is needs no space. But a snapshot of the source may be older than what was
+/// written to that.
+pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Epoch>, M::Error> {
+    let Some(rollback) = &origin.rollback else {
+        return Ok(None);
+    };
+    let newest = newest_child(m, origin.timeline(), rollback.boundary)?;
+    let upto = match newest {
+        Some((epoch, tag)) if tag == rollback.source.get() => {
+            let source = m.snapshot(origin.timeline_of(rollback.source))?;
+            match source {
+                // Its only child is the rollback.
+                Some(source) if source.children <= 1 => epoch.previous(),
+                _ => Some(epoch),
+            }
+        }
+        _ => Some(rollback.boundary),
+    };
+    match upto {
+        Some(upto) => newest_live_at_or_before(m, origin, upto),
+        None => Ok(None),
+    }
 }
 
 /// Whether a chunk is done.

@@ -360,7 +360,7 @@ impl Engine {
         let row = meta.origin_row(nr)?;
         let boundary = self.view(nr)?.boundary;
         let end = run.start.plus(run.len);
-        if let Some(live) = preserve::newest_live_at_or_before(meta, &row, boundary)? {
+        if let Some(live) = rollback::newest_needed(meta, &row)? {
             let gap = preserve::next_unpreserved(meta, nr, live, boundary, run.start, end)?;
             if let Some(gap) = gap {
                 return self.merge_preserve(cx, origin, job, run, gap, live);
@@ -443,10 +443,9 @@ impl Engine {
     /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.
     #[inline(never)]
     fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Epoch) -> Result<()> {
-        let boundary = self.view(nr)?.boundary;
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
-            if preserve::newest_live_at_or_before(meta, &row, boundary)? != Some(live) {
+            if rollback::newest_needed(meta, &row)? != Some(live) {
                 return Ok(());
             }
             preserve::record_preserved(

@@ -45,6 +45,11 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("rollback of an origin whose store is full", || {
         rollback(disks)
     });
+    for merge in [false, true] {
+        let name = if merge { ", deleted after" } else { "" };
+        let name = format!("rollback to the only snapshot, which has all the space{name}");
+        subject.case(&name, || only_snapshot(disks, merge));
+    }
     subject.case("that snapshots become invalid is an event", || event(disks));
     subject.case(
         "low water and full are told, by an event and in the status",
@@ -287,6 +292,34 @@ fn rollback(disks: &Disks) -> Result<()> {
     world.check(&co)?;
     co.rollback(tag)?;
     world.now = world.snapshots[&tag].clone();
+    world.check(&co)?;
+    world.check_below()?;
+    co.remove()
+}
+
+/// Nobody needs what it overwrites: where the snapshot differs it has chunks of its own.
+fn only_snapshot(disks: &Disks, merge: bool) -> Result<()> {
+    let (mut world, co) = small_store(disks, "error")?;
+    let tag = world.take(&co)?;
+    let cs = world.cs(tag)?;
+    let (used, total) = co.state()?.chunks;
+    let disk = cs.open()?;
+    world
+        .shadow(tag)
+        .write(&disk, 5 * MIB, (total - used) * 8)?;
+    disk.flush()?;
+    drop(disk);
+    cs.remove()?;
+    co.wait_chunks(total)?;
+    let options = if merge { " -d" } else { "" };
+    co.send(&format!("rs {tag}{options}"))?;
+    world.now = world.snapshots[&tag].clone();
+    if merge {
+        world.snapshots.remove(&tag);
+        co.wait_clean()?;
+    }
+    let tags = co.list()?.tags();
+    ensure!(merge == tags.is_empty(), "the snapshots are {tags:?}");
     world.check(&co)?;
     world.check_below()?;
     co.remove()

@@ -12,13 +12,13 @@ use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::clean::clean_step;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::preserve::{
-    newest_live, newest_live_at_or_before, next_unpreserved, record_preserved, Gap,
-};
+use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved, Gap};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, Location};
-use dm_snap_mv_model::rollback::{self, is_done, mark_done, next_pending, RollbackView};
+use dm_snap_mv_model::rollback::{
+    self, is_done, mark_done, newest_needed, next_pending, RollbackView,
+};
 use dm_snap_mv_model::versions::{delete_snapshot, find_snapshot, invalidate};
 use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun, Writable};
 
@@ -269,7 +269,7 @@ impl World {
             self.play_interlude()?;
             // What was freed may have been taken.
             let row = self.row(nr);
-            if newest_live_at_or_before(&self.store, &row, upto)? != Some(epoch) {
+            if self.needed(&row, upto)? != Some(epoch) {
                 return Ok(Some(0));
             }
         }
@@ -292,17 +292,23 @@ impl World {
         Ok(Some(len))
     }
 
+    /// At which epoch a write has to preserve, or the merge up to one.
+    fn needed(&self, row: &OriginRow, upto: Epoch) -> Result<Option<Epoch>, Stop> {
+        Ok(match upto {
+            Epoch::MAX => newest_live(&self.store, row)?,
+            _ => newest_needed(&self.store, row)?,
+        })
+    }
+
     /// Preserves what a write of a range needs, or the merge of one.
     fn preserve(&mut self, o: usize, upto: Epoch, start: Chunk, end: Chunk) -> Result<(), Stop> {
         let nr = self.disks[o].nr.expect("bound");
         let mut at = start;
         while at < end {
             let row = self.row(nr);
-            let live = match upto {
-                Epoch::MAX => newest_live(&self.store, &row)?,
-                _ => newest_live_at_or_before(&self.store, &row, upto)?,
+            let Some(live) = self.needed(&row, upto)? else {
+                break;
             };
-            let Some(live) = live else { break };
             let gap = next_unpreserved(&self.store, nr, live, upto, at, end)?;
             let Some(gap) = gap else { break };
             match self.copy_out(o, live, gap, upto)? {
