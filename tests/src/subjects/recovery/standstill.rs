@@ -47,7 +47,9 @@ pub fn stands(at: At) -> Result<()> {
     let path = co.path();
     let roll_back = thread::scope(|scope| -> Result<_> {
         let waits = scope.spawn(|| co.message(&format!("rs {source}")));
-        until("the rollback to begin", || Ok(co.state()?.rollback.is_some()))?;
+        until("the rollback to begin", || {
+            Ok(co.state()?.rollback.is_some())
+        })?;
         if at == At::Copying {
             bench.origin.wait_held(1)?;
         }
