@@ -21,7 +21,7 @@
 //! range earlier: in a crash, a chunk that is not marked is read from the snapshot, and merged
 //! again.
 
-use super::chain::Chain;
+use super::chain::{Chain, MAX_DEPTH};
 use super::chunk_size::ChunkSize;
 use super::disk::origin_row::{Deferred, OriginRow, Rollback};
 use super::disk::snapshot_row::SnapshotRow;
@@ -181,15 +181,9 @@ pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Ep
     let Some(rollback) = &origin.rollback else {
         return Ok(None);
     };
-    let newest = newest_child(m, origin.timeline(), rollback.boundary)?;
-    let upto = match newest {
-        Some((epoch, tag)) if tag == rollback.source.get() => {
-            let source = m.snapshot(origin.timeline_of(rollback.source))?;
-            match source {
-                // Its only child is the rollback.
-                Some(source) if source.children <= 1 => epoch.previous(),
-                _ => Some(epoch),
-            }
+    let upto = match newest_child(m, origin.timeline(), rollback.boundary)? {
+        Some((epoch, tag)) if sole_user(m, origin, rollback.source)? == Some(tag) => {
+            epoch.previous()
         }
         _ => Some(rollback.boundary),
     };
@@ -197,6 +191,26 @@ pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Ep
         Some(upto) => newest_live_at_or_before(m, origin, upto),
         None => Ok(None),
     }
+}
+
+/// The tag of the snapshot of the origin itself that the source of a rollback is, or is based on, if
+/// nothing else reads it: it is the source, or was deleted, as were all between them, and the rollback
+/// is the only one that is based on the source.
+fn sole_user<M: Metadata>(m: &M, origin: &OriginRow, source: Tag) -> Result<Option<u32>, M::Error> {
+    let mut tag = source;
+    for _ in 0..=MAX_DEPTH {
+        let Some(row) = m.snapshot(origin.timeline_of(tag))? else {
+            return Err(Refusal::Corrupt.into());
+        };
+        if row.children > 1 || tag != source && !row.ghost {
+            return Ok(None);
+        }
+        match row.parent {
+            None => return Ok(Some(tag.get())),
+            Some(parent) => tag = parent,
+        }
+    }
+    Err(Refusal::Corrupt.into())
 }
 
 /// Whether a chunk is done.

@@ -48,8 +48,12 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
     for merge in [false, true] {
         let name = if merge { ", deleted after" } else { "" };
         let name = format!("rollback to the only snapshot, which has all the space{name}");
-        subject.case(&name, || only_snapshot(disks, merge));
+        subject.case(&name, || only_snapshot(disks, merge, false));
     }
+    subject.case(
+        "rollback to the only one, of a snapshot that is gone",
+        || only_snapshot(disks, true, true),
+    );
     subject.case("that snapshots become invalid is an event", || event(disks));
     subject.case(
         "low water and full are told, by an event and in the status",
@@ -298,9 +302,15 @@ fn rollback(disks: &Disks) -> Result<()> {
 }
 
 /// Nobody needs what it overwrites: where the snapshot differs it has chunks of its own.
-fn only_snapshot(disks: &Disks, merge: bool) -> Result<()> {
+fn only_snapshot(disks: &Disks, merge: bool, nested: bool) -> Result<()> {
     let (mut world, co) = small_store(disks, "error")?;
-    let tag = world.take(&co)?;
+    let mut tag = world.take(&co)?;
+    if nested {
+        let parent = tag;
+        tag = world.take_of(&co, parent)?;
+        world.delete(&co, parent)?;
+        co.wait_clean()?;
+    }
     let cs = world.cs(tag)?;
     let (used, total) = co.state()?.chunks;
     let disk = cs.open()?;
