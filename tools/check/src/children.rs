@@ -7,6 +7,7 @@ use crate::journal::{Level, Levels};
 use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
+use crate::timelines;
 use crate::walk::Tree;
 use dm_snap_mv_model::ids::{Epoch, Tag, TimelineId};
 use dm_snap_mv_model::record_key::child_epoch;
@@ -14,29 +15,16 @@ use dm_snap_mv_model::record_key::child_epoch;
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.children;
     let tree = Tree::new(Part::Children, root, 8);
-    let mut below = true;
-    let whole = merged::walk_trees(cx, tree, changes, &mut |cx, key, root, level| {
-        let Some((t, root)) = subtree(key, root) else {
-            below = false;
-            let what = format!("children of timeline {key:#x}: there can be no such timeline");
-            cx.found(Kind::Child, None, what);
-            return;
-        };
-        let tree = root.map(|root| Tree { root, ..tree }.of(t));
-        below &= check_timeline(cx, facts, t, tree, level);
-    });
-    facts.whole.children = whole && below;
+    let whole = timelines::walk(
+        cx,
+        tree,
+        (Kind::Child, "children"),
+        changes,
+        &mut |cx, t, tree, level| check_timeline(cx, facts, t, tree, level),
+    );
+    facts.whole.children = whole;
     // Timelines came in order, but the latest epoch of each first.
     facts.based.sort_unstable();
-}
-
-/// What leads to a tree in a tree by timeline, if that is there yet.
-pub(crate) fn subtree(key: u64, value: Option<&[u8]>) -> Option<(TimelineId, Option<u64>)> {
-    let root = match value {
-        Some(value) => Some(u64::from_le_bytes(value.try_into().ok()?)),
-        None => None,
-    };
-    Some((TimelineId::new(key)?, root))
 }
 
 fn check_timeline(

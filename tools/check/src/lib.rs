@@ -28,6 +28,7 @@ mod room;
 mod snapshots;
 mod space;
 mod superblock;
+mod timelines;
 mod used;
 mod walk;
 

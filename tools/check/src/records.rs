@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Every record against its timeline.
 
-use crate::children::subtree;
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
 use crate::journal::{Level, Levels};
 use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
+use crate::timelines;
 use crate::walk::Tree;
 use dm_snap_mv_model::clean;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
@@ -17,18 +17,14 @@ use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.records;
     let tree = Tree::new(Part::Records, root, 8);
-    let mut below = true;
-    let whole = merged::walk_trees(cx, tree, changes, &mut |cx, key, root, level| {
-        let Some((t, root)) = subtree(key, root) else {
-            below = false;
-            let what = format!("records of timeline {key:#x}: there can be no such timeline");
-            cx.found(Kind::Record, None, what);
-            return;
-        };
-        let tree = root.map(|root| Tree { root, ..tree }.of(t));
-        below &= check_timeline(cx, facts, t, tree, level);
-    });
-    facts.whole.records = whole && below;
+    let whole = timelines::walk(
+        cx,
+        tree,
+        (Kind::Record, "records"),
+        changes,
+        &mut |cx, t, tree, level| check_timeline(cx, facts, t, tree, level),
+    );
+    facts.whole.records = whole;
 }
 
 /// What is known of the timeline whose records are looked at.
