@@ -79,7 +79,7 @@ pub struct Effort {
     pub every: bool,
     /// Make all sorts of choices at each instant, not only the most telling ones.
     pub all_sorts: bool,
-    /// Try one of so many.
+    /// Try the first of each so many.
     pub one_in: usize,
 }
 
@@ -171,7 +171,7 @@ impl Film {
             };
             for &left in choices {
                 possible += 1;
-                if possible % effort.one_in != 0 {
+                if (possible - 1) % effort.one_in != 0 {
                     continue;
                 }
                 point += 1;
