@@ -6,8 +6,8 @@ use super::act::Act;
 use super::points::{Fault, Times, Which};
 use crate::puppet::Op;
 
-/// How often the first change of a store that was closed in order flushes the COW device, to write the
-/// trees: so many numbers of flushes, from 0 on, are its own.
+/// Flushes of the COW device by the first commit of a store that was closed in order. What comes after
+/// these is of something else.
 const FLUSHES: usize = 2;
 
 /// What becomes of the store.
@@ -120,8 +120,9 @@ pub fn outcome(act: Act, policy: &str, fault: Fault, data: bool) -> Outcome {
         // What is flushed and could not be is not acknowledged. Where nothing has to be recorded, or
         // the store has made it durable by itself before, after a second, the flush is that of data
         // alone.
-        (Which::Cow, Op::Flush) if act == Act::SnapshotRewrite => says(State::Either, Some(false)),
-        (Which::Cow, Op::Flush) if act.writes_snapshot() && fault.first >= FLUSHES => {
+        (Which::Cow, Op::Flush)
+            if act == Act::SnapshotRewrite || act.writes_snapshot() && fault.first >= FLUSHES =>
+        {
             says(State::Either, Some(false))
         }
         (Which::Cow, _) if act.writes_snapshot() => says(State::Failed, Some(false)),
