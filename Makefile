@@ -15,6 +15,7 @@ help:
 	@echo 'make demo          see it work, in a virtual machine'
 	@echo 'make bench         measure it beside other targets, some twelve minutes; into'
 	@echo '                   build/bench; QUICK=1 three minutes'
+	@echo 'make profile       where the time goes, in it and in others: some six minutes'
 	@echo 'make test          all tests, native ones and those in virtual machines;'
 	@echo '                   TESTS=WORD those with WORD in their name, KERNEL=debug on the'
 	@echo '                   debug kernel (which is built once, a quarter of an hour)'
@@ -51,6 +52,9 @@ test: all
 
 bench: all
 	@scripts/bench $(if $(QUICK),--quick)
+
+profile: all
+	@scripts/profile
 
 test-long-soak: dms
 	@KERNEL=debug scripts/build-module
@@ -93,7 +97,7 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test bench test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
+.PHONY: all help modules dms demo test bench profile test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
 	test-long-memory test-long-fuzz
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

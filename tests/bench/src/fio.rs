@@ -54,22 +54,18 @@ impl Job<'_> {
 
     /// Runs it. Returns MB/s.
     pub fn run(&self) -> Result<f64> {
-        let output = self.command().output().context("fio")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(
-            output.status.success(),
-            "fio: {text} {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        // Notes come before it.
-        let start = text.find('{').context("fio printed no JSON")?;
-        let value: Value = serde_json::from_str(&text[start..]).context("fio's JSON")?;
-        let job = &value["jobs"][0];
-        ensure!(job["error"] == 0, "fio: error {}", job["error"]);
-        let bytes = |what: &str| job[what]["bw_bytes"].as_f64().unwrap_or(0.0);
-        let sum = bytes("read") + bytes("write");
-        ensure!(sum > 0.0, "fio did nothing");
-        Ok(sum / 1e6)
+        Ok(finish(self.command())?.speed)
+    }
+
+    /// Runs it, and commands around it.
+    pub fn run_between(&self, between: &Between<'_>) -> Result<Done> {
+        let mut command = self.command();
+        // It adds a redirection of its own to them, which goes for all only of a subshell.
+        command
+            .current_dir(between.folder)
+            .arg(format!("--exec_prerun=({})", between.before))
+            .arg(format!("--exec_postrun=({})", between.after));
+        finish(command)
     }
 
     /// Has it run until what is returned goes out of scope.
@@ -78,6 +74,50 @@ impl Job<'_> {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Running(command.spawn().context("fio")?))
     }
+}
+
+/// Shell commands in a folder, for when fio has set all up and when it has done its work. With several
+/// jobs each has them run.
+pub struct Between<'a> {
+    /// There.
+    pub folder: &'a Path,
+    /// First.
+    pub before: String,
+    /// Last.
+    pub after: String,
+}
+
+/// What fio has done.
+pub struct Done {
+    /// MB/s.
+    pub speed: f64,
+    /// How many requests.
+    pub requests: f64,
+}
+
+fn finish(mut command: Command) -> Result<Done> {
+    let output = command.output().context("fio")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "fio: {text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // Notes come before it.
+    let start = text.find('{').context("fio printed no JSON")?;
+    let value: Value = serde_json::from_str(&text[start..]).context("fio's JSON")?;
+    let job = &value["jobs"][0];
+    ensure!(job["error"] == 0, "fio: error {}", job["error"]);
+    let sum = |what: &str| {
+        let of = |kind: &str| job[kind][what].as_f64().unwrap_or(0.0);
+        of("read") + of("write")
+    };
+    let (bytes, requests) = (sum("bw_bytes"), sum("total_ios"));
+    ensure!(bytes > 0.0 && requests > 0.0, "fio did nothing");
+    Ok(Done {
+        speed: bytes / 1e6,
+        requests,
+    })
 }
 
 /// A job that goes on.

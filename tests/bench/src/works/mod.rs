@@ -6,7 +6,7 @@ mod activation;
 mod cleaning;
 mod rollback;
 mod taking;
-mod throughput;
+pub mod throughput;
 
 use anyhow::{Context, Result};
 

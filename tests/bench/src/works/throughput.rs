@@ -2,11 +2,12 @@
 
 //! Reads and writes, as much as goes through.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::Course;
+use crate::disks::Disks;
 use crate::fio::{long, small, Job, AREA};
 use crate::peers::{classic, linear, ours, thin, Stack};
 use crate::sample::{Peer, Setting, Work};
@@ -68,11 +69,16 @@ pub fn run(course: &Course<'_>) -> Result<()> {
 }
 
 fn measure(course: &Course<'_>, setting: Setting) -> Result<f64> {
+    let (_stack, device) = prepare(course.disks, setting)?;
+    job(setting, &device).run()
+}
+
+/// The work, on this device.
+pub fn job(setting: Setting, device: &Path) -> Job<'_> {
     let Setting { work, jobs, .. } = setting;
-    let (_stack, device) = prepare(course, setting)?;
     let again = Job {
         seconds: Some(SECONDS),
-        ..small(&device, "randwrite")
+        ..small(device, "randwrite")
     };
     let job = match work {
         Work::Read | Work::SnapshotRead | Work::OldestRead => Job {
@@ -82,20 +88,19 @@ fn measure(course: &Course<'_>, setting: Setting) -> Result<f64> {
         Work::Rewrite => again,
         Work::RewriteLong => Job {
             seconds: Some(SECONDS),
-            ..long(&device, "write")
+            ..long(device, "write")
         },
-        Work::FirstLong => long(&device, "write"),
-        _ => small(&device, "randwrite"),
+        Work::FirstLong => long(device, "write"),
+        _ => small(device, "randwrite"),
     };
-    Job { jobs, ..job }.run()
+    Job { jobs, ..job }
 }
 
 /// Sets a peer up so that the work can begin, on the device that is returned.
-fn prepare(course: &Course<'_>, setting: Setting) -> Result<(Stack, PathBuf)> {
+pub fn prepare(disks: &Disks, setting: Setting) -> Result<(Stack, PathBuf)> {
     let Setting {
         work, snapshots, ..
     } = setting;
-    let disks = course.disks;
     let mut stack;
     let mut index;
     match setting.peer {
