@@ -41,8 +41,6 @@ const MOST_FAILURES: usize = 20;
 #[derive(Default)]
 struct Count {
     next: AtomicUsize,
-    /// What of the recording cannot be told from it. Each worker counts all of them.
-    uncertain: AtomicUsize,
     tried: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
@@ -79,8 +77,8 @@ pub struct Effort {
     pub every: bool,
     /// Make all sorts of choices at each instant, not only the most telling ones.
     pub all_sorts: bool,
-    /// Try the first of each so many.
-    pub one_in: usize,
+    /// Try no more than so many, spread over the recording.
+    pub most: usize,
 }
 
 /// What to try at an instant: right before `next` happens.
@@ -128,12 +126,17 @@ impl Film {
     /// does not tell what they leave.
     pub fn try_all(&self, effort: Effort, workers: usize, seed: u64) -> Result<(usize, usize)> {
         memory_disks()?;
+        let (possible, uncertain) = self.possible(effort);
+        if possible == 0 {
+            bail!("nothing was written");
+        }
+        let one_in = possible.div_ceil(effort.most).max(1);
         let count = Count::default();
         let results = thread::scope(|scope| {
             let workers: Vec<_> = (0..workers.min(BENCHES))
                 .map(|number| {
                     let count = &count;
-                    scope.spawn(move || self.work(number, effort, seed, count))
+                    scope.spawn(move || self.work(number, effort, one_in, seed, count))
                 })
                 .collect();
             workers
@@ -147,10 +150,53 @@ impl Film {
         if let Some(first) = failures.first() {
             bail!("{} of {tried} crash points: {first}", failures.len());
         }
-        Ok((tried, count.uncertain.into_inner()))
+        Ok((tried, uncertain))
     }
 
-    fn work(&self, number: usize, effort: Effort, seed: u64, count: &Count) -> Result<()> {
+    /// What to try at an instant, and how much of that is left out because the recording does not tell
+    /// what it leaves.
+    fn choices(
+        &self,
+        reel: &Reel<'_>,
+        before: Option<Event>,
+        effort: Effort,
+    ) -> (&'static [Left], usize) {
+        if reel.mark < self.from {
+            return (&[], 0);
+        }
+        let choices = choices(reel, before, effort);
+        match self.uncertain.get(reel.at) {
+            Some(true) => (&[], choices.len()),
+            _ => (choices, 0),
+        }
+    }
+
+    /// How many crashes could be tried, and how many are left out.
+    fn possible(&self, effort: Effort) -> (usize, usize) {
+        let mut reel = Reel::new(&self.recording.tape, &self.recording.base);
+        let mut before = None;
+        let (mut possible, mut uncertain) = (0, 0);
+        loop {
+            let (choices, left_out) = self.choices(&reel, before, effort);
+            possible += choices.len();
+            uncertain += left_out;
+            before = reel.next();
+            if before.is_none() {
+                return (possible, uncertain);
+            }
+            reel.step();
+        }
+    }
+
+    /// Tries what other workers do not: the first of each `one_in`.
+    fn work(
+        &self,
+        number: usize,
+        effort: Effort,
+        one_in: usize,
+        seed: u64,
+        count: &Count,
+    ) -> Result<()> {
         let tape = &self.recording.tape;
         let mut bench = Bench::new(number, self.model.sizes, self.policy)?;
         let mut reel = Reel::new(tape, &self.recording.base);
@@ -158,20 +204,13 @@ impl Film {
         let mut image = Vec::new();
         let mut before = None;
         let mut turn = count.next.fetch_add(1, Ordering::Relaxed);
-        let (mut point, mut uncertain, mut possible) = (0, 0, 0);
+        let (mut point, mut possible) = (0, 0);
         loop {
             let event = reel.next();
-            let choices = match (self.uncertain.get(reel.at), choices(&reel, before, effort)) {
-                _ if reel.mark < self.from => &[],
-                (Some(true), choices) => {
-                    uncertain += choices.len();
-                    &[]
-                }
-                (_, choices) => choices,
-            };
+            let (choices, _) = self.choices(&reel, before, effort);
             for &left in choices {
                 possible += 1;
-                if (possible - 1) % effort.one_in != 0 {
+                if (possible - 1) % one_in != 0 {
                     continue;
                 }
                 point += 1;
@@ -213,10 +252,6 @@ impl Film {
             before = event;
             reel.step();
         }
-        if point == 0 {
-            bail!("nothing was written");
-        }
-        count.uncertain.store(uncertain, Ordering::Relaxed);
         Ok(())
     }
 }

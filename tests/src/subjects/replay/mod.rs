@@ -57,7 +57,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
             let effort = Effort {
                 every,
                 all_sorts: wanted > USUAL,
-                one_in: scene.one_in,
+                most: scene.most,
             };
             let (points, uncertain) = film.try_all(effort, workers, seed)?;
             tried += points;
