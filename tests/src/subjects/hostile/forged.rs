@@ -32,7 +32,7 @@ impl Place {
         let what = format!("{name}: {done}");
         self.watch.begin(&what);
         // Data are of no matter here, and not put back: one store does for all states.
-        self.image.write(&self.calm().store.cow)?;
+        self.stage.beds[0].put_metadata(&self.image)?;
         let mut outcome = Outcome::Refused;
         if let Ok(co) = self.calm().co() {
             let errors = self.use_it(&co, random);

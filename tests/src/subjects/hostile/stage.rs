@@ -95,6 +95,12 @@ impl Bed {
         self.written = writing;
         image.write(cow)
     }
+
+    /// These metadata, over whatever there is in the journal and of data.
+    pub(super) fn put_metadata(&mut self, image: &Image) -> Result<()> {
+        self.written = true;
+        image.write(&self.world.store.cow)
+    }
 }
 
 /// A state that images are made of, and which of the beds it is of.
@@ -120,8 +126,7 @@ pub(super) struct Stage {
     pub(super) old: Image,
 }
 
-/// The states, by their places in [`Stage::states`].
-pub(super) const QUIET: usize = 0;
+/// The place in [`Stage::states`] of the one with a journal.
 pub(super) const LIVE: usize = 1;
 
 impl Stage {
@@ -194,15 +199,20 @@ impl Stage {
             old,
         };
         stage.ensure_all_kinds()?;
-        for state in 0..stage.states.len() {
-            let name = stage.states[state].name;
-            stage.check(state, random).context(name)?;
-        }
+        stage.check(random)?;
         Ok(stage)
     }
 
     /// What is held for right is so, as long as nothing is spoiled.
-    fn check(&mut self, state: usize, random: &mut Random) -> Result<()> {
+    pub(super) fn check(&mut self, random: &mut Random) -> Result<()> {
+        for state in 0..self.states.len() {
+            let name = self.states[state].name;
+            self.check_state(state, random).context(name)?;
+        }
+        Ok(())
+    }
+
+    fn check_state(&mut self, state: usize, random: &mut Random) -> Result<()> {
         let State { image, bed, .. } = &self.states[state];
         let bed = &mut self.beds[*bed];
         bed.put(image, true)?;
