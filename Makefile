@@ -29,7 +29,7 @@ help:
 	@echo 'make test-long-powercut  TEST_CUTS=100 machines killed'
 	@echo 'make test-long-fuzz      every decoder and parser, TEST_RUNS=10000000 inputs each,'
 	@echo '                   guided by coverage'
-	@echo 'make test-long-memory  each allocation failed in turn, however long that takes, and'
+	@echo 'make test-long-memory  each call site that allocates, however long that takes, and'
 	@echo '                   many at random; TEST_SECONDS=1800'
 	@echo 'make check         format, lints, documents'
 	@echo 'make install       onto this machine, for the kernel that runs'

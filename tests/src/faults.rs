@@ -12,6 +12,8 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 
+use crate::kernel::Log;
+
 /// What fails allocations, each a folder of debugfs.
 const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
 
@@ -54,8 +56,11 @@ pub struct Faults {
     copies: Range<u64>,
     buffers: Range<u64>,
     plan: Plan,
+    log: Log,
     /// Whether the last [`Faults::run`] met an allocation that failed.
     pub hit: bool,
+    /// Where that was, under [`Plan::Caller`] and [`Plan::Worker`]: the calls that led to it.
+    pub site: Option<String>,
     /// How many it met, of random ones.
     pub struck: u32,
     /// How many allocations of the caller's there were in the last run, if it was under
@@ -136,6 +141,7 @@ impl Faults {
             );
             for (name, value) in [
                 ("verbose", "0"),
+                ("verbose_ratelimit_interval_ms", "0"),
                 ("probability", "0"),
                 ("space", "0"),
                 ("task-filter", "N"),
@@ -155,7 +161,9 @@ impl Faults {
             copies: code_between("dm_io_client_create", "kcopyd_put_pages")?,
             buffers: code_between("dm_bufio_get", "dm_bufio_set_sector_offset")?,
             plan: Plan::Nothing,
+            log: Log::from_now()?,
             hit: false,
+            site: None,
             struck: 0,
             counted: 0,
         })
@@ -172,6 +180,11 @@ impl Faults {
     /// What is to fail in the next runs.
     pub fn plan(&mut self, plan: Plan) -> Result<()> {
         self.plan = plan;
+        // With all calls, of the one that fails.
+        let one = matches!(plan, Plan::Caller(_) | Plan::Worker { .. });
+        for kind in KINDS {
+            set(kind, "verbose", if one { 2 } else { 0 })?;
+        }
         match plan {
             Plan::Worker { .. } => Self::callers(&self.worker),
             Plan::Beneath(Helper::Copies, _) => Self::callers(&self.copies),
@@ -182,6 +195,14 @@ impl Faults {
 
     /// Runs something with allocations failing as planned. Only for the thread that made this.
     pub fn run<R>(&mut self, run: impl FnOnce() -> R) -> Result<R> {
+        self.log.lines()?;
+        let result = self.run_planned(run)?;
+        let lines = self.log.lines()?;
+        self.site = site(&lines);
+        Ok(result)
+    }
+
+    fn run_planned<R>(&mut self, run: impl FnOnce() -> R) -> Result<R> {
         /// More than will.
         const MANY: i64 = 1 << 30;
         self.hit = false;
@@ -228,11 +249,43 @@ impl Faults {
     }
 }
 
+/// The calls that led to the allocation that failed last, innermost first, as the kernel logs them.
+fn site(lines: &[String]) -> Option<String> {
+    let last = lines
+        .iter()
+        .rposition(|line| line.contains("FAULT_INJECTION: forcing a failure"))?;
+    let calls = lines[last..]
+        .iter()
+        .take_while(|line| !line.contains("</TASK>"))
+        .map(|line| line.trim())
+        // What it is not sure of has a question mark.
+        .filter(|line| line.contains("+0x") && !line.starts_with('?'));
+    Some(calls.collect::<Vec<_>>().join("\n"))
+}
+
 impl Drop for Faults {
     fn drop(&mut self) {
         let _ = self.nth.write_at(b"0", 0);
         for kind in KINDS {
             let _ = set(kind, "probability", 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::site;
+
+    #[test]
+    fn calls_of_the_last_failure() {
+        let log = "FAULT_INJECTION: forcing a failure.\n old+0x1/0x2\n </TASK>\n\
+                   FAULT_INJECTION: forcing a failure.\nname failslab, interval 1\n\
+                   CPU: 0 UID: 0 PID: 1\nCall Trace:\n <TASK>\n dump_stack_lvl+0x6f/0xb0\n \
+                   ? maybe+0x1/0x2\n mempool_init_node+0x1/0x2\n RIP: 0033:0x7f\n </TASK>\n\
+                   after+0x1/0x2";
+        let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+        let expected = "dump_stack_lvl+0x6f/0xb0\nmempool_init_node+0x1/0x2";
+        assert_eq!(site(&lines).as_deref(), Some(expected));
+        assert_eq!(site(&[]), None);
     }
 }

@@ -80,6 +80,18 @@ impl Bench {
         self.cs.as_ref().expect("it was made ready")
     }
 
+    /// Takes a snapshot of the origin, with nothing failing. Returns its tag.
+    pub(super) fn take(&mut self) -> Result<u32> {
+        let co = self.co.as_ref().expect("it was made ready");
+        self.world.take(co)
+    }
+
+    /// Takes one of the snapshot that has a device.
+    pub(super) fn take_of_shown(&mut self) -> Result<u32> {
+        let co = self.co.as_ref().expect("it was made ready");
+        self.world.take_of(co, self.shown)
+    }
+
     /// All devices go.
     pub(super) fn close(&mut self) -> Result<()> {
         for device in [self.cs.take(), self.co.take()].into_iter().flatten() {
@@ -109,8 +121,7 @@ impl Bench {
         }
         if !self.world.snapshots.contains_key(&self.shown) {
             ensure!(self.cs.is_none(), "what was shown is gone");
-            let co = self.co.as_ref().expect("it is there");
-            self.shown = self.world.take(co)?;
+            self.shown = self.take()?;
         }
         if self.cs.is_none() {
             self.cs = Some(self.world.cs(self.shown).context("the snapshot again")?);

@@ -6,7 +6,7 @@
 use anyhow::{ensure, Result};
 
 use super::bench::{Bench, SECTORS};
-use super::operations::Operation;
+use super::operations::{changed_since, Operation};
 use crate::content::ZERO;
 use crate::faults::Faults;
 
@@ -46,27 +46,13 @@ fn discard_of(bench: &mut Bench, faults: &mut Faults, shown: bool) -> Result<()>
 }
 
 fn discard(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let co = bench.co.as_ref().expect("it is ready");
-    bench.world.take(co)?;
+    bench.take()?;
     discard_of(bench, faults, false)
 }
 
 fn snapshot_discard(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let co = bench.co.as_ref().expect("it is ready");
-    bench.world.take_of(co, bench.shown)?;
+    bench.take_of_shown()?;
     discard_of(bench, faults, true)
-}
-
-/// A snapshot, and an origin that differs from it.
-fn something_to_roll_back(bench: &mut Bench) -> Result<u32> {
-    let co = bench.co.as_ref().expect("it is ready");
-    let tag = bench.world.take(co)?;
-    let disk = bench.co().open()?;
-    for _ in 0..4 {
-        let (start, count) = bench.random.extent(SECTORS);
-        bench.world.now.write(&disk, start, count)?;
-    }
-    Ok(tag)
 }
 
 /// Activates the origin. True if it has been rolled back by that.
@@ -84,7 +70,7 @@ fn has_been_rolled_back(bench: &mut Bench, tag: u32) -> Result<bool> {
 }
 
 fn rs_later(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let tag = something_to_roll_back(bench)?;
+    let tag = changed_since(bench)?;
     let result = faults.run(|| bench.co().send(&format!("rs {tag} -l")))?;
     bench.errors += u32::from(result.is_err());
     if result.is_ok() {
@@ -99,7 +85,7 @@ fn rs_later(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
 }
 
 fn activate_rollback(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let tag = something_to_roll_back(bench)?;
+    let tag = changed_since(bench)?;
     bench.co().send(&format!("rs {tag} -l"))?;
     bench.close()?;
     match faults.run(|| bench.world.co())? {

@@ -4,16 +4,17 @@
 //! random. What was asked for may fail then; what was there before and what was acknowledged must
 //! be there after, and the store go on working, or after it was opened again.
 //!
-//! All of it takes as long as `TEST_SECONDS` says (75): of an operation with more allocations than
-//! there is time for, some are taken at random. With `TEST_ALL_SITES` it takes as long as it takes
-//! to have each of them fail. `TEST_OPERATION` may name the only one that is wanted, as `rs`.
+//! All of it takes as long as `TEST_SECONDS` says (75): of an operation with more call sites than
+//! there is time for, some are taken. With `TEST_ALL_SITES` it takes as long as it takes to have an
+//! allocation of each of them fail. `TEST_OPERATION` may name the only one that is wanted, as `rs`.
 
 mod bench;
 mod devices;
 mod operations;
+mod sites;
 mod space;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
@@ -24,6 +25,7 @@ use crate::random::Random;
 use crate::report::Subject;
 use bench::Bench;
 use operations::{Operation, OPERATIONS};
+use sites::{search, Count, Found};
 
 /// The operations that are wanted: all, unless one is named.
 fn operations() -> Vec<&'static Operation> {
@@ -94,89 +96,107 @@ fn share_of(end: Instant, parts: usize) -> Instant {
 }
 
 /// How often one allocation is tried until it is there: an operation does not always make as many.
-const TRIES: u32 = 20;
+const TRIES: u32 = 3;
+
+/// Has one allocation fail, as planned. Returns where, nothing where the kernel does
+/// not log that, or `None` if there were not so many.
+fn strike(
+    bench: &mut Bench,
+    faults: &mut Faults,
+    operation: &Operation,
+    plan: Plan,
+) -> Result<Option<String>> {
+    for _ in 0..TRIES {
+        attempt(bench, faults, operation, plan)?;
+        // The first one finds where the kernel's count stands.
+        if faults.hit && matches!(plan, Plan::Worker { nth: 2.., .. }) {
+            attempt(bench, faults, operation, plan)?;
+        }
+        if faults.hit {
+            return Ok(Some(faults.site.take().unwrap_or_default()));
+        }
+    }
+    Ok(None)
+}
+
+/// What came of the operations' allocations, added up.
+#[derive(Default)]
+struct Sum {
+    rows: Vec<String>,
+    sites: BTreeSet<String>,
+    struck: usize,
+    part: Vec<String>,
+}
+
+impl Sum {
+    /// `count`: how many allocations there are, if that is known.
+    fn add(&mut self, name: &str, found: &Found, count: Option<u32>, errors: u32) {
+        let (sites, struck) = (found.sites(), found.struck());
+        let of = count.map_or(String::new(), |count| format!("/{count}"));
+        let more = if found.whole { "" } else { "+" };
+        self.rows.push(format!(
+            "{name} {}{more}:{struck}{of} ({errors})",
+            sites.len()
+        ));
+        self.sites.extend(sites.into_iter().map(str::to_owned));
+        self.struck += struck;
+        if !found.whole {
+            self.part.push(name.to_owned());
+        }
+    }
+
+    fn end(&self, whose: &str, bench: &Bench) -> Result<()> {
+        println!(
+            "# memory: call sites:failed/allocations (errors): {}",
+            self.rows.join(", ")
+        );
+        println!(
+            "# memory: {} allocations of the {whose} failed at {} call sites, {} of {} operations \
+             whole, {}",
+            self.struck,
+            self.sites.len(),
+            self.rows.len() - self.part.len(),
+            self.rows.len(),
+            bench.summary()
+        );
+        ensure!(
+            self.struck > 0 || !all_operations(),
+            "nothing of the {whose}'s failed"
+        );
+        ensure!(
+            !all_sites() || self.part.is_empty(),
+            "not whole: {}",
+            self.part.join(", ")
+        );
+        Ok(())
+    }
+}
 
 fn each_of_caller(disks: &Disks, mut random: Random, long: Duration) -> Result<()> {
     let mut bench = Bench::new(disks, random.clone())?;
     let mut faults = Faults::new()?;
     let operations = operations();
     let end = Instant::now() + long;
-    let (mut sites, mut struck) = (0, 0);
-    let mut rows = Vec::new();
-    let mut missed = Vec::new();
+    let mut sum = Sum::default();
     for (i, operation) in operations.iter().enumerate() {
         attempt(&mut bench, &mut faults, operation, Plan::Caller(MANY))?;
         let count = faults.counted;
-        let mut numbers: Vec<u32> = (1..=count).collect();
         let until = share_of(end, operations.len() - i);
         let before = bench.errors;
-        let (mut done, mut hits) = (0, 0);
-        while !numbers.is_empty() && (done == 0 || all_sites() || Instant::now() < until) {
-            let number = numbers.swap_remove(random.pick(0..numbers.len() as u64) as usize);
-            let tries = if all_sites() { TRIES } else { 1 };
-            let mut hit = false;
-            for _ in 0..tries {
-                attempt(&mut bench, &mut faults, operation, Plan::Caller(number))?;
-                hit = faults.hit;
-                if hit {
-                    break;
-                }
+        let is_late = || !all_sites() && Instant::now() >= until;
+        let found = match count {
+            0 => Found::none(),
+            _ => {
+                let first = random.pick(1..u64::from(count) + 1) as u32;
+                search(Count::Known { count, first }, is_late, |number| {
+                    strike(&mut bench, &mut faults, operation, Plan::Caller(number))
+                })?
             }
-            done += 1;
-            hits += u32::from(hit);
-            if !hit {
-                missed.push(format!("{} {number}", operation.0));
-            }
-        }
-        sites += count;
-        struck += hits;
-        rows.push(format!(
-            "{} {hits}/{count} ({})",
-            operation.0,
-            bench.errors - before
-        ));
+        };
+        sum.add(operation.0, &found, Some(count), bench.errors - before);
     }
-    println!("# memory: failed/allocations (errors): {}", rows.join(", "));
-    println!(
-        "# memory: {struck} of {sites} allocations of callers failed, {}",
-        bench.summary()
-    );
-    if !missed.is_empty() {
-        println!(
-            "# memory: were not there when they were to fail: {}",
-            missed.join(", ")
-        );
-    }
-    ensure!(struck > 0, "nothing failed");
-    ensure!(
-        !all_sites() || struck == sites,
-        "only {struck} of {sites} failed: not {}",
-        missed.join(", ")
-    );
+    sum.end("caller", &bench)?;
     bench.end()
-}
-
-/// How often a run has to have fewer allocations than a number for that to be more than there are.
-const FEWER: u32 = 3;
-
-/// Has the allocation with number `nth` of the worker fail. False if there are not so many.
-fn strike_worker(
-    bench: &mut Bench,
-    faults: &mut Faults,
-    operation: &Operation,
-    plan: Plan,
-) -> Result<bool> {
-    for _ in 0..FEWER {
-        // The first one finds where the kernel's count stands.
-        attempt(bench, faults, operation, plan)?;
-        if faults.hit && !matches!(plan, Plan::Worker { nth: 1, .. }) {
-            attempt(bench, faults, operation, plan)?;
-        }
-        if faults.hit {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn each_of_worker(disks: &Disks, random: Random, long: Duration) -> Result<()> {
@@ -184,53 +204,21 @@ fn each_of_worker(disks: &Disks, random: Random, long: Duration) -> Result<()> {
     let mut faults = Faults::new()?;
     let operations = operations();
     let end = Instant::now() + long;
-    let (mut struck, mut part) = (0, Vec::new());
-    let mut rows = Vec::new();
+    let mut sum = Sum::default();
     let all = operations.len() * 2;
     for (i, operation) in operations.iter().chain(&operations).enumerate() {
         let pages = i >= operations.len();
         let until = share_of(end, all - i);
         let before = bench.errors;
-        let mut hits = 0;
-        let whole = loop {
-            let plan = Plan::Worker {
-                pages,
-                nth: hits + 1,
-            };
-            if !strike_worker(&mut bench, &mut faults, operation, plan)? {
-                break true;
-            }
-            hits += 1;
-            if !all_sites() && Instant::now() >= until {
-                break false;
-            }
-        };
+        let is_late = || !all_sites() && Instant::now() >= until;
+        let found = search(Count::Unknown, is_late, |nth| {
+            let plan = Plan::Worker { pages, nth };
+            strike(&mut bench, &mut faults, operation, plan)
+        })?;
         let name = format!("{}{}", operation.0, if pages { " pages" } else { "" });
-        rows.push(format!(
-            "{name} {hits}{} ({})",
-            if whole { "" } else { "+" },
-            bench.errors - before
-        ));
-        struck += hits;
-        if !whole {
-            part.push(name);
-        }
+        sum.add(&name, &found, None, bench.errors - before);
     }
-    println!("# memory: failed (errors): {}", rows.join(", "));
-    println!(
-        "# memory: {struck} allocations of the worker failed, {} of {all} operations whole, {}",
-        all - part.len(),
-        bench.summary()
-    );
-    ensure!(
-        struck > 0 || !all_operations(),
-        "nothing of the worker's failed"
-    );
-    ensure!(
-        !all_sites() || part.is_empty(),
-        "not whole: {}",
-        part.join(", ")
-    );
+    sum.end("worker", &bench)?;
     bench.end()
 }
 

@@ -52,8 +52,7 @@ fn write_to(bench: &mut Bench, faults: &mut Faults, shown: bool) -> Result<()> {
 }
 
 fn first_write(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let co = bench.co.as_ref().expect("it is ready");
-    bench.world.take(co)?;
+    bench.take()?;
     write_to(bench, faults, false)
 }
 
@@ -65,8 +64,7 @@ fn rewrite(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
 }
 
 fn snapshot_write(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let co = bench.co.as_ref().expect("it is ready");
-    bench.world.take_of(co, bench.shown)?;
+    bench.take_of_shown()?;
     write_to(bench, faults, true)
 }
 
@@ -129,8 +127,7 @@ fn ss(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
 
 /// Deletes a snapshot with many chunks, and waits until they are free.
 fn ds(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
-    let co = bench.co.as_ref().expect("it is ready");
-    let tag = bench.world.take(co)?;
+    let tag = bench.take()?;
     let disk = bench.co().open()?;
     bench.world.now.write_all(&disk)?;
     drop(disk);
@@ -146,9 +143,8 @@ fn ds(bench: &mut Bench, faults: &mut Faults) -> Result<()> {
 }
 
 /// Takes a snapshot, and writes what a rollback to it would have to copy.
-fn changed_since(bench: &mut Bench) -> Result<u32> {
-    let co = bench.co.as_ref().expect("it is ready");
-    let tag = bench.world.take(co)?;
+pub(super) fn changed_since(bench: &mut Bench) -> Result<u32> {
+    let tag = bench.take()?;
     let disk = bench.co().open()?;
     for _ in 0..4 {
         let (start, count) = bench.random.extent(SECTORS);
