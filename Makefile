@@ -80,7 +80,8 @@ test-long-fuzz:
 
 test-long-memory: dms
 	@KERNEL=debug scripts/build-module
-	@KERNEL=debug TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/test memory
+	@TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/vm --kernel debug --smp 1 \
+		tests/vm/memory.sh
 
 check:
 	@scripts/check

@@ -20,7 +20,7 @@ const CLOSE: u32 = 32;
 const CLOSE_UNTOLD: u32 = 4;
 
 /// Up to this number each is tried.
-const EACH: u32 = 128;
+const EACH: u32 = 32;
 
 /// What has been found.
 #[derive(Default)]
