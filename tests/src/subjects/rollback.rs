@@ -122,6 +122,15 @@ fn back_and_forth(disks: &Disks, pages: u32) -> Result<()> {
     co.remove()
 }
 
+/// Everything is right while a rollback runs, and when it is done.
+fn check_to_its_end(world: &World, co: Device) -> Result<()> {
+    world.check(&co)?;
+    co.wait_rollback()?;
+    world.check(&co)?;
+    world.check_below()?;
+    co.remove()
+}
+
 fn first_instant(disks: &Disks) -> Result<()> {
     let (mut world, co) = with_history(disks)?;
     slowly(&world)?;
@@ -134,11 +143,7 @@ fn first_instant(disks: &Disks) -> Result<()> {
     }
     drop(disk);
     full_speed(&world)?;
-    world.check(&co)?;
-    co.wait_rollback()?;
-    world.check(&co)?;
-    world.check_below()?;
-    co.remove()
+    check_to_its_end(&world, co)
 }
 
 fn writes_meanwhile(disks: &Disks) -> Result<()> {
@@ -158,11 +163,7 @@ fn writes_meanwhile(disks: &Disks) -> Result<()> {
     full_speed(&world)?;
     random_io(&mut random, &disk, &mut world.now, 10)?;
     drop(disk);
-    world.check(&co)?;
-    co.wait_rollback()?;
-    world.check(&co)?;
-    world.check_below()?;
-    co.remove()
+    check_to_its_end(&world, co)
 }
 
 fn snapshots_meanwhile(disks: &Disks) -> Result<()> {
@@ -215,11 +216,7 @@ fn source_written(disks: &Disks) -> Result<()> {
     full_speed(&world)?;
     drop(source);
     cs.remove()?;
-    world.check(&co)?;
-    co.wait_rollback()?;
-    world.check(&co)?;
-    world.check_below()?;
-    co.remove()
+    check_to_its_end(&world, co)
 }
 
 fn source_deleted(disks: &Disks) -> Result<()> {
@@ -270,11 +267,7 @@ fn resumed(disks: &Disks, reload: bool) -> Result<()> {
         );
     }
     full_speed(&world)?;
-    world.check(&co)?;
-    co.wait_rollback()?;
-    world.check(&co)?;
-    world.check_below()?;
-    co.remove()
+    check_to_its_end(&world, co)
 }
 
 fn progress(disks: &Disks) -> Result<()> {
@@ -341,11 +334,7 @@ fn by_snapshot_device(disks: &Disks) -> Result<()> {
     let co = world.co()?;
     running(&co)?;
     full_speed(&world)?;
-    world.check(&co)?;
-    co.wait_rollback()?;
-    world.check(&co)?;
-    world.check_below()?;
-    co.remove()
+    check_to_its_end(&world, co)
 }
 
 fn nested(disks: &Disks) -> Result<()> {
