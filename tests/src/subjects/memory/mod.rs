@@ -134,10 +134,12 @@ impl Sum {
         let (sites, struck) = (found.sites(), found.struck());
         let of = count.map_or(String::new(), |count| format!("/{count}"));
         let more = if found.whole { "" } else { "+" };
-        self.rows.push(format!(
-            "{name} {}{more}:{struck}{of} ({errors})",
-            sites.len()
-        ));
+        let row = format!("{name} {}{more}:{struck}{of} ({errors})", sites.len());
+        if all_sites() {
+            // That takes long.
+            println!("# memory: {row}");
+        }
+        self.rows.push(row);
         self.sites.extend(sites.into_iter().map(str::to_owned));
         self.struck += struck;
         if !found.whole {
