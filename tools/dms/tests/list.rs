@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Lists, as the target's own code writes them.
 
+mod common;
+
+use common::Text;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
-use dm_snap_mv_model::escape::Sink;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::list::{list, StoreLine};
 use dm_snap_mv_model::record_key::RecordValue;
@@ -13,7 +15,6 @@ use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{State, Usage};
 use dms::list::Page;
-use std::fmt;
 
 /// The rows of one origin's snapshots, and nothing else: all that a list asks for.
 struct Rows(Vec<SnapshotRow>);
@@ -101,22 +102,6 @@ fn origin(id: &[u8]) -> OriginRow {
         rollback: None,
         deferred: None,
         id: OriginId::new(id).unwrap(),
-    }
-}
-
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.write_bytes(text.as_bytes())
-    }
-}
-
-impl Sink for Text {
-    fn write_bytes(&mut self, bytes: &[u8]) -> fmt::Result {
-        self.0.extend_from_slice(bytes);
-        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the target writes, as its own code writes it, is what dms reads.
 
+mod common;
+
+use common::Text;
 use dm_snap_mv_model::chunk_size::ChunkSize;
-use dm_snap_mv_model::escape::Sink;
 use dm_snap_mv_model::ids::{OriginNr, Tag};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{
@@ -15,7 +17,6 @@ use dms::fields::Part;
 use dms::reply::Reply;
 use dms::status::{Own, Status};
 use dms::target::{Line, Role};
-use std::fmt;
 
 fn usage() -> Usage {
     Usage {
@@ -85,22 +86,6 @@ fn status_of_a_snapshot() {
     );
     let rollback = read.rollback.unwrap();
     assert_eq!((rollback.tag, rollback.chunks.percent()), (8, 10));
-}
-
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.write_bytes(text.as_bytes())
-    }
-}
-
-impl Sink for Text {
-    fn write_bytes(&mut self, bytes: &[u8]) -> fmt::Result {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
 }
 
 #[test]
