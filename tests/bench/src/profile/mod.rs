@@ -129,6 +129,9 @@ impl Seen {
     }
 
     fn print_functions(&self, setting: &Setting, most: usize) {
+        if most == 0 {
+            return;
+        }
         let mut all: Vec<_> = self.functions.iter().collect();
         all.sort_by(|a, b| b.1.cmp(a.1));
         println!("\n{setting}: the busiest functions");
