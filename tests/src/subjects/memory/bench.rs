@@ -102,11 +102,14 @@ impl Bench {
         Ok(())
     }
 
+    /// None of the devices that are there shows a store that has failed.
     fn is_healthy(&self) -> Result<bool> {
-        let (Some(co), Some(cs)) = (&self.co, &self.cs) else {
-            return Ok(true);
-        };
-        Ok(co.state()?.state != "error" && cs.state()?.state != "error")
+        for device in [&self.co, &self.cs].into_iter().flatten() {
+            if device.state()?.state == "error" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Both devices are there and work, with nothing in the background. There is nothing that fails
