@@ -8,7 +8,8 @@ set -u
 . /payload/tests/guest/calls.sh
 o=vdb c=mapper/cow
 
-# slow MILLISECONDS: how long each request of the COW device takes.
+# slow MILLISECONDS: how long each request of the COW device takes. No request that was held back
+# before is any longer.
 modprobe dm-delay
 cow() {
 	dmsetup load cow --table "0 $(blockdev --getsz /dev/vdc) $1"
@@ -16,6 +17,9 @@ cow() {
 	dmsetup resume cow
 }
 slow() { cow "delay /dev/vdc 0 $1"; }
+# hold: no write to the COW device ends until `slow` is called. However slow the machine is, what
+# has to write is still at it when something comes in between.
+hold() { cow 'delay /dev/vdc 0 0 /dev/vdc 0 600000'; }
 dmsetup create cow --notable
 slow 0
 dmsetup mknodes cow
@@ -26,14 +30,17 @@ gone() { ! exists "$1"; }
 # soon CONDITION...: within some seconds.
 soon() {
 	local i
-	for i in {1..400}; do
+	for i in {1..1000}; do
 		"$@" && return
 		sleep 0.02
 	done
 	return 1
 }
 store_failed() { [[ $(dmsetup status orig) == *' error '* ]]; }
+# waits PID FUNCTION: it does so in the kernel.
+waits() { grep -q " $2+" "/proc/$1/stack"; }
 suspended() { [[ $(dmsetup info -c --noheadings -o suspended "$1") == Suspended ]]; }
+has_ended() { ! kill -0 "$1" 2>/dev/null; }
 # ended PID: what a call in the background came to, with its output in /tmp/out.
 ended() {
 	wait "$1" && code=0 || code=$?
@@ -42,25 +49,26 @@ ended() {
 last_tag() { dms list | awk '$3 ~ /^[0-9]+$/ { tag = $3 } END { print tag }'; }
 
 # Signals while a device is created.
-slow 300
+hold
 dms create orig $o $c -bf >/tmp/out 2>/tmp/err &
 soon exists orig
 kill -TERM $!
+slow 0
 ended $!
 check 'an interrupted create says so' told 130 'leave out -b'
 check 'and leaves no device' gone orig
-slow 0
 call dms create orig $o $c
 check 'the origin is bound then' done_silently
 dms remove orig
-slow 300
+# All that it need do is read.
+slow 2000
 dms create orig $o $c >/tmp/out 2>/tmp/err &
 soon exists orig
 kill -HUP $!
+slow 0
 ended $!
 check 'it is interrupted without -b, too' told 130 'interrupted before orig was of use'
 check 'it leaves no device then either' gone orig
-slow 0
 
 # Devices that were left half made.
 dmsetup create half --notable
@@ -84,39 +92,43 @@ dmsetup remove half
 call dms create orig $o $c
 check 'the store is free again' done_silently
 for signal in USR1 ALRM; do
-	slow 500
+	hold
 	dms snapshot orig >/tmp/out 2>/tmp/err &
 	soon suspended orig
 	check "$signal comes while it is suspended" suspended orig
 	kill -$signal $!
-	ended $!
-	check "$signal has to wait" test "$code" = $((128 + $(kill -l $signal)))
-	check 'until the device goes on' active orig
+	sleep 0.3
+	check "$signal has to wait" suspended orig
 	slow 0
+	ended $!
+	check 'it ends the program' test "$code" = $((128 + $(kill -l $signal)))
+	check 'after the device goes on' active orig
 done
 check 'the snapshots were taken' test "$(last_tag)" = 2
-slow 500
+hold
 dms snapshot orig >/tmp/out 2>/tmp/err &
 soon suspended orig
+soon waits $! target_message
 kill -INT $!
+slow 0
 ended $!
 check 'a snapshot that has begun is taken' prints 3
 check 'and the device goes on' active orig
-slow 0
 # What is to be preserved first has to be waited for before the device is suspended.
-slow 1000
+hold
 dd if=/dev/urandom of=/dev/mapper/orig bs=4k count=1 oflag=direct status=none &
 writing=$!
-sleep 0.3
+soon waits $writing blkdev_write_iter
 dms snapshot orig >/tmp/out 2>/tmp/err &
-sleep 0.5
+soon waits $! dm_suspend
 check 'suspending takes its time' active orig
 kill -INT $!
+soon has_ended $!
+slow 0
 ended $!
-check 'suspending can be interrupted' told 130 'interrupted'
+check 'suspending can be interrupted' told 130 'while orig was to be suspended'
 check 'then the device goes on' active orig
 wait $writing
-slow 0
 check 'and no snapshot was taken' test "$(last_tag)" = 3
 
 # Something is where udev should be, and no cookie can be had for it.

@@ -4,7 +4,10 @@
 
 use crate::failure::{Failure, Kind, Result};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -28,6 +31,7 @@ impl Interrupt {
         let came = CAME.get_or_init(Arc::default).clone();
         for signal in NOTED {
             signal_hook::flag::register(signal as i32, came.clone())
+                .and_then(|_| end_calls(signal).map_err(Into::into))
                 .map_err(|e| Failure::new(Kind::Refused, format!("cannot catch signals: {e}")))?;
         }
         Ok(Self { came })
@@ -53,6 +57,27 @@ impl Interrupt {
             Err(e) => Err(cannot_hold(e)),
         }
     }
+}
+
+/// Has a call of the kernel that waits end when the signal comes that a handler is there for.
+///
+/// Handlers are set up so that such calls begin anew, where the kernel leaves that to the program
+/// (SA_RESTART). dm_suspend() does since it gives -ERESTARTSYS for -EINTR: a device that does not
+/// become still would be waited for again and again.
+fn end_calls(signal: Signal) -> std::result::Result<(), Errno> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: The pointer leads to room for one, which is filled in where the call succeeds.
+    #[allow(unsafe_code)]
+    let mut action = unsafe {
+        Errno::result(libc::sigaction(signal as i32, null(), action.as_mut_ptr()))?;
+        action.assume_init()
+    };
+    action.sa_flags &= !libc::SA_RESTART;
+    // SAFETY: The handler is the one that was in force already, with nothing about it changed
+    // that it could see.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::sigaction(signal as i32, &action, null_mut()) };
+    Errno::result(result).map(drop)
 }
 
 fn cannot_hold(e: Errno) -> Failure {
