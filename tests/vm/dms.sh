@@ -139,7 +139,11 @@ slow 0
 big
 slow 100
 dms rollback orig 2 2>/tmp/err &
-sleep 0.5
+# As soon as it has begun: from then on there is something to be interrupted.
+for _ in {1..500}; do
+	[[ $(dms status orig) != *'rollbacking   : to 2'* ]] || break
+	sleep 0.02
+done
 kill -INT $!
 wait $! && code=0 || code=$?
 err=$(</tmp/err) out=''
