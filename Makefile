@@ -78,12 +78,10 @@ test-long-powercut: all
 test-long-fuzz:
 	@scripts/fuzz
 
-# kmemleak allocates something itself for nearly each allocation, which fails in its turn, too, and does
-# not say where: twice as many to try, and more.
 test-long-memory: dms
 	@KERNEL=debug scripts/build-module
 	@TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/vm --kernel debug --smp 1 \
-		--append kmemleak=off tests/vm/memory.sh
+		tests/vm/memory.sh
 
 check:
 	@scripts/check

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# vm: --kernel debug --no-module --disk 128M --disk 128M --smp 2 --timeout 900
+# vm: --kernel debug --no-module --append kmemleak=on --disk 128M --disk 128M --smp 2 --timeout 900
 # The module is loaded, used for everything and unloaded 20 times: no memory is lost.
 set -u
 failed=0
