@@ -17,7 +17,8 @@ use crate::shadow::Shadow;
 /// The target's name.
 pub const TARGET: &str = "dm-snap-mv";
 
-/// The longest that anything in the background may take here, on a kernel without checks.
+/// The longest that anything in the background may take here, or stand still where it tells how far it
+/// is, on a kernel without checks.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many times as long as usually all takes here, as `scripts/vm` says.
@@ -34,6 +35,28 @@ pub fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
         sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Waits until nothing is left, as long as what is left changes: how much there is to do is no
+/// matter, nor how slow the machine is.
+pub fn until_nothing<T: PartialEq>(
+    what: &str,
+    mut left: impl FnMut() -> Result<Option<T>>,
+) -> Result<()> {
+    let mut last = None;
+    let mut end = Instant::now();
+    loop {
+        let now = left()?;
+        if now.is_none() {
+            return Ok(());
+        }
+        if now != last {
+            last = now;
+            end = Instant::now() + PATIENCE * slowness();
+        }
+        ensure!(Instant::now() < end, "it stands still: {what}");
+        sleep(Duration::from_millis(20));
+    }
 }
 
 /// A COW device.
@@ -232,12 +255,12 @@ impl Device {
 
     /// Waits for the end of cleaning.
     pub fn wait_clean(&self) -> Result<()> {
-        until("cleaning", || Ok(self.state()?.cleaning.is_none()))
+        until_nothing("cleaning", || Ok(self.state()?.cleaning))
     }
 
     /// Waits for the end of a rollback.
     pub fn wait_rollback(&self) -> Result<()> {
-        until("rollback", || Ok(self.state()?.rollback.is_none()))
+        until_nothing("rollback", || Ok(self.state()?.rollback))
     }
 
     /// All versions, in as many pages as it takes.

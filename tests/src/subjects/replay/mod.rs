@@ -32,6 +32,7 @@ use crate::content::{self, next_generation, SECTOR};
 use crate::disks::Disks;
 use crate::random::Random;
 use crate::report::Subject;
+use crate::store::slowness;
 
 /// So many crashes are tried at least.
 const USUAL: usize = 2000;
@@ -57,7 +58,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
             let effort = Effort {
                 every,
                 all_sorts: wanted > USUAL,
-                most: scene.most,
+                most: scene.most.div_ceil(slowness() as usize),
             };
             let (points, uncertain) = film.try_all(effort, workers, seed)?;
             tried += points;

@@ -23,6 +23,7 @@ pub struct Scene {
     /// For when there is no space.
     pub policy: &'static str,
     /// Of the crashes no more than so many are tried: those of stores with a lot in them take long.
+    /// On a kernel that is so many times as slow there are so many times fewer.
     pub most: usize,
     /// What happens.
     pub play: fn(&mut Player<'_>, u32) -> Result<()>,

@@ -3,8 +3,7 @@
 //! What was found after a crash is used for a while: nothing that was there changes, and what the
 //! policy promises for a lack of space holds.
 
-use std::thread::{self, sleep};
-use std::time::Duration;
+use std::thread;
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -13,7 +12,7 @@ use super::player::generations;
 use crate::io::Disk;
 use crate::random::Random;
 use crate::shadow;
-use crate::store::{until, Device};
+use crate::store::{until_nothing, Device};
 
 /// A store that has fewer free chunks may be too full for what is written here.
 const FEW_CHUNKS: u64 = 40;
@@ -221,10 +220,10 @@ impl Bench {
     ) -> Result<()> {
         loop {
             let mut stopped = None;
-            until("a rollback's end", || {
+            until_nothing("a rollback", || {
                 let rollback = co.state()?.rollback;
                 stopped = rollback.as_ref().and_then(|it| it.stopped.clone());
-                Ok(rollback.is_none() || stopped.is_some())
+                Ok(rollback.filter(|_| stopped.is_none()))
             })
             .with_context(|| co.status().unwrap_or_default())?;
             match stopped.as_deref() {
@@ -256,9 +255,9 @@ fn write_patiently(
 ) -> Result<Result<u32>> {
     thread::scope(|scope| {
         let writer = scope.spawn(|| shadow::write(disk, start, count));
-        until("a write that waits for space", || {
+        until_nothing("a write that waits for space", || {
             if writer.is_finished() {
-                return Ok(true);
+                return Ok(None);
             }
             if co.state()?.state == "full" {
                 ensure!(is_short(co)?, "full: {}", co.status()?);
@@ -267,8 +266,7 @@ fn write_patiently(
                     co.wait_clean()?;
                 }
             }
-            sleep(Duration::from_millis(5));
-            Ok(writer.is_finished())
+            Ok(Some(co.status()?))
         })?;
         Ok(writer.join().expect("no panic"))
     })
