@@ -4,7 +4,7 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
@@ -339,9 +339,12 @@ fn space(disks: &Disks) -> Result<()> {
     world.now.write(&co.open()?, 0, 24 * MIB)?;
     co.wait_chunks(6144)?;
     let metadata = co.state()?.metadata.0;
+    let begin = Instant::now();
     world.delete(&co, tag)?;
-    // Who deletes does not wait for it, but it is there to be waited for.
+    let took = begin.elapsed();
+    // It is there to be waited for.
     ensure!(co.state()?.cleaning.is_some(), "{}", co.status()?);
+    ensure!(took < Duration::from_secs(1), "ds took {took:?}");
     co.refused(&format!("ds {tag}"), libc::ENOENT, "unknown tag")?;
     co.wait_chunks(0)?;
     co.wait_clean()?;
