@@ -29,12 +29,7 @@ pub fn slowness() -> u32 {
 
 /// Waits until something is so.
 pub fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + PATIENCE * slowness();
-    while !is()? {
-        ensure!(Instant::now() < end, "waited too long: {what}");
-        sleep(Duration::from_millis(20));
-    }
-    Ok(())
+    until_nothing(what, || Ok((!is()?).then_some(())))
 }
 
 /// Waits until nothing is left, as long as what is left changes: how much there is to do is no
@@ -54,7 +49,7 @@ pub fn until_nothing<T: PartialEq>(
             last = now;
             end = Instant::now() + PATIENCE * slowness();
         }
-        ensure!(Instant::now() < end, "it stands still: {what}");
+        ensure!(Instant::now() < end, "waited too long: {what}");
         sleep(Duration::from_millis(20));
     }
 }
@@ -261,6 +256,18 @@ impl Device {
     /// Waits for the end of a rollback.
     pub fn wait_rollback(&self) -> Result<()> {
         until_nothing("rollback", || Ok(self.state()?.rollback))
+    }
+
+    /// Waits until a rollback has ended or stands still. Tells why it does.
+    pub fn wait_rollback_or_stop(&self) -> Result<Option<String>> {
+        let mut stopped = None;
+        until_nothing("a rollback's end", || {
+            let rollback = self.state()?.rollback;
+            stopped = rollback.as_ref().and_then(|it| it.stopped.clone());
+            Ok(rollback.filter(|_| stopped.is_none()))
+        })
+        .with_context(|| self.status().unwrap_or_default())?;
+        Ok(stopped)
     }
 
     /// All versions, in as many pages as it takes.

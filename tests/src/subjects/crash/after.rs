@@ -14,7 +14,7 @@ use crate::content::ZERO;
 use crate::io::Disk;
 use crate::random::Random;
 use crate::shadow::{write_generation, Shadow};
-use crate::store::{until, Device};
+use crate::store::Device;
 
 /// So many snapshots are left for the next run.
 const MOST: usize = 8;
@@ -158,13 +158,7 @@ impl Used<'_> {
     /// Waits for it. If it finds no space, deleting snapshots brings some.
     fn finish_rollback(&mut self, model: &Model, random: &mut Random) -> Result<()> {
         loop {
-            let mut stopped = None;
-            until("a rollback's end", || {
-                let rollback = self.co.state()?.rollback;
-                stopped = rollback.as_ref().and_then(|it| it.stopped.clone());
-                Ok(rollback.is_none() || stopped.is_some())
-            })?;
-            match stopped.as_deref() {
+            match self.co.wait_rollback_or_stop()?.as_deref() {
                 None => break,
                 Some("full") if self.place.little => {}
                 Some(why) => bail!("a rollback stands still: {why}"),

@@ -219,14 +219,7 @@ impl Bench {
         random: &mut Random,
     ) -> Result<()> {
         loop {
-            let mut stopped = None;
-            until_nothing("a rollback", || {
-                let rollback = co.state()?.rollback;
-                stopped = rollback.as_ref().and_then(|it| it.stopped.clone());
-                Ok(rollback.filter(|_| stopped.is_none()))
-            })
-            .with_context(|| co.status().unwrap_or_default())?;
-            match stopped.as_deref() {
+            match co.wait_rollback_or_stop()?.as_deref() {
                 None => return Ok(()),
                 Some("full") => ensure!(
                     !self.may_invalidate() && is_short(co)?,
