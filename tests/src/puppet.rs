@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
-use crate::content::SECTOR;
+use crate::content::{generation_of, SECTOR, ZERO};
 use crate::kernel;
 use crate::random::Random;
 use crate::store::until;
@@ -77,6 +77,14 @@ impl Request {
         let start = self.start / SECTOR as u64;
         start..start + (self.len / SECTOR) as u64
     }
+
+    /// Whether it writes what belongs at this sector of the device that it was made for, which need
+    /// not be this one.
+    fn is_data_of(&self, sector: u64) -> bool {
+        let first = self.data.get(..SECTOR);
+        let generation = first.and_then(|bytes| generation_of(bytes, sector));
+        generation.is_some_and(|generation| generation != ZERO)
+    }
 }
 
 type Sector = [u8; SECTOR];
@@ -93,6 +101,8 @@ struct State {
     hold: Vec<Op>,
     pass: usize,
     most: usize,
+    /// Of the writes only those of what belongs here.
+    hold_data: Option<u64>,
     held: Vec<Request>,
     /// Sectors written so far.
     written: u64,
@@ -186,6 +196,7 @@ impl Puppet {
                 hold: Vec::new(),
                 pass: 0,
                 most: 0,
+                hold_data: None,
                 held: Vec::new(),
                 written: 0,
                 fault: None,
@@ -239,19 +250,26 @@ impl Puppet {
 
     /// The next so many requests of these sorts are held back.
     pub fn hold_some(&self, ops: &[Op], most: usize) {
-        self.hold_from(ops, 0, most);
+        self.hold_from(ops, 0, most, None);
+    }
+
+    /// The next write of what belongs at this sector of the device above, wherever it is put here,
+    /// is held back. What that device writes on its own account is not.
+    pub fn hold_data(&self, sector: u64) {
+        self.hold_from(&[Op::Write], 0, 1, Some(sector));
     }
 
     /// The next so many are not held back, all behind them are.
     pub fn hold_after(&self, ops: &[Op], pass: usize) {
-        self.hold_from(ops, pass, usize::MAX);
+        self.hold_from(ops, pass, usize::MAX, None);
     }
 
-    fn hold_from(&self, ops: &[Op], pass: usize, most: usize) {
+    fn hold_from(&self, ops: &[Op], pass: usize, most: usize, data: Option<u64>) {
         let mut state = self.stage.lock();
         state.hold = ops.to_vec();
         state.pass = pass;
         state.most = most;
+        state.hold_data = data;
     }
 
     /// How many are held back.
@@ -466,6 +484,10 @@ impl State {
     /// Whether a request that has come is held back.
     fn holds(&mut self, request: &Request) -> bool {
         if !self.hold.contains(&request.op) || self.most == 0 || self.dead {
+            return false;
+        }
+        let data = self.hold_data;
+        if data.is_some_and(|sector| !request.is_data_of(sector)) {
             return false;
         }
         if self.pass > 0 {

@@ -2,26 +2,39 @@
 
 //! I/O that is on its way while the store fails and comes back, or gives its snapshots up.
 
+use std::ops::Range;
 use std::thread;
 
 use anyhow::{ensure, Context, Result};
 
 use super::bench::{wait_a_while, write_aside, Bench, CHUNK};
 use crate::dm::Suspend;
-use crate::io::{Buffer, Disk};
+use crate::io::Buffer;
 use crate::puppet::Op;
 use crate::shadow::write;
 use crate::store::{until, Device};
 
-/// Has the next write of the store fail, which is that of a commit: there is something to be
-/// committed for the snapshot that `disk` is of.
-fn fail_commit(bench: &Bench, co: &Device, disk: &Disk) -> Result<()> {
+/// Where a snapshot is written, one chunk after the other, until a commit of that fails.
+const CHUNKS: Range<u64> = 20..36;
+
+/// Has the next write of the store fail, which is that of a commit, for which there is something of
+/// the snapshot `cs`. Tells whether it did: the store commits on its own account every second, and
+/// where the machine stood still for that long there is nothing left to be committed.
+fn commit_fails(bench: &Bench, co: &Device, cs: &Device) -> Result<bool> {
     bench.cow.fail(&[Op::Write], 0, 1);
-    // If it was not this that asked for it, it is too late for it.
-    ensure!(disk.flush().is_err(), "a commit was not to succeed");
+    let disk = cs.open()?;
+    let flushing = thread::spawn(move || disk.flush());
+    until("a flush to end", || Ok(flushing.is_finished()))?;
+    if flushing.join().expect("no panic").is_ok() {
+        ensure!(
+            bench.cow.mend() == 0,
+            "a commit failed, and a flush did not"
+        );
+        return Ok(false);
+    }
     until("the store to fail", || Ok(co.state()?.state == "error"))?;
     ensure!(bench.cow.mend() == 1, "nothing failed");
-    Ok(())
+    Ok(true)
 }
 
 /// A snapshot has a chunk that is recorded in core only, and writes it again, slowly. The store
@@ -35,12 +48,21 @@ pub fn in_place() -> Result<()> {
     bench.now.write(&co.open()?, 0, CHUNK)?;
     let cs = bench.cs(tag)?;
     let released = bench.released();
-    let (chunk, disk) = (20 * CHUNK, cs.open()?);
-    let first = write(&disk, chunk, CHUNK)?;
-    bench.cow.hold_some(&[Op::Write], 1);
-    let slow = write_aside(&cs, chunk, CHUNK)?;
-    bench.cow.wait_held(1)?;
-    fail_commit(&bench, &co, &disk)?;
+    let disk = cs.open()?;
+    let mut in_flight = None;
+    for chunk in CHUNKS.map(|chunk| chunk * CHUNK) {
+        let first = write(&disk, chunk, CHUNK)?;
+        bench.cow.hold_data(chunk);
+        let slow = write_aside(&cs, chunk, CHUNK)?;
+        bench.cow.wait_held(1)?;
+        if commit_fails(&bench, &co, &cs)? {
+            in_flight = Some((chunk, first, slow));
+            break;
+        }
+        bench.cow.release();
+        slow.end(bench.shadow(tag))?;
+    }
+    let (chunk, first, slow) = in_flight.context("the store's own commits came first")?;
     drop(disk);
     // These are preserved when the store works again, which this sees to.
     let rescuing = write_aside(&co, 40 * CHUNK, 16 * CHUNK)?;
@@ -75,8 +97,16 @@ pub fn copy_of_deleted() -> Result<()> {
     let slow = write_aside(&co, chunk, CHUNK)?;
     bench.origin.wait_held(1)?;
     let disk = cs.open()?;
-    let lost = write(&disk, 0, CHUNK)?;
-    fail_commit(&bench, &co, &disk)?;
+    let mut at_risk = None;
+    for at in CHUNKS.map(|chunk| (chunk + 1) * CHUNK) {
+        let written = write(&disk, at, CHUNK)?;
+        if commit_fails(&bench, &co, &cs)? {
+            at_risk = Some((at, written));
+            break;
+        }
+        bench.shadow(older).set(at, CHUNK, written);
+    }
+    let (at, lost) = at_risk.context("the store's own commits came first")?;
     drop(disk);
     // The origin's device cannot be suspended, which would wait for the write.
     cs.suspend(Suspend::Orderly)?;
@@ -89,7 +119,7 @@ pub fn copy_of_deleted() -> Result<()> {
     slow.end(&mut bench.now).context("the slow write")?;
     drop(released);
     cs.remove()?;
-    bench.settle(older, 0, CHUNK, &[lost])?;
+    bench.settle(older, at, CHUNK, &[lost])?;
     bench.end(co)
 }
 
