@@ -15,7 +15,8 @@ use crate::shadow::write;
 use crate::store::{until, Device};
 
 /// Where a snapshot is written, one chunk after the other, until a commit of that fails.
-const CHUNKS: Range<u64> = 20..36;
+const CHUNKS: Range<u64> = 1..17;
+const TOO_LATE: &str = "the store's own commits came first";
 
 /// Has the next write of the store fail, which is that of a commit, for which there is something of
 /// the snapshot `cs`. Tells whether it did: the store commits on its own account every second, and
@@ -49,20 +50,19 @@ pub fn in_place() -> Result<()> {
     let cs = bench.cs(tag)?;
     let released = bench.released();
     let disk = cs.open()?;
-    let mut in_flight = None;
-    for chunk in CHUNKS.map(|chunk| chunk * CHUNK) {
+    let mut chunks = CHUNKS.map(|chunk| chunk * CHUNK);
+    let (chunk, first, slow) = loop {
+        let chunk = chunks.next().context(TOO_LATE)?;
         let first = write(&disk, chunk, CHUNK)?;
         bench.cow.hold_data(chunk);
         let slow = write_aside(&cs, chunk, CHUNK)?;
         bench.cow.wait_held(1)?;
         if commit_fails(&bench, &co, &cs)? {
-            in_flight = Some((chunk, first, slow));
-            break;
+            break (chunk, first, slow);
         }
         bench.cow.release();
         slow.end(bench.shadow(tag))?;
-    }
-    let (chunk, first, slow) = in_flight.context("the store's own commits came first")?;
+    };
     drop(disk);
     // These are preserved when the store works again, which this sees to.
     let rescuing = write_aside(&co, 40 * CHUNK, 16 * CHUNK)?;
@@ -97,16 +97,15 @@ pub fn copy_of_deleted() -> Result<()> {
     let slow = write_aside(&co, chunk, CHUNK)?;
     bench.origin.wait_held(1)?;
     let disk = cs.open()?;
-    let mut at_risk = None;
-    for at in CHUNKS.map(|chunk| (chunk + 1) * CHUNK) {
+    let mut chunks = CHUNKS.map(|chunk| chunk * CHUNK);
+    let (at, lost) = loop {
+        let at = chunks.next().context(TOO_LATE)?;
         let written = write(&disk, at, CHUNK)?;
         if commit_fails(&bench, &co, &cs)? {
-            at_risk = Some((at, written));
-            break;
+            break (at, written);
         }
         bench.shadow(older).set(at, CHUNK, written);
-    }
-    let (at, lost) = at_risk.context("the store's own commits came first")?;
+    };
     drop(disk);
     // The origin's device cannot be suspended, which would wait for the write.
     cs.suspend(Suspend::Orderly)?;
