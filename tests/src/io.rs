@@ -2,7 +2,7 @@
 
 //! Direct I/O: every call is a bio or a few, and nothing is answered from the page cache.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -118,4 +118,18 @@ impl Disk {
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_all()
     }
+}
+
+/// How many of this program's threads sleep in a [`Disk::write`].
+pub fn writes_waiting() -> io::Result<usize> {
+    let mut count = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        // Of a thread that does not sleep it is "running". One that has just ended is gone.
+        let Ok(text) = fs::read_to_string(task?.path().join("syscall")) else {
+            continue;
+        };
+        let number = text.split_whitespace().next().map(str::parse);
+        count += usize::from(number == Some(Ok(libc::SYS_pwrite64)));
+    }
+    Ok(count)
 }

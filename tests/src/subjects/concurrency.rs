@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -19,7 +19,7 @@ use crate::io::Disk;
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::{write_generation, Shadow};
-use crate::store::{slowness, Device, Origin};
+use crate::store::{Device, Origin};
 use crate::sys;
 use crate::world::{random_io, World};
 
@@ -44,7 +44,6 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("torn down all at once", || {
         asked(&random, || all_at_once(disks, random.clone()))
     });
-    subject.case("a slow origin holds up no other", || slow_origin(disks));
     subject.case("the module stays while it is in use", || stays(disks));
 }
 
@@ -424,36 +423,6 @@ impl Family {
         let (store, other) = (&self.world.store, &self.other);
         store.check_snapshot(other, 1, &self.other_then)
     }
-}
-
-/// What one origin's writes wait for is nothing to another's, which are made durable meanwhile.
-fn slow_origin(disks: &Disks) -> Result<()> {
-    let mut family = Family::new(disks, &mut Random::new(1))?;
-    let co = family.world.co()?;
-    let co_other = family.world.store.co(&family.other)?;
-    family.world.take(&co)?;
-    co_other.take()?;
-    let piece = &family.world.origin.piece;
-    let delay = Duration::from_secs(3) * slowness();
-    piece.slow_reads(delay.as_millis() as u32)?;
-    let (disk, disk_other) = (co.open()?, co_other.open()?);
-    let (now, now_other) = (&mut family.world.now, &mut family.other_now);
-    let begin = Instant::now();
-    let passed = thread::scope(|scope| -> Result<Duration> {
-        let writer = scope.spawn(|| now.write(&disk, 0, 8));
-        sleep(Duration::from_millis(200));
-        let wrote = (0..20).try_for_each(|chunk| now_other.write(&disk_other, chunk * 8, 8));
-        let passed = begin.elapsed();
-        writer.join().expect("no panic")?;
-        wrote.map(|()| passed)
-    })?;
-    ensure!(begin.elapsed() >= delay, "the slow one was not slow");
-    ensure!(passed < delay / 2, "20 writes took {passed:?}");
-    drop((disk, disk_other));
-    piece.slow_reads(0)?;
-    co.remove()?;
-    co_other.remove()?;
-    family.check()
 }
 
 /// All orders of four things, each as a row of indices.

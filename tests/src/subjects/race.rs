@@ -14,12 +14,12 @@ use anyhow::{ensure, Context, Result};
 
 use crate::disks::{Disks, MIB};
 use crate::dm::{Mapped, Table};
-use crate::io::{Buffer, Disk};
+use crate::io::{writes_waiting, Buffer, Disk};
 use crate::puppet::{Op, Puppet};
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::Shadow;
-use crate::store::{co_line, cs_line, Device, Store, TARGET};
+use crate::store::{co_line, cs_line, until, until_nothing, Device, Origin, Store, TARGET};
 use crate::world::World;
 
 /// Runs the cases.
@@ -45,6 +45,9 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         rollback_held_up(disks)
     });
     subject.case("a slow read stops no other chunk", || others_go_on(disks));
+    subject.case("a slow origin holds up no other", || {
+        other_origin_goes_on(disks)
+    });
     subject.case("readers do not keep a write out", || {
         write_among_readers(disks)
     });
@@ -232,6 +235,49 @@ fn others_go_on(disks: &Disks) -> Result<()> {
     held.end()
 }
 
+/// What one origin's writes wait for is nothing to another's, which are made durable meanwhile.
+fn other_origin_goes_on(disks: &Disks) -> Result<()> {
+    const WRITES: u64 = 20;
+    let mut held = Held::new(disks)?;
+    let other = Origin::new(disks, "other", MIB)?;
+    let mut other_now = Shadow::filled(&other.piece.open()?)?;
+    let co_other = held.store.bind(&other)?;
+    let other_then = other_now.clone();
+    let tag = co_other.take()?;
+    let (origin, co, now) = (&held.origin, &held.co, &mut held.now);
+    // What is written is to be preserved first, and so to be read.
+    origin.hold_some(&[Op::Read], 1);
+    let ended = AtomicU64::new(0);
+    thread::scope(|scope| -> Result<()> {
+        let writer = scope.spawn(|| now.write(&co.open()?, 0, 8));
+        let came = origin.wait_held(1);
+        let others = scope.spawn(|| -> Result<()> {
+            let disk = co_other.open()?;
+            for chunk in 0..WRITES {
+                other_now.write(&disk, chunk * 32, 8)?;
+                ended.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let goes_on = until_nothing("the other origin's writes", || {
+            let left = WRITES - ended.load(Ordering::Relaxed);
+            Ok((left > 0 && !others.is_finished()).then_some(left))
+        });
+        let waits = !writer.is_finished();
+        origin.release();
+        writer.join().expect("no panic")?;
+        others.join().expect("no panic")?;
+        came?;
+        goes_on?;
+        ensure!(waits, "the slow origin was not slow");
+        Ok(())
+    })?;
+    other_now.check(&co_other.open()?).context("the other")?;
+    co_other.remove()?;
+    held.store.check_snapshot(&other, tag, &other_then)?;
+    held.end()
+}
+
 /// A read that comes when a write waits for another one of the same chunk does not go first: else
 /// two of them could keep the write out by turns.
 fn write_among_readers(disks: &Disks) -> Result<()> {
@@ -244,6 +290,7 @@ fn write_among_readers(disks: &Disks) -> Result<()> {
         let first = scope.spawn(read);
         origin.wait_held(1)?;
         let writer = scope.spawn(|| now.write(&co.open()?, 0, 8));
+        let came = until("the write to come", || Ok(writes_waiting()? > 0));
         sleep(Duration::from_millis(400));
         let second = scope.spawn(read);
         sleep(Duration::from_millis(400));
@@ -253,6 +300,7 @@ fn write_among_readers(disks: &Disks) -> Result<()> {
         let first = first.join().expect("no panic")?;
         let second = second.join().expect("no panic")?;
         writer.join().expect("no panic")?;
+        came?;
         then.check_bytes(&first, 0).context("the first read")?;
         then.check_bytes(&second, 0).context("the second read")?;
         ensure!(!early, "the write did not wait");
