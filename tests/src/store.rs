@@ -54,24 +54,6 @@ pub fn until_nothing<T: PartialEq>(
     }
 }
 
-/// Has something done that must take no longer than `limit`, and tells how long it took. The machine
-/// may stand still meanwhile, so when it took longer it is done anew, three times in all.
-pub fn in_time<T>(
-    limit: Duration,
-    what: &str,
-    mut done: impl FnMut() -> Result<(T, Duration)>,
-) -> Result<T> {
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        let (result, took) = done()?;
-        if took < limit {
-            return Ok(result);
-        }
-        all.push(took);
-    }
-    bail!("{what} took {all:?}")
-}
-
 /// A COW device.
 pub struct Store {
     /// Where it is.
