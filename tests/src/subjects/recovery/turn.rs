@@ -9,12 +9,18 @@ use anyhow::{ensure, Context, Result};
 
 use super::bench::{filled, write_aside, Bench, CHUNK};
 use crate::content::ZERO;
+use crate::io::writes_waiting;
 use crate::puppet::Op;
-use crate::store::slowness;
+use crate::store::{slowness, until};
 
-/// For what has ended below, or was written above, to come to the store, which nothing tells of.
+/// For what has ended below to come to the store, which nothing tells of.
 fn settle() {
     sleep(Duration::from_secs(1) * slowness());
+}
+
+/// Waits until so many writes have come to the store: their threads sleep in them.
+fn wait_come(writes: usize) -> Result<()> {
+    until("the write to come", || Ok(writes_waiting()? >= writes))
 }
 
 /// In one turn the store records that a chunk is preserved, fails as it gives up another origin's
@@ -57,9 +63,9 @@ pub fn rescued() -> Result<()> {
     bench.wait_written(before, 9 * CHUNK)?;
     settle();
     let full = write_aside(&other_co, 100 * CHUNK, CHUNK)?;
-    settle();
+    wait_come(3)?;
     let rescuing = write_aside(&other_co, 110 * CHUNK, CHUNK)?;
-    settle();
+    wait_come(4)?;
     // Not the commit's own, but the one behind it.
     bench.cow.fail(&[Op::Write], 1, 1);
     bench.cow.release();
