@@ -30,8 +30,8 @@ use kernel::sync::Arc;
 /// A bio of this target.
 pub(crate) type Bio = TargetBio<SnapMv>;
 
-/// The longest discard that is taken at once, in sectors: what it overwrites may have to be
-/// preserved, and nobody should have to wait for more than that.
+/// The longest discard that is taken at once, in sectors: each chunk of it has to be looked at, and
+/// nobody should have to wait for more than that.
 const MAX_DISCARD_SECTORS: u32 = 128 * 1024;
 
 /// One table of the target `dm-snap-mv`.

@@ -45,6 +45,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     }
     subject.case("overlapping writes at once", || overlapping(disks));
     subject.case("discard keeps the snapshot's content", || discard(disks));
+    subject.case("discard takes no space", || discard_takes_none(disks));
     subject.case("write-zeroes keeps the snapshot's content", || {
         write_zeroes(disks)
     });
@@ -239,6 +240,46 @@ fn discard(disks: &Disks) -> Result<()> {
     world.check(&co)?;
     world.check_below()?;
     co.remove()
+}
+
+/// What a snapshot needs is left alone, and what it has is passed on, parts of chunks too.
+fn discard_takes_none(disks: &Disks) -> Result<()> {
+    for pages in [1, 16] {
+        let (mut world, co) = World::new(disks, 16 * MIB, 32, pages)?;
+        let disk = co.open()?;
+        let tag = world.take(&co)?;
+        let chunk = 8 * u64::from(pages);
+        // Every other chunk of some, and two that are neighbours.
+        let written: Vec<u64> = [3, 5, 7, 64, 65].iter().map(|i| i * chunk).collect();
+        for &at in &written {
+            world.now.write(&disk, at, chunk)?;
+        }
+        co.wait_chunks(5)?;
+        world.now.discard(&disk, 0, 16 * MIB)?;
+        for at in 0..16 * MIB {
+            let passed = written.iter().any(|&from| (from..from + chunk).contains(&at));
+            let gone = world.now.generation(at) == ZERO;
+            ensure!(gone == passed, "sector {at} is discarded: {gone}");
+        }
+        // Parts of them.
+        world.now.write(&disk, 3 * chunk, 3 * chunk)?;
+        world.now.discard(&disk, 3 * chunk - 1, 3)?;
+        for (at, passed) in [(3 * chunk - 1, false), (3 * chunk, true), (3 * chunk + 2, false)] {
+            let gone = world.now.generation(at) == ZERO;
+            ensure!(gone == passed, "a part: sector {at} is discarded: {gone}");
+        }
+        // A newer snapshot needs all of it again.
+        world.take(&co)?;
+        world.now.discard(&disk, 0, 16 * MIB)?;
+        // All that is in use is what was written: chunk 4 for the older one, and this one.
+        world.now.write(&disk, 100 * chunk, 1)?;
+        co.wait_chunks(7)?;
+        drop(disk);
+        world.check(&co)?;
+        world.cs(tag)?.remove()?;
+        co.remove()?;
+    }
+    Ok(())
 }
 
 /// Whether it finds its way at once or has to preserve something first.

@@ -103,6 +103,7 @@ pub(crate) fn part_done(mut bio: Bio, status: Status) {
             let over = !status.is_ok() || (rest == 0 && !fua);
             (job.own.unlock(), over)
         }
+        Stage::Discarding => (false, rest == 0 || !status.is_ok()),
         _ => (false, false),
     };
     *job.status = status;

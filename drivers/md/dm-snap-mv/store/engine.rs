@@ -312,6 +312,7 @@ impl Engine {
         match bio.target().device() {
             Device::Origin(_) => match bio.op() {
                 Op::Read => self.origin_read(cx, bio),
+                Op::Discard => self.origin_discard(cx, bio),
                 _ => self.origin_write(cx, bio),
             },
             Device::Snapshot(_) => match bio.op() {

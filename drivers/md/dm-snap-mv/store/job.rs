@@ -25,6 +25,8 @@ pub(crate) enum Stage {
     Preserving,
     /// Origin write: everything is recorded; it may go on once the records are durable.
     Preserved,
+    /// Origin discard: a part is on its way to the origin device.
+    Discarding,
     /// On its way to the device it belongs on; ends with that I/O.
     Issued,
     /// Snapshot read: a part is on its way.

@@ -5,7 +5,7 @@
 //! * [`store`]: what its devices share; [`registry`]: which stores are open;
 //! * [`open`]: opening and formatting; [`attach`]: devices come and go;
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
-//! * [`preserve`]: writes of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
+//! * [`preserve`], [`discard`]: writes and discards of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
 //! * [`merge`], [`merge_copy`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`failure`]: when the metadata cannot be changed any more;
 //! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
@@ -18,6 +18,7 @@ mod allocator;
 mod attach;
 mod cleaner;
 mod control;
+mod discard;
 mod distrust;
 mod engine;
 pub(crate) mod error;

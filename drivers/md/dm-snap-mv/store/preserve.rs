@@ -27,7 +27,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// The longest piece that is preserved in one copy, in sectors: enough to keep a disk streaming,
-/// short enough that a huge discard does not hold the COW device's whole bandwidth in one job.
+/// short enough that a huge write-zeroes does not hold the COW device's whole bandwidth in one job.
 const MAX_COPY_SECTORS: u64 = 8192;
 
 /// How long `-e queue` lets a write wait for space before it fails.
@@ -112,7 +112,7 @@ impl Engine {
         resolve_head(meta, &row, state.view.as_deref(), first, max)
     }
 
-    /// A write, discard or write-zeroes of an origin, at whatever stage it has reached.
+    /// A write or write-zeroes of an origin, at whatever stage it has reached.
     pub(super) fn origin_write(&mut self, cx: &Arc<Store>, mut bio: Bio) {
         let Device::Origin(device) = bio.target().device() else {
             return bio.end(Status::IOERR);

@@ -91,7 +91,6 @@ impl Act {
             Act::OriginWrite
                 | Act::OriginRewrite
                 | Act::OriginWriteOn
-                | Act::OriginDiscard
                 | Act::OriginZero
         )
     }
@@ -107,7 +106,9 @@ impl Act {
     /// Does it while something fails.
     pub fn run(self, bench: &mut Bench, co: &Device, fault: Fault) -> Result<()> {
         match self {
-            _ if self.writes_origin() => self.on_origin(bench, co, fault),
+            _ if self.writes_origin() || self == Act::OriginDiscard => {
+                self.on_origin(bench, co, fault)
+            }
             Act::SnapshotWrite
             | Act::SnapshotWritePart
             | Act::SnapshotWritePartOfCow
@@ -128,6 +129,10 @@ impl Act {
         if self == Act::OriginWriteOn {
             // The first change of a store that was closed in order writes all of the trees.
             bench.now.write(&disk, 900, 8)?;
+        }
+        if self == Act::OriginDiscard {
+            // What is not preserved is left alone.
+            bench.now.write(&disk, 1200, 64)?;
         }
         fault.strike(bench);
         match self {

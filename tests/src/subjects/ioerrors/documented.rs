@@ -34,7 +34,10 @@ impl Act {
     pub fn needs(self, which: Which, op: Op) -> bool {
         match (which, op) {
             (Which::Cow, Op::Write | Op::Flush) => {
-                !matches!(self, Act::SnapshotRead | Act::Activate)
+                !matches!(
+                    self,
+                    Act::SnapshotRead | Act::Activate | Act::OriginDiscard
+                )
                     || (self, op) == (Act::Activate, Op::Flush)
             }
             (Which::Cow, Op::Read) => {

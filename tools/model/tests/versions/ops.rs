@@ -20,6 +20,7 @@ pub enum Kind {
     WriteOrigin,
     WriteSnapshot,
     ZeroSnapshot,
+    DiscardOrigin,
     TakeOfOrigin,
     TakeOfSnapshot,
     Delete,
@@ -34,10 +35,11 @@ pub enum Kind {
     Crash,
 }
 
-const KINDS: [(Kind, u64); 15] = [
+const KINDS: [(Kind, u64); 16] = [
     (Kind::WriteOrigin, 60),
     (Kind::WriteSnapshot, 50),
     (Kind::ZeroSnapshot, 12),
+    (Kind::DiscardOrigin, 12),
     (Kind::TakeOfOrigin, 12),
     (Kind::TakeOfSnapshot, 12),
     (Kind::Delete, 16),
@@ -148,6 +150,8 @@ impl Stats {
         counts.invalidated += others.invalidated;
         counts.rollbacks += others.rollbacks;
         counts.rolled_back += others.rolled_back;
+        counts.discarded += others.discarded;
+        counts.left_alone += others.left_alone;
     }
 }
 
@@ -294,6 +298,11 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
         (Kind::ZeroSnapshot, Some(tag)) if valid(w, o, tag) => {
             let (start, len) = range(op, w.oracle.origins[o].snapshots[&tag].content.len());
             w.zero_snapshot(o, tag, start, len)
+        }
+        (Kind::DiscardOrigin, _) => {
+            let chunks = w.oracle.origins[o].size.div_ceil(CHUNK_SECTORS) as usize;
+            let (start, len) = range(op, chunks);
+            w.discard_origin(o, start, len)
         }
         (Kind::TakeOfOrigin, _) if !many => {
             let taken = w.durably(

@@ -46,6 +46,9 @@ pub struct Counts {
     pub invalidated: u64,
     pub rollbacks: u64,
     pub rolled_back: u64,
+    /// Chunks of origins that a discard was passed on for, and those that it left alone.
+    pub discarded: u64,
+    pub left_alone: u64,
 }
 
 impl Oracle {

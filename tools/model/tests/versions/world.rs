@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use dm_snap_mv_model::chain::Chain;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::clean::clean_step;
+use dm_snap_mv_model::discard::first_part;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved, Gap};
@@ -387,6 +388,39 @@ impl World {
         }
         self.oracle.in_flight.clear();
         self.oracle.origins[o].head[start..start + values.len()].copy_from_slice(values);
+        self.step()
+    }
+
+    /// Discards a part of the origin: zeroes where that is passed on, else nothing.
+    pub fn discard_origin(&mut self, o: usize, start: usize, len: usize) -> Result<(), Stop> {
+        let nr = self.disks[o].nr.expect("bound");
+        let used = self.store.used().to_vec();
+        let (mut at, end) = (chunk(start), chunk(start + len));
+        while at < end {
+            let row = self.row(nr);
+            let view = self.view(nr);
+            let live = newest_live(&self.store, &row)?;
+            let part = first_part(&self.store, nr, live, view.as_ref(), at, end)?;
+            let behind = at.plus(part.len);
+            assert!(part.len >= 1 && behind <= end);
+            if part.passes {
+                // What was preserved by a write that was refused need not be durable.
+                self.commit_if_lazy(nr)?;
+                for at in index(at)..index(behind) {
+                    let old = self.oracle.origins[o].head[at];
+                    self.oracle.in_flight.insert((o, at), [old, 0]);
+                    self.step()?;
+                    self.disks[o].content[at] = 0;
+                    self.oracle.origins[o].head[at] = 0;
+                    self.oracle.in_flight.clear();
+                    self.oracle.counts.discarded += 1;
+                }
+            } else {
+                self.oracle.counts.left_alone += part.len;
+            }
+            at = behind;
+        }
+        assert!(self.store.used() == used, "a discard takes no space");
         self.step()
     }
 
