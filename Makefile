@@ -16,9 +16,11 @@ help:
 	@echo 'make bench         measure it beside other targets, some twelve minutes; into'
 	@echo '                   build/bench; QUICK=1 three minutes'
 	@echo 'make profile       where the time goes, in it and in others: some six minutes'
-	@echo 'make test          all tests, native ones and those in virtual machines;'
-	@echo '                   TESTS=WORD those with WORD in their name, KERNEL=debug on the'
-	@echo '                   debug kernel (which is built once, a quarter of an hour)'
+	@echo 'make test          every test in a short form, on the stock kernel: at most a quarter of'
+	@echo '                   an hour; TESTS=WORD those with WORD in their name, KERNEL=debug on'
+	@echo '                   the debug kernel (which is built once, a quarter of an hour)'
+	@echo 'make test-all      everything: their long forms, the debug kernel, and what takes'
+	@echo '                   hours; what has passed is not run again for the same source'
 	@echo 'make test-long-soak    everything at once on the debug kernel, for half an hour;'
 	@echo '                   TEST_SECONDS=1800, TEST_SEED='
 	@echo 'make test-long-hostile stores with damaged and forged metadata, on the debug kernel;'
@@ -50,6 +52,9 @@ demo: all
 test: all
 	@scripts/test
 
+test-all: all
+	@scripts/test --all
+
 bench: all
 	@scripts/bench $(if $(QUICK),--quick)
 
@@ -70,7 +75,7 @@ test-long-ioerrors: all
 	@scripts/vm tests/long/ioerrors.sh
 
 test-long-replay: all
-	@TEST_POINTS=$${TEST_POINTS:-50000} scripts/vm --timeout 1000000 tests/vm/replay.sh
+	@TEST_LONG=1 TEST_POINTS=$${TEST_POINTS:-50000} scripts/vm --timeout 1000000 tests/vm/replay.sh
 
 test-long-powercut: all
 	@TEST_CUTS=$${TEST_CUTS:-100} tests/host/crash.sh
@@ -80,7 +85,7 @@ test-long-fuzz:
 
 test-long-memory: dms
 	@KERNEL=debug scripts/build-module
-	@TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/vm --kernel debug --smp 1 \
+	@TEST_LONG=1 TEST_ALL_SITES=1 TEST_SECONDS=$${TEST_SECONDS:-1800} scripts/vm --kernel debug --smp 1 \
 		tests/vm/memory.sh
 
 check:
@@ -98,7 +103,7 @@ clean:
 distclean:
 	@scripts/clean --cache
 
-.PHONY: all help modules dms demo test bench profile test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
+.PHONY: all help modules dms demo test test-all bench profile test-long-replay test-long-powercut test-long-soak test-long-hostile check install uninstall clean distclean test-long-ioerrors \
 	test-long-memory test-long-fuzz
 # The parts share a machine's cores by themselves.
 .NOTPARALLEL:

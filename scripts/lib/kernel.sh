@@ -141,4 +141,15 @@ kernel_mounts() {
 	done
 }
 
+# The workspace's programs are static, so that what the build root makes runs on other releases too.
+# For this target alone: proc macros are loaded by the compiler and cannot be static.
+CARGO_TARGET=x86_64-unknown-linux-gnu
+
+# CARGO_ENV: what cargo is run with for the workspace and that target.
+cargo_env() {
+	# shellcheck disable=SC2034  # it is for who calls
+	CARGO_ENV=(env CARGO_HOME="$DMS_CACHE/cargo" CARGO_TARGET_DIR="$(cargo_target)"
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static")
+}
+
 cargo_target() { printf '%s\n' "$DMS_CACHE/target-$(key "$TOP")"; }

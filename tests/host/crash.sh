@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# takes: 50 110
 # The power of a machine that changes everything is cut: it is killed at a random instant. Its
 # next boot looks at what is there, uses it, and goes on with it to the next cut. TEST_CUTS says how
-# many (5), TEST_SEED what happens.
+# many (2, or 5 in the long run), TEST_SEED what happens.
 #
 # What the machine's disks have acknowledged is in files of this machine, where it stays. What a
 # disk's own cache loses is the business of the subjects powercut and replay.
@@ -12,6 +13,8 @@ mkdir -p build
 disks=$(mktemp -d "$PWD/build/crash.XXXXXX")
 trap 'rm -rf "$disks"' EXIT
 seed=${TEST_SEED:-$RANDOM}
+cuts=${TEST_CUTS:-${TEST_LONG:+5}}
+cuts=${cuts:-2}
 RANDOM=$seed
 options=(--smp 2 --mem 1024 --timeout 600 --keep-disk "$disks"
 	--disk 8M --disk 64M --disk 32M)
@@ -22,7 +25,7 @@ export TEST_SEED=$seed
 boot() { # SUBJECT...
 	local vm rc=0 mark=$disks/out
 	: >"$mark"
-	scripts/vm "${options[@]}" tests/guest/crash.sh "$@" >"$mark" &
+	setpriv --pdeathsig TERM scripts/vm "${options[@]}" tests/guest/crash.sh "$@" >"$mark" &
 	vm=$!
 	while kill -0 "$vm" 2>/dev/null; do
 		if grep -q '^# under load' "$mark"; then
@@ -38,7 +41,7 @@ boot() { # SUBJECT...
 }
 
 subjects=(crash-before)
-for ((cut = 1; cut <= ${TEST_CUTS:-5}; cut++)); do
+for ((cut = 1; cut <= cuts; cut++)); do
 	rc=0
 	boot "${subjects[@]}" || rc=$?
 	[ "$rc" = 122 ] || {

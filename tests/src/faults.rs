@@ -50,11 +50,8 @@ pub enum Helper {
 
 /// The kernel's switches.
 pub struct Faults {
-    nth: File,
-    module: Range<u64>,
-    worker: Range<u64>,
-    copies: Range<u64>,
-    buffers: Range<u64>,
+    /// `None`: nothing can be planned.
+    switches: Option<Switches>,
     plan: Plan,
     log: Log,
     /// Whether the last [`Faults::run`] met an allocation that failed.
@@ -130,7 +127,36 @@ fn get(kind: &str, name: &str) -> Result<i64> {
     text.trim().parse().with_context(|| path)
 }
 
+/// What the kernel has for it, and where the code is whose allocations count.
+struct Switches {
+    nth: File,
+    module: Range<u64>,
+    worker: Range<u64>,
+    copies: Range<u64>,
+    buffers: Range<u64>,
+}
+
 impl Faults {
+    /// Whether this kernel can have allocations fail.
+    pub fn are_possible() -> bool {
+        KINDS
+            .iter()
+            .all(|kind| Path::new(&format!("/sys/kernel/debug/{kind}")).exists())
+    }
+
+    /// For a kernel that cannot: nothing ever fails.
+    pub fn none() -> Result<Self> {
+        Ok(Self {
+            switches: None,
+            plan: Plan::Nothing,
+            log: Log::from_now()?,
+            hit: false,
+            site: None,
+            struck: 0,
+            counted: 0,
+        })
+    }
+
     /// The switches, all off.
     pub fn new() -> Result<Self> {
         for kind in KINDS {
@@ -151,7 +177,7 @@ impl Faults {
             }
         }
         set("fail_page_alloc", "min-order", 0)?;
-        Ok(Self {
+        let switches = Switches {
             nth: OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -160,6 +186,9 @@ impl Faults {
             worker: code("WorkItem3run")?,
             copies: code_between("dm_io_client_create", "kcopyd_put_pages")?,
             buffers: code_between("dm_bufio_get", "dm_bufio_set_sector_offset")?,
+        };
+        Ok(Self {
+            switches: Some(switches),
             plan: Plan::Nothing,
             log: Log::from_now()?,
             hit: false,
@@ -180,16 +209,20 @@ impl Faults {
     /// What is to fail in the next runs.
     pub fn plan(&mut self, plan: Plan) -> Result<()> {
         self.plan = plan;
+        let Some(switches) = &self.switches else {
+            ensure!(plan == Plan::Nothing, "this kernel cannot do {plan:?}");
+            return Ok(());
+        };
         // With all calls, of the one that fails.
         let one = matches!(plan, Plan::Caller(_) | Plan::Worker { .. });
         for kind in KINDS {
             set(kind, "verbose", if one { 2 } else { 0 })?;
         }
         match plan {
-            Plan::Worker { .. } => Self::callers(&self.worker),
-            Plan::Beneath(Helper::Copies, _) => Self::callers(&self.copies),
-            Plan::Beneath(Helper::Buffers, _) => Self::callers(&self.buffers),
-            _ => Self::callers(&self.module),
+            Plan::Worker { .. } => Self::callers(&switches.worker),
+            Plan::Beneath(Helper::Copies, _) => Self::callers(&switches.copies),
+            Plan::Beneath(Helper::Buffers, _) => Self::callers(&switches.buffers),
+            _ => Self::callers(&switches.module),
         }
     }
 
@@ -207,15 +240,18 @@ impl Faults {
         const MANY: i64 = 1 << 30;
         self.hit = false;
         self.struck = 0;
+        let Some(switches) = &self.switches else {
+            return Ok(run());
+        };
         match self.plan {
             Plan::Nothing => Ok(run()),
             Plan::Caller(number) => {
                 // Nothing but the run itself may come between the two.
-                self.nth.write_at(number.to_string().as_bytes(), 0)?;
+                switches.nth.write_at(number.to_string().as_bytes(), 0)?;
                 let result = run();
                 let mut left = [0u8; 16];
-                let n = self.nth.read_at(&mut left, 0)?;
-                self.nth.write_at(b"0", 0)?;
+                let n = switches.nth.read_at(&mut left, 0)?;
+                switches.nth.write_at(b"0", 0)?;
                 let left: u32 = String::from_utf8_lossy(&left[..n]).trim().parse()?;
                 self.hit = left == 0;
                 self.counted = number - left;
@@ -265,7 +301,10 @@ fn site(lines: &[String]) -> Option<String> {
 
 impl Drop for Faults {
     fn drop(&mut self) {
-        let _ = self.nth.write_at(b"0", 0);
+        let Some(switches) = &self.switches else {
+            return;
+        };
+        let _ = switches.nth.write_at(b"0", 0);
         for kind in KINDS {
             let _ = set(kind, "probability", 0);
         }

@@ -9,12 +9,16 @@ use std::time::Instant;
 
 use anyhow::{anyhow, Result};
 
+use crate::effort::Part;
 use crate::{checked, dm};
 
 /// One subject's cases.
 pub struct Subject {
     name: &'static str,
     only: Option<String>,
+    part: Part,
+    /// How many cases were met so far.
+    met: u32,
     begin: Instant,
     passed: u32,
     failed: u32,
@@ -26,6 +30,8 @@ impl Subject {
         Self {
             name,
             only,
+            part: Part::from_environment(),
+            met: 0,
             begin: Instant::now(),
             passed: 0,
             failed: 0,
@@ -39,11 +45,7 @@ impl Subject {
 
     /// The same for one that tells how much it has tried.
     pub fn counted_case(&mut self, name: &str, run: impl FnOnce() -> Result<String>) {
-        if self
-            .only
-            .as_ref()
-            .is_some_and(|only| !name.contains(only.as_str()))
-        {
+        if !self.is_wanted(name) {
             return;
         }
         let begin = Instant::now();
@@ -76,6 +78,16 @@ impl Subject {
             println!("# {seconds:.1} s");
         }
         let _ = std::io::stdout().flush();
+    }
+
+    fn is_wanted(&mut self, name: &str) -> bool {
+        let only = self.only.as_deref();
+        if only.is_some_and(|only| !name.contains(only)) {
+            return false;
+        }
+        let number = self.met;
+        self.met += 1;
+        self.part.has(number)
     }
 
     /// Prints the sum; true if all is well.

@@ -13,19 +13,11 @@ use crate::disks::{Disks, Piece};
 use crate::dm::{Mapped, Table};
 use crate::io::Disk;
 use crate::shadow::Shadow;
+use crate::time::patience;
+pub use crate::time::slowness;
 
 /// The target's name.
 pub const TARGET: &str = "dm-snap-mv";
-
-/// The longest that anything in the background may take here, or stand still where it tells how far it
-/// is, on a kernel without checks.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How many times as long as usually all takes here, as `scripts/vm` says.
-pub fn slowness() -> u32 {
-    let slow = std::env::var("TEST_SLOW").ok();
-    slow.and_then(|s| s.parse().ok()).unwrap_or(1)
-}
 
 /// Waits until something is so.
 pub fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -47,7 +39,7 @@ pub fn until_nothing<T: PartialEq>(
         }
         if now != last {
             last = now;
-            end = Instant::now() + PATIENCE * slowness();
+            end = Instant::now() + patience();
         }
         ensure!(Instant::now() < end, "waited too long: {what}");
         sleep(Duration::from_millis(20));

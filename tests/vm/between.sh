@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 64M --disk 64M --smp 2 --timeout 400
+# takes: 30
 #
 # The dms command when something comes in between: signals, a udev that there is not, devices that
 # were left half made, stores in files that are loop devices, failures of the store.
@@ -27,10 +28,10 @@ table="0 $(blockdev --getsz /dev/$o) dm-snap-mv co $(lsblk -dno maj:min /dev/$o 
 
 exists() { dmsetup info "$1" >/dev/null 2>&1; }
 gone() { ! exists "$1"; }
-# soon CONDITION...: within some seconds.
+# soon CONDITION...: within two minutes.
 soon() {
 	local i
-	for i in {1..1000}; do
+	for i in {1..5000}; do
 		"$@" && return
 		sleep 0.02
 	done

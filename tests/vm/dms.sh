@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 256M --disk 256M --timeout 400
+# takes: 30
 #
 # The dms command: what it does, prints, and exits with.
 set -u
@@ -140,7 +141,7 @@ big
 slow 100
 dms rollback orig 2 2>/tmp/err &
 # As soon as it has begun: from then on there is something to be interrupted.
-for _ in {1..500}; do
+for _ in {1..5000}; do
 	[[ $(dms status orig) != *'rollbacking   : to 2'* ]] || break
 	sleep 0.02
 done

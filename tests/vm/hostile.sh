@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 64M --disk 64M --smp 1 --timeout 1500
+# takes: 60 220 2
 # TEST_IMAGES says how many of each kind of block (as go into 200 s), TEST_SEED which.
 # What the kernel says of each is read by the tests; printing it takes longer than all else.
 dmesg -n 3

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 768M --disk 256M --smp 2 --timeout 400
+# takes: 25
 #
 # Logical volumes as origin and COW device, and beside them the same story with LVM's own
 # snapshots: in the end both have the same content.
@@ -72,7 +73,7 @@ check 'unmount theirs' umount /mnt/theirs
 check 'dms merge' dms merge orig 1
 check 'lvconvert --merge' lvconvert -qq --merge vg/back
 # LVM's merge runs in the background.
-for _ in $(seq 100); do
+for _ in {1..600}; do
 	lvs --noheadings -o lv_attr vg/theirs | grep -q '^ *O' || break
 	sleep 0.2
 done

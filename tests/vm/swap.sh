@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 384M --disk 192M --disk 1536M --mem 224 --smp 2 --timeout 600
+# takes: 30
 # More is kept in memory than there is: it goes to swap space on an origin, of which
 # snapshots are taken all the while, and so does what is written to a file system on
 # another origin of the same store. To free memory their writes must go on without any.
@@ -21,7 +22,7 @@ memory=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
 # a minute to swap out what otherwise takes a second.
 over=140
 [ "${TEST_SLOW:-1}" = 1 ] || over=70
-sysctl -q kernel.hung_task_timeout_secs=$((60 * ${TEST_SLOW:-1}))
+sysctl -q kernel.hung_task_timeout_secs=$((120 * ${TEST_SLOW:-1}))
 rounds=6
 each=$(((memory + over) / rounds))
 echo "# $memory MiB of memory, in which $((each * rounds)) are to be kept"

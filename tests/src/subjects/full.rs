@@ -25,6 +25,11 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     metadata::run(subject, disks);
 }
 
+/// What takes long because it waits.
+pub fn minute(subject: &mut Subject, disks: &Disks) {
+    waiting::minute(subject, disks);
+}
+
 /// An origin larger than its store's room for data.
 fn small_store(disks: &Disks, policy: &str) -> Result<(World, Device)> {
     let (world, co) = World::new(disks, 16 * MIB, 12, 1)?;

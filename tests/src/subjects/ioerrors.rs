@@ -16,6 +16,7 @@ use self::bench::Bench;
 use self::points::{Case, Fault, Sum, Times, Which};
 use self::vanish::Scenery;
 use crate::disks::Disks;
+use crate::effort::usual_or_long;
 use crate::puppet::{Op, OPS};
 use crate::random::Random;
 use crate::report::Subject;
@@ -80,12 +81,15 @@ fn times(act: Act, policy: &str) -> &'static [Times] {
     }
 }
 
+/// Of so many requests of a sort one fails after the other, in the usual run.
+const SOME_OF_EACH: usize = 2;
+
 /// Requests of an operation, on both disks, once and for ever.
 fn every(act: Act, random: &mut Random, total: &mut Sum) -> Result<()> {
     let mut bench = Bench::new()?;
     // All of them take too long for every run of all tests: these see others each time.
     let all = is_set("TEST_ALL_FAULTS") || is_set("TEST_FAULTS");
-    let stride = if all { 1 } else { 4 };
+    let few = usual_or_long(SOME_OF_EACH, usize::MAX);
     for &policy in policies(act) {
         let saved = bench.scene(act.scene(), policy).context("before")?;
         let mut case = Case {
@@ -121,9 +125,10 @@ fn every(act: Act, random: &mut Random, total: &mut Sum) -> Result<()> {
                     first,
                     times,
                 };
-                let first = random.pick(0..stride.min(count as u64)) as usize;
+                let stride = if all { 1 } else { count.div_ceil(few).max(4) };
+                let first = random.pick(0..stride.min(count) as u64) as usize;
                 let end = (!all).then_some(count);
-                let mut points = case.each(fault(first), stride as usize, end)?;
+                let mut points = case.each(fault(first), stride, end)?;
                 if points == 0 {
                     // There may be one less than when they were counted.
                     points = case.each(fault(0), 1, Some(1))?;

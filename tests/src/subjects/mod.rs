@@ -41,6 +41,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
     ("full", full::run),
+    ("minute", full::minute),
     ("iocounts", iocounts::run),
     ("ioerrors", ioerrors::run),
     ("recovery", recovery::run),

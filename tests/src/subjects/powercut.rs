@@ -15,6 +15,7 @@ use crate::checked;
 use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
 use crate::dm::{Mapped, Table};
+use crate::effort::usual_or_long;
 use crate::io::Disk;
 use crate::puppet::Puppet;
 use crate::random::Random;
@@ -28,7 +29,7 @@ pub fn run(subject: &mut Subject, _disks: &Disks) {
     for pages in [1, 4, 16] {
         let random = &mut random;
         subject.case(&format!("chunks of {pages} pages"), || {
-            cuts(random, pages, 4)
+            cuts(random, pages, usual_or_long(2, 4))
         });
     }
     subject.case("what is not flushed is lost", || lost(&mut random));

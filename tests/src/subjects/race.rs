@@ -7,20 +7,25 @@
 //! the test likes it is found each time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, sleep};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
 use crate::disks::{Disks, MIB};
 use crate::dm::{Mapped, Table};
+use crate::effort::usual_or_long;
 use crate::io::{writes_waiting, Buffer, Disk};
 use crate::puppet::{Op, Puppet};
 use crate::random::Random;
 use crate::report::Subject;
 use crate::shadow::Shadow;
 use crate::store::{co_line, cs_line, until, until_nothing, Device, Origin, Store, TARGET};
+use crate::time::pass;
 use crate::world::World;
+
+/// For what must not come while something is held back.
+const SOME_TIME: Duration = Duration::from_millis(300);
 
 /// Runs the cases.
 pub fn run(subject: &mut Subject, disks: &Disks) {
@@ -62,7 +67,7 @@ fn under_load(disks: &Disks, pages: u32) -> Result<()> {
     const SECTORS: u64 = 4 * MIB;
     let (mut world, co) = World::new(disks, SECTORS, 160, pages)?;
     let mut random = Random::from_environment("race");
-    for _ in 0..6 {
+    for _ in 0..usual_or_long(2, 6) {
         let tag = world.take(&co)?;
         let cs = world.cs(tag)?;
         let then = world.snapshots[&tag].clone();
@@ -159,7 +164,7 @@ impl Held {
             let reader = scope.spawn(|| -> Result<Buffer> { Ok(cs.open()?.read(0, 128)?) });
             origin.wait_held(1)?;
             let changer = scope.spawn(|| change(co, now));
-            sleep(Duration::from_millis(400));
+            pass(SOME_TIME);
             let early = changer.is_finished();
             origin.release();
             let bytes = reader.join().expect("no panic")?;
@@ -291,9 +296,9 @@ fn write_among_readers(disks: &Disks) -> Result<()> {
         origin.wait_held(1)?;
         let writer = scope.spawn(|| now.write(&co.open()?, 0, 8));
         let came = until("the write to come", || Ok(writes_waiting()? > 0));
-        sleep(Duration::from_millis(400));
+        pass(SOME_TIME);
         let second = scope.spawn(read);
-        sleep(Duration::from_millis(400));
+        pass(SOME_TIME);
         let arrived = origin.held();
         let early = writer.is_finished();
         origin.release();
@@ -325,7 +330,7 @@ fn opened_meanwhile(disks: &Disks) -> Result<()> {
         let message = scope.spawn(|| co.send(&format!("rs {tag}")));
         cow.wait_held(1)?;
         let reader = scope.spawn(|| -> Result<Buffer> { Ok(co.open()?.read(0, 64)?) });
-        sleep(Duration::from_millis(400));
+        pass(SOME_TIME);
         cow.release();
         let bytes = reader.join().expect("no panic")?;
         message.join().expect("no panic")?;

@@ -63,7 +63,8 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 fn every_target_has_seeds_and_stands_them() {
     let times: usize = match std::env::var("TEST_FUZZ_TIMES") {
         Ok(times) => times.parse().expect("a number"),
-        Err(_) => 20_000,
+        Err(_) if std::env::var_os("TEST_LONG").is_some() => 20_000,
+        Err(_) => 4_000,
     };
     std::thread::scope(|scope| {
         for part in 0..2 {

@@ -9,6 +9,7 @@ use anyhow::{ensure, Result};
 use super::clean;
 use crate::checked::{self, examine};
 use crate::disks::{Disks, MIB};
+use crate::effort::usual_or_long;
 use crate::io::Disk;
 use crate::random::Random;
 use crate::report::Subject;
@@ -90,7 +91,7 @@ fn touch_all(world: &mut World, disk: &Disk) -> Result<()> {
 }
 
 fn cleaning(disks: &Disks) -> Result<()> {
-    let (mut world, co) = World::new(disks, 16 * MIB, 64, 1)?;
+    let (mut world, co) = World::new(disks, usual_or_long(4, 16) * MIB, 64, 1)?;
     let disk = co.open()?;
     let first = world.take(&co)?;
     touch_all(&mut world, &disk)?;
@@ -123,7 +124,7 @@ fn cleaning(disks: &Disks) -> Result<()> {
 }
 
 fn rolling(disks: &Disks) -> Result<()> {
-    let (mut world, co) = World::new(disks, 16 * MIB, 64, 1)?;
+    let (mut world, co) = World::new(disks, usual_or_long(4, 16) * MIB, 64, 1)?;
     let tag = world.take(&co)?;
     touch_all(&mut world, &co.open()?)?;
     let later = world.take(&co)?;

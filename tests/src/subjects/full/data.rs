@@ -3,7 +3,6 @@
 //! No space for data, and writes and rollbacks that go on or fail.
 
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -16,6 +15,7 @@ use crate::report::Subject;
 use crate::shadow::{write, write_generation, Shadow};
 use crate::store::{until, Origin};
 use crate::subjects::messages::event_waiter;
+use crate::time::patience;
 
 /// Runs the cases.
 pub(super) fn run(subject: &mut Subject, disks: &Disks) {
@@ -358,9 +358,7 @@ fn low_water(disks: &Disks) -> Result<()> {
     world
         .now
         .write(&disk, total * 8 * 8 / 10, total * 8 * 15 / 100)?;
-    waiter
-        .recv_timeout(Duration::from_secs(10))
-        .context("no event came")?;
+    waiter.recv_timeout(patience()).context("no event came")?;
     ensure!(co.event()? == before + 1, "{} events", co.event()? - before);
     ensure!(co.state()?.state == "valid", "{}", co.status()?);
     fill_up(&mut world, &disk)?;

@@ -5,7 +5,6 @@
 //! What leads from a snapshot to those that were taken of it is a block of its own. So snapshots
 //! of snapshots of snapshots fill the metadata with one message a block, and nothing is written.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
@@ -18,6 +17,7 @@ use crate::dm::{Mapped, Suspend};
 use crate::report::Subject;
 use crate::shadow::write_generation;
 use crate::store::{until, Device};
+use crate::time::pass;
 use crate::world::World;
 
 /// Runs the cases.
@@ -465,7 +465,7 @@ fn rollback_loaded(disks: &Disks, policy: &str) -> Result<()> {
     full.co.remove()?;
     full.co = Device(Mapped::create_empty("co-loaded")?);
     full.co.load(&table)?;
-    sleep(Duration::from_secs(2));
+    pass(Duration::from_secs(2));
     full.co.resume()?;
     let state = full.co.state()?.state;
     ensure!(state != "invalid", "the snapshots have been given up");

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread::{self, sleep, JoinHandle};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
@@ -17,6 +17,7 @@ use crate::io::Disk;
 use crate::report::Subject;
 use crate::shadow::{write, write_generation};
 use crate::store::{until, Device};
+use crate::time::{pass, patience};
 use crate::world::World;
 
 /// Runs the cases.
@@ -28,7 +29,6 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("queue: suspending does not wait for space", || {
         suspend(disks)
     });
-    subject.case("queue: after a minute the write fails", || timeout(disks));
     subject.case("queue: a device is replaced while writes wait", || {
         replaced(disks)
     });
@@ -36,6 +36,11 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
         rollback(disks)
     });
     subject.case("full, and no longer, is an event", || event(disks));
+}
+
+/// The case that takes a minute, all of which is waiting: its machine can run beside others.
+pub(super) fn minute(subject: &mut Subject, disks: &Disks) {
+    subject.case("queue: after a minute the write fails", || timeout(disks));
 }
 
 /// A write of 64 sectors that is on its way.
@@ -100,7 +105,8 @@ impl Waiting {
     }
 }
 
-pub(super) const SOON: Duration = Duration::from_secs(20);
+/// Less than a write waits for space: what ends in this time did not wait for the minute's end.
+pub(super) const SOON: Duration = Duration::from_secs(40);
 
 /// A store without any space left, and a policy that waits.
 fn full_store(disks: &Disks) -> Result<(World, Device)> {
@@ -210,8 +216,7 @@ fn timeout(disks: &Disks) -> Result<()> {
     let begin = Instant::now();
     let waiting = Waiting::new(&co, PLACE);
     waiting.ensure_waits(Duration::from_secs(50))?;
-    let long = Duration::from_secs(60);
-    waiting.ends(long, Some(libc::ENOSPC), &mut world, &co)?;
+    waiting.ends(patience(), Some(libc::ENOSPC), &mut world, &co)?;
     ensure!(begin.elapsed() > Duration::from_secs(55));
     world.check(&co)?;
     co.remove()
@@ -284,13 +289,15 @@ fn rollback(disks: &Disks) -> Result<()> {
     co.remove()
 }
 
-/// Who stands still takes no processor.
+/// Who stands still takes no processor. A machine that waits for one of its host's counts that, so
+/// not each look need be a good one: but who is busy all the time leaves none.
 fn ensure_idle() -> Result<()> {
-    let before = busy_ticks()?;
-    sleep(Duration::from_secs(2));
-    let ticks = busy_ticks()? - before;
-    ensure!(ticks < 100, "{ticks} of 400 ticks to stand still");
-    Ok(())
+    let mut last = busy_ticks()?;
+    until("idle processors", || {
+        pass(Duration::from_secs(1));
+        let before = std::mem::replace(&mut last, busy_ticks()?);
+        Ok(last - before < 50)
+    })
 }
 
 /// Hundredths of seconds that the processors were not idle for, together.

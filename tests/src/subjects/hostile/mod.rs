@@ -4,7 +4,8 @@
 //! in its own way, are activated and used. Where a checksum tells, what is read is right or an
 //! error; where none does there may be any content, but the kernel stays whole and nothing hangs.
 //!
-//! `TEST_IMAGES` says how many of each kind of block (otherwise as many as go into a few minutes),
+//! `TEST_IMAGES` says how many of each kind of block (otherwise as many as go into a minute, or in the
+//! long run into a few),
 //! `TEST_SEED` which, `TEST_FIRST` from which one on.
 
 mod damaged;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Result};
 
 use crate::disks::{Disks, MIB};
+use crate::effort::usual_or_long;
 use crate::io::Disk;
 use crate::kernel::{self, Log};
 use crate::random::Random;
@@ -64,10 +66,10 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         Err(e) => return subject.case("a store with something of everything", || Err(e)),
     };
     subject.case("damaged metadata are never taken for good ones", || {
-        place.try_images("damaged", DAMAGED, 12, Place::try_damaged)
+        place.try_images("damaged", DAMAGED, usual_or_long(3, 12), Place::try_damaged)
     });
     subject.case("forged metadata do no harm", || {
-        place.try_images("forged", FORGED, 30, Place::try_forged)
+        place.try_images("forged", FORGED, usual_or_long(6, 30), Place::try_forged)
     });
     subject.case("a journal that a crash left is not continued", || {
         place.check_new_transaction()

@@ -188,7 +188,7 @@ impl Film {
         }
     }
 
-    /// Tries what other workers do not: the first of each `one_in`.
+    /// Tries what other workers do not: one of each `one_in`.
     fn work(
         &self,
         number: usize,
@@ -204,13 +204,13 @@ impl Film {
         let mut image = Vec::new();
         let mut before = None;
         let mut turn = count.next.fetch_add(1, Ordering::Relaxed);
-        let (mut point, mut possible) = (0, 0);
+        let (mut point, mut possible) = (0, seed % one_in as u64);
         loop {
             let event = reel.next();
             let (choices, _) = self.choices(&reel, before, effort);
             for &left in choices {
                 possible += 1;
-                if (possible - 1) % one_in != 0 {
+                if possible % one_in as u64 != 0 {
                     continue;
                 }
                 point += 1;

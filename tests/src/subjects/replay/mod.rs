@@ -4,7 +4,8 @@
 //! while all kinds of things are done; then what a crash would have left is put on a disk, for
 //! each instant and for many choices of what of the caches is left, and is used.
 //!
-//! `TEST_POINTS` says how many crashes are tried at least (2000), `TEST_SEED` which,
+//! `TEST_POINTS` says how many crashes are tried at least (some of each scene's, 2000 in the long run),
+//! `TEST_SEED` which,
 //! `TEST_WORKERS` how many at once.
 
 mod bench;
@@ -30,12 +31,16 @@ use self::scenes::{Scene, MIXED, SHORT};
 use self::stage::{By, Stage, IMAGE, ORIGIN_PLACES};
 use crate::content::{self, next_generation, SECTOR};
 use crate::disks::Disks;
+use crate::effort::{usual_or_long, Part};
 use crate::random::Random;
 use crate::report::Subject;
 use crate::store::slowness;
 
-/// So many crashes are tried at least.
-const USUAL: usize = 2000;
+/// So many crashes are tried at least, in the long run.
+const LONG: usize = 2000;
+
+/// So many of each scene's are tried in the usual one, which ends when each scene has been played.
+const OF_EACH: usize = 12;
 
 /// At most one of so many is left out, or the recordings prove too little.
 const ONE_LEFT_OUT_OF: usize = 10;
@@ -43,7 +48,8 @@ const ONE_LEFT_OUT_OF: usize = 10;
 /// Runs the cases.
 pub fn run(subject: &mut Subject, disks: &Disks) {
     let mut random = Random::from_environment("replay");
-    let wanted = number("TEST_POINTS").unwrap_or(USUAL);
+    let wanted = number("TEST_POINTS").unwrap_or(usual_or_long(0, LONG));
+    let wanted = Part::from_environment().share(wanted);
     let workers = number("TEST_WORKERS").unwrap_or(2);
     let (mut tried, mut left_out) = (0, 0);
     let mut case = |subject: &mut Subject, scene: &Scene, by: By, every: bool| {
@@ -57,8 +63,11 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
             let film = record(disks, scene, by, seed)?;
             let effort = Effort {
                 every,
-                all_sorts: wanted > USUAL,
-                most: scene.most.div_ceil(slowness() as usize),
+                all_sorts: wanted > LONG,
+                most: match wanted {
+                    0 => OF_EACH.min(scene.most),
+                    _ => scene.most.div_ceil(slowness() as usize),
+                },
             };
             let (points, uncertain) = film.try_all(effort, workers, seed)?;
             tried += points;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
-use super::counts::{Counts, Kind};
+use super::counts::{Counts, Kind, LONG_ENOUGH};
 use super::guest::Guest;
 use super::small::Small;
 use super::volume::{Devices, Volume};
@@ -102,6 +102,9 @@ fn volumes(
     Ok((pieces, origins))
 }
 
+/// How much longer it may take until everything has had its turn.
+const MORE: Duration = Duration::from_secs(600);
+
 pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> Result<()> {
     let stores = [Store::new(disks, 240 * MIB)?, Store::new(disks, 160 * MIB)?];
     let (_pieces, origins) = volumes(disks, &stores, &mut random)?;
@@ -111,7 +114,9 @@ pub(super) fn everything(disks: &Disks, mut random: Random, long: Duration) -> R
     let stay = RwLock::new(());
     let over = AtomicBool::new(false);
     let end = Instant::now() + long;
-    let running = || Instant::now() < end && !over.load(Ordering::Relaxed);
+    // A machine that is slow, or stands still, may have done too little by then.
+    let missing = || long >= LONG_ENOUGH && Instant::now() < end + MORE && !counts.are_all();
+    let running = || !over.load(Ordering::Relaxed) && (Instant::now() < end || missing());
     // Whoever fails ends it for all.
     let ends_all = |result: Result<()>| {
         if result.is_err() {

@@ -3,7 +3,8 @@
 //! Stores that the model made by random operations and crashes are in order; damaged in any way,
 //! they are not. The operations are those of the model's own tests.
 //!
-//! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed.
+//! `TEST_OPS` is the number of operations, with `TEST_LONG` four times as many, `TEST_SEED` the first
+//! seed.
 
 mod changes;
 mod damage;
@@ -57,6 +58,14 @@ mod check {
     }
 }
 
+/// How many there are in everybody's run, or in the long one.
+fn usual_or_long(usual: u64, long: u64) -> u64 {
+    match std::env::var_os("TEST_LONG") {
+        Some(value) if !value.is_empty() => long,
+        _ => usual,
+    }
+}
+
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(value) => value.parse().expect("a number"),
@@ -66,7 +75,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn what_the_model_makes_is_in_order() {
-    let wanted = number("TEST_OPS", 200_000);
+    let wanted = number("TEST_OPS", usual_or_long(50_000, 200_000));
     let first = number("TEST_SEED", 1);
     let mut done = 0;
     let mut total = ops::Stats::default();

@@ -2,8 +2,8 @@
 
 //! All versions of all origins, against full copies of them, under random operations and crashes.
 //!
-//! `TEST_OPS` is the number of operations, `TEST_SEED` the first seed, `TEST_RUN` the operations of
-//! one run. A run that fails is printed as short as it gets.
+//! `TEST_OPS` is the number of operations, with `TEST_LONG` four times as many, `TEST_SEED` the first
+//! seed, `TEST_RUN` the operations of one run. A run that fails is printed as short as it gets.
 
 mod check;
 mod limits;
@@ -22,6 +22,14 @@ use std::time::Instant;
 
 use ops::{generate, Stats};
 
+/// How many there are in everybody's run, or in the long one.
+fn usual_or_long(usual: u64, long: u64) -> u64 {
+    match std::env::var_os("TEST_LONG") {
+        Some(value) if !value.is_empty() => long,
+        _ => usual,
+    }
+}
+
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
         Ok(value) => value.parse().expect("a number"),
@@ -31,7 +39,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn random_operations() {
-    let wanted = number("TEST_OPS", 4_000_000);
+    let wanted = number("TEST_OPS", usual_or_long(1_000_000, 4_000_000));
     let seed = number("TEST_SEED", 1);
     let begin = Instant::now();
     let (started, runs) = (AtomicU64::new(0), AtomicU64::new(0));
