@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::ops::Sub;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
 
 use crate::disks::Piece;
+use crate::time::pass;
 
 /// Longer than the module waits with a commit that nobody asked for.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -50,7 +50,7 @@ impl Counts {
         let look = || -> Result<_> { Ok([Self::of(pieces[0])?, Self::of(pieces[1])?]) };
         let mut before = look()?;
         for _ in 0..40 {
-            thread::sleep(QUIET);
+            pass(QUIET);
             let now = look()?;
             if now == before {
                 return Ok(now);

@@ -171,13 +171,22 @@ impl Piece {
 
     /// Makes every read of it take so many milliseconds; 0 for as fast as it is.
     pub fn slow_reads(&self, milliseconds: u32) -> Result<()> {
+        self.slow(milliseconds, 0)
+    }
+
+    /// The same of every write.
+    pub fn slow_writes(&self, milliseconds: u32) -> Result<()> {
+        self.slow(0, milliseconds)
+    }
+
+    fn slow(&self, reads: u32, writes: u32) -> Result<()> {
         let shown = self.open()?.sectors();
         let (disk, start) = (self.disk.display(), self.start);
-        let table = if milliseconds == 0 {
+        let table = if (reads, writes) == (0, 0) {
             linear(&self.disk, self.start, shown)
         } else {
             crate::kernel::modprobe("dm-delay")?;
-            let arguments = format!("{disk} {start} {milliseconds} {disk} {start} 0");
+            let arguments = format!("{disk} {start} {reads} {disk} {start} {writes}");
             Table::new(shown, "delay", arguments)
         };
         self.mapped()

@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::sys::{self, DM_HEADER};
+use crate::time::patience;
 
 const REMOVE: u8 = 4;
 const LIST_DEVICES: u8 = 2;
@@ -352,7 +353,7 @@ pub fn remove_once(name: &str) -> io::Result<()> {
 
 /// The same with some patience.
 pub fn remove(name: &str) -> io::Result<()> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + patience();
     loop {
         match remove_once(name) {
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {

@@ -26,6 +26,7 @@ use crate::random::Random;
 use crate::store::until;
 use crate::sys;
 use crate::tape::{self, Event, Recorder};
+use crate::time::patience;
 
 const SET_SOCK: u8 = 0;
 const SET_BLKSIZE: u8 = 1;
@@ -284,7 +285,7 @@ impl Puppet {
 
     /// Waits until so many are held back.
     pub fn wait_held(&self, count: usize) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + patience();
         let mut state = self.stage.lock();
         while state.held.len() < count {
             ensure!(

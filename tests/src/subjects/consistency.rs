@@ -19,10 +19,14 @@ use crate::puppet::{Op, Puppet};
 use crate::report::Subject;
 use crate::shadow::{write, write_generation, Shadow};
 use crate::store::{co_line, cs_line, Device, Store, TARGET};
+use crate::time::pass;
 use crate::world::World;
 
 /// How much longer than usual it may take until there is enough.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For what must not come while something is held back.
+const SOME_TIME: Duration = Duration::from_millis(300);
 
 /// Runs the cases.
 pub fn run(subject: &mut Subject, disks: &Disks) {
@@ -276,7 +280,7 @@ fn write_held(disks: &Disks) -> Result<()> {
             let writer = scope.spawn(|| write(&target, 0, 8));
             disk.wait_held(1)?;
             let taker = scope.spawn(|| co.take());
-            sleep(Duration::from_millis(400));
+            pass(SOME_TIME);
             let mut seen = None;
             if taker.is_finished() {
                 // It did not wait: then the write must be no part of it.
@@ -317,7 +321,7 @@ fn commit_held() -> Result<()> {
             let taker = scope.spawn(|| co.take());
             cow.wait_held(1)?;
             let writer = scope.spawn(|| write(&target, 8, 8));
-            sleep(Duration::from_millis(300));
+            pass(SOME_TIME);
             // The snapshot is made durable; the write is still under way, wherever it is.
             cow.release();
             let tag = taker.join().expect("no panic")?;

@@ -13,6 +13,7 @@ use crate::report::Subject;
 use crate::shadow::Shadow;
 use crate::store::Device;
 use crate::subjects::messages::event_waiter;
+use crate::time::patience;
 use crate::world::{random_io, World};
 
 /// Runs the cases.
@@ -309,9 +310,7 @@ fn event(disks: &Disks) -> Result<()> {
     let (mut world, co) = with_history(disks)?;
     let waiter = event_waiter(&co)?;
     begin(&mut world, &co, 1)?;
-    waiter
-        .recv_timeout(Duration::from_secs(60))
-        .context("no event came")?;
+    waiter.recv_timeout(patience()).context("no event came")?;
     co.wait_rollback()?;
     world.check(&co)?;
     co.remove()

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::{self, sleep, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -15,6 +15,7 @@ use crate::io::Disk;
 use crate::puppet::Puppet;
 use crate::shadow::{write_generation, Shadow};
 use crate::store::{co_line, cs_line, until, Device, TARGET};
+use crate::time::pass_until;
 
 /// Sectors of a chunk.
 pub const CHUNK: u64 = 8;
@@ -214,9 +215,6 @@ impl Writer {
 }
 
 /// Gives something some time to be so. For what may as well not be: a test goes on in either case.
-pub fn wait_a_while(mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(2);
-    while !is() && Instant::now() < end {
-        sleep(Duration::from_millis(10));
-    }
+pub fn wait_a_while(is: impl FnMut() -> bool) {
+    pass_until(Duration::from_secs(2), is);
 }

@@ -2,7 +2,7 @@
 
 //! A store that fails and is rescued between the record of something and its commit.
 
-use std::thread::{self, sleep};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
@@ -11,11 +11,12 @@ use super::bench::{filled, write_aside, Bench, CHUNK};
 use crate::content::ZERO;
 use crate::io::writes_waiting;
 use crate::puppet::Op;
-use crate::store::{slowness, until};
+use crate::store::until;
+use crate::time::{pass, slowness};
 
 /// For what has ended below to come to the store, which nothing tells of.
 fn settle() {
-    sleep(Duration::from_secs(1) * slowness());
+    pass(Duration::from_secs(1) * slowness());
 }
 
 /// Waits until so many writes have come to the store: their threads sleep in them.
