@@ -287,7 +287,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let (cow, len) = match self.reserve(cx, new.len) {
+        let (cow, len) = match self.reserve(new.len) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
                 let job = bio.job();

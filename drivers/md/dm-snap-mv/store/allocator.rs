@@ -5,6 +5,12 @@
 //! A chunk becomes allocated on disk only in the transaction that records what it holds: until then
 //! it is merely reserved here, in core. A crash in between leaks nothing, and a failed copy gives
 //! its chunks back by forgetting them.
+//!
+//! A chunk can be had when nothing durable leads to it: it is free now, and its being freed is
+//! durable. The journal never holds that something was freed, so this is durable with the next commit
+//! of the trees, whatever made durable that it was in use: the commit before, or the journal since. The
+//! space map knows of commits only. It takes a chunk that came into use and was freed between two of
+//! them for free all along, while after a crash the journal brings back the record that leads there.
 
 use super::error::{Result, StoreError};
 use super::metadata::Meta;
@@ -18,6 +24,10 @@ const WINDOW: u64 = 1024;
 /// takes memory, of which there may be none left until these writes are done. For the same reason
 /// the table of them never grows.
 const MOST_RESERVED: usize = 512;
+
+/// How many chunks that were freed since the last commit one search looks at, before it gives up. Who
+/// asked commits then, and all of them can be had.
+const MOST_FREED: u64 = 1024;
 
 /// Hands out runs of free COW chunks.
 pub(super) struct Allocator {
@@ -36,7 +46,7 @@ pub(super) enum Reservation {
     Run { start: CowChunk, len: u64 },
     /// Too many are on their way; ask again when one has come back.
     Later,
-    /// Nothing is free.
+    /// Nothing can be had; what was freed since the last commit can when that has been committed.
     Full,
 }
 
@@ -108,31 +118,33 @@ impl Allocator {
         if behind > 0 && self.extend(meta, behind)? {
             return Ok(true);
         }
-        // A free chunk may be reserved already; the probe moves on by itself, so each look finds
-        // another one until all reservations have been met.
-        let mut looks = self.held;
-        loop {
-            let Some(first) = meta.probe_free()? else {
-                return Ok(false);
-            };
-            if fence(&self.reserved, first).0 {
-                if looks == 0 {
-                    return Ok(false);
-                }
-                looks -= 1;
-                continue;
+        // A free chunk may be reserved already, or not be free in truth; the probe moves on by itself, so
+        // each look finds another one until all of those have been met.
+        let freed = meta
+            .freed()
+            .iter()
+            .fold(0u64, |sum, run| sum.saturating_add(run.1));
+        let mut looks = self.held.saturating_add(freed.min(MOST_FREED));
+        while let Some(first) = meta.probe_free()? {
+            if !self.is_fenced(meta, first) {
+                return self.take(meta, first);
             }
-            return self.take(meta, first);
+            if looks == 0 {
+                break;
+            }
+            looks -= 1;
         }
+        Ok(false)
     }
 
-    /// Takes the run that begins with `first`, if that is free, and was before the open transaction.
+    /// Whether a chunk that is free now cannot be had all the same.
+    fn is_fenced(&self, meta: &Meta, chunk: u64) -> bool {
+        fence(&self.reserved, chunk).0 || fence(meta.freed(), chunk).0
+    }
+
+    /// Takes the run that begins with `first`, if that can be had.
     fn extend(&mut self, meta: &mut Meta, first: u64) -> Result<bool> {
-        if first >= meta.data_usage()?.1
-            || fence(&self.reserved, first).0
-            || fence(meta.freed(), first).0
-            || !meta.is_free(first)?
-        {
+        if first >= meta.data_usage()?.1 || self.is_fenced(meta, first) || !meta.is_free(first)? {
             return Ok(false);
         }
         self.take(meta, first)
@@ -141,13 +153,9 @@ impl Allocator {
     /// Takes the run that begins with `first`, which can be had.
     fn take(&mut self, meta: &mut Meta, first: u64) -> Result<bool> {
         let (_, limit) = fence(&self.reserved, first);
-        let (among_freed, freed_limit) = fence(meta.freed(), first);
+        let (_, freed_limit) = fence(meta.freed(), first);
         let total = meta.data_usage()?.1;
-        let mut limit = limit.min(freed_limit).min(first + WINDOW).min(total);
-        if among_freed {
-            // The probe says that this one is free, but nothing says it of those behind it.
-            limit = limit.min(first + 1);
-        }
+        let limit = limit.min(freed_limit).min(first + WINDOW).min(total);
         let mut end = first + 1;
         while end < limit && meta.is_free(end)? {
             end += 1;

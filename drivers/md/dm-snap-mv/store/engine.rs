@@ -598,10 +598,10 @@ impl Engine {
         Ok(self.meta()?.metadata_free()? / 8)
     }
 
-    /// Reserves up to `want` COW chunks. What was freed since the last commit is committed first if
-    /// there is nothing else.
+    /// Reserves up to `want` COW chunks. If there is nothing else, what was freed since the trees were
+    /// written last is made free durably first.
     #[inline(never)]
-    pub(super) fn reserve(&mut self, cx: &Arc<Store>, want: u64) -> Result<Reservation> {
+    pub(super) fn reserve(&mut self, want: u64) -> Result<Reservation> {
         if !self.serving && !self.patient.is_empty() {
             return Ok(Reservation::Later);
         }
@@ -614,7 +614,8 @@ impl Engine {
         if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
             return Ok(found);
         }
-        self.commit(cx)?;
+        // Not by the journal, which says nothing of that.
+        self.commit_trees()?;
         self.reserve_once(want)
     }
 

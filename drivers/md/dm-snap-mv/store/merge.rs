@@ -393,7 +393,7 @@ impl Engine {
         live: Epoch,
     ) -> Result<bool> {
         let nr = origin.number;
-        match self.reserve(cx, gap.len)? {
+        match self.reserve(gap.len)? {
             Reservation::Run { start, len } => {
                 let copy = CopyRun {
                     start: gap.start,

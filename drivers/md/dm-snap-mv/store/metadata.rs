@@ -56,8 +56,9 @@ pub(crate) struct Meta {
     pub(super) origins: RowCache<OriginRow>,
     pub(super) snapshots: RowCache<SnapshotRow>,
     /// COW chunks freed by the open transaction: (first, length). They must not be reused before
-    /// the transaction is durable, or a crash would bring back a record of overwritten data. When
-    /// memory is short a run may have others between, that were free before or are in use.
+    /// the transaction is durable, or a crash would bring back a record of overwritten data: one of
+    /// the last commit, or one that the journal has made durable since. When memory is short a run may
+    /// have others between, that were free before or are in use: these wait too.
     freed: KVec<(u64, u64)>,
     /// COW chunks that are in use, which their space map has yet to be told: (first, length). Writes
     /// take chunks that follow one another, and it takes a run as fast as one.

@@ -267,7 +267,7 @@ impl Engine {
     ) {
         let chunk_size = cx.geometry.chunk_size;
         let most = chunk_size.whole_chunks(MAX_COPY_SECTORS).max(1);
-        let (cow, len) = match self.reserve(cx, gap.len.min(most)) {
+        let (cow, len) = match self.reserve(gap.len.min(most)) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
                 let bio = self.let_go(cx, bio);
