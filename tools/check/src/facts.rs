@@ -162,7 +162,7 @@ impl Facts {
         let said = u64::from(cx.superblock.nr_origins);
         if self.whole.origins && found != said {
             let what = format!("superblock: it counts {said} origins, there are {found}");
-            cx.found(Kind::Count, None, what);
+            cx.found(miscounted(said, found), None, what);
         }
         let statistics = &mut cx.report.statistics;
         statistics.origins = found;
@@ -178,11 +178,10 @@ impl Facts {
         let t = row.timeline();
         let nr = row.number;
         if self.whole.snapshots {
-            count(cx, t, "snapshots", row.snapshots, origin.snapshots);
-            count(cx, t, "ghosts", row.ghosts, origin.ghosts);
+            count_snapshots(cx, origin);
         }
         if records && self.whole.records {
-            count(cx, t, "COW chunks", row.chunks, origin.chunks);
+            count_chunks(cx, t, row.chunks, origin.chunks);
         }
         if self.whole.identities && !origin.identified {
             let what = format!("identities: none leads to origin {nr}");
@@ -219,8 +218,17 @@ impl Facts {
             }
         }
         if records && self.whole.records {
-            count(cx, t, "COW chunks", snapshot.chunks, snapshot.found_chunks);
+            count_chunks(cx, t, snapshot.chunks, snapshot.found_chunks);
         }
+    }
+}
+
+/// What it is that a row counts something otherwise than it was found. What was found, others know
+/// of, so that there cannot be too much of it.
+fn miscounted(said: u64, found: u64) -> Kind {
+    match said > found {
+        true => Kind::Missing,
+        false => Kind::Count,
     }
 }
 
@@ -234,6 +242,42 @@ fn count(
     let (said, found) = (said.into(), found.into());
     if said != found {
         let what = format!("{}: it counts {said} {of}, there are {found}", name(t));
-        cx.found(Kind::Count, None, what);
+        cx.found(miscounted(said, found), None, what);
     }
+}
+
+/// Whether a snapshot was deleted says its row, and what its origin's row counts.
+fn count_snapshots(cx: &mut Context<'_>, origin: &OriginFacts) {
+    let (row, t) = (&origin.row, origin.row.timeline());
+    let said = u64::from(row.snapshots) + u64::from(row.ghosts);
+    let found = u64::from(origin.snapshots) + u64::from(origin.ghosts);
+    if said == found && row.ghosts != origin.ghosts {
+        let what = format!(
+            "{}: it counts {} snapshots and {} that were deleted, there are {} and {}: a \
+             snapshot's row is wrong about that",
+            name(t),
+            row.snapshots,
+            row.ghosts,
+            origin.snapshots,
+            origin.ghosts
+        );
+        cx.found(Kind::Snapshot, Some(t), what);
+        return;
+    }
+    count(cx, t, "snapshots", row.snapshots, origin.snapshots);
+    count(cx, t, "ghosts", row.ghosts, origin.ghosts);
+}
+
+/// Nobody else knows whose a record is: if there are too many, the tree may be another's.
+fn count_chunks(cx: &mut Context<'_>, t: TimelineId, said: u64, found: u64) {
+    let what = match said {
+        _ if said > found => "records are missing",
+        _ if said < found => "records may be another's",
+        _ => return,
+    };
+    let what = format!(
+        "{}: it counts {said} COW chunks, there are {found}: {what}",
+        name(t)
+    );
+    cx.found(Kind::Missing, Some(t), what);
 }

@@ -7,11 +7,12 @@ use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::origin_ids;
-use dm_snap_mv_model::ids::OriginNr;
+use dm_snap_mv_model::ids::{OriginNr, TimelineId};
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
     let root = cx.superblock.roots.origin_ids;
     let tree = Tree::new(Part::Identities, root, 8);
+    let mut others = Vec::new();
     let whole = walk(cx, tree, &mut |cx, key, value| {
         let number = value.try_into().map(u64::from_le_bytes).ok();
         let nr = number
@@ -37,7 +38,9 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
         let id = origin.row.id;
         let (first, last) = origin_ids::keys(crc32c::crc32c(id.as_bytes()));
         if key < first || key > last {
-            return wrong(format!("origin {nr} has another identity"));
+            wrong(format!("origin {nr} has another identity"));
+            others.push(nr);
+            return;
         }
         if origin.identified {
             return wrong(format!("origin {nr} has one already"));
@@ -45,4 +48,11 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts) {
         origin.identified = true;
     });
     facts.whole.identities = whole;
+    for nr in others {
+        // Which of the two it had cannot be told.
+        if facts.origin(nr).is_some_and(|origin| !origin.identified) {
+            let what = format!("origin {nr}: its row and the identities disagree about who it is");
+            cx.found(Kind::Missing, Some(TimelineId::of_origin(nr)), what);
+        }
+    }
 }

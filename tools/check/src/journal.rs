@@ -70,12 +70,12 @@ fn take(level: &mut Level, key: u64) -> bool {
 }
 
 /// Reads it. If that is not possible, all else is checked without.
-pub(crate) fn read(cx: &mut Context<'_>) -> Changes {
+pub(crate) fn read(cx: &mut Context<'_>) -> Option<Changes> {
     let (blocks, superblock) = (cx.blocks(), cx.superblock.clone());
     let mut changes = Changes::default();
     let read = journal::read(blocks, &superblock, &mut |entry| changes.note(cx, entry));
     let Err(error) = read else {
-        return changes;
+        return Some(changes);
     };
     let kind = match error {
         Error::Io { .. } => Kind::Unreadable,
@@ -83,7 +83,7 @@ pub(crate) fn read(cx: &mut Context<'_>) -> Changes {
     };
     cx.found(kind, None, format!("journal: {error}"));
     cx.report.statistics.journaled = 0;
-    Changes::default()
+    None
 }
 
 impl Changes {

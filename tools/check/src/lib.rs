@@ -4,8 +4,7 @@
 //!
 //! Nothing that is read is trusted. Each metadata block is read once, or twice if it belongs to
 //! a space map, whatever leads to it, so there is no endless loop. What is kept in memory is a
-//! byte for each metadata block, a bit for each COW chunk (in pieces that come with the first
-//! chunk in them), a few numbers for each origin and snapshot, and what the journal changes.
+//! byte for each metadata block, a bit or a few bytes for each COW chunk, a few numbers for each origin and snapshot, and what the journal changes.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +21,7 @@ mod merged;
 mod origins;
 mod reached;
 mod records;
+mod region;
 mod repair;
 mod report;
 mod room;
@@ -32,7 +32,7 @@ mod timelines;
 mod used;
 mod walk;
 
-pub use repair::{plan, Plan, Step};
+pub use repair::{plan, plan_for, Plan, Step, Wanted};
 pub use report::{Finding, Kind, Outcome, Quiet, Report, Statistics, Watch};
 
 use context::Context;
@@ -78,7 +78,9 @@ fn examine(
     let mut facts = Facts::default();
     let mut changes = Changes::default();
     if !options.super_only {
-        changes = journal::read(&mut cx);
+        let read = journal::read(&mut cx);
+        region::check(&mut cx, read.is_some());
+        changes = read.unwrap_or_default();
         all(&mut cx, &mut facts, &mut changes, sectors, options);
     }
     let (report, reached) = cx.end();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Repairs what can be made anew of what else there is: space maps, counts in rows, the way from
-//! identities to origins, rows of cleaning that are missing, flags.
+//! Repairs what can be made anew of what else there is: space maps, counts in rows of what others
+//! know of, the way from identities to origins, flags. What contradicts that something is missing is
+//! evidence, which is given up only when that is asked for.
 //!
 //! It works as the kernel's transactions do. All new blocks go where nothing is, neither of what
 //! is kept nor of what is replaced; when they are on stable storage, the superblock leads to them.
@@ -68,16 +69,37 @@ pub struct Plan {
     pub(crate) reached: Reached,
     changes: Changes,
     sectors: u64,
+    /// What there was when the check began.
+    seen: Seen,
     steps: BTreeSet<Step>,
     /// There is something in the journal that stays there.
     journaled: bool,
 }
 
+/// What the administrator asks for beyond what a repair does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is missing is given up: counts are set to what there is, and what nothing leads to is
+    /// freed.
+    pub give_up: bool,
+}
+
+/// As [`plan_for`], without anything beyond what takes no guessing.
+pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report, Option<Plan>) {
+    plan_for(blocks, sectors, Wanted::default(), watch)
+}
+
 /// Checks a store, and says how what is wrong can be repaired. There is no plan if nothing needs
 /// to be done, or if not all of what is wrong can be repaired.
-pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report, Option<Plan>) {
+pub fn plan_for(
+    blocks: &dyn Blocks,
+    sectors: u64,
+    wanted: Wanted,
+    watch: &mut dyn Watch,
+) -> (Report, Option<Plan>) {
+    let before = Seen::of(blocks);
     let (report, examined) = examine(blocks, sectors, Options::default(), watch);
-    let steps = steps(&report);
+    let steps = steps(&report, wanted);
     let plan = match (examined, &report.superblock) {
         (Some(examined), Some(superblock)) if !steps.is_empty() => {
             let Examined {
@@ -91,6 +113,7 @@ pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report
                 reached,
                 changes,
                 sectors,
+                seen: before,
                 journaled: report.statistics.journaled > 0 && !steps.contains(&Step::Journal),
                 steps,
             })
@@ -100,10 +123,14 @@ pub fn plan(blocks: &dyn Blocks, sectors: u64, watch: &mut dyn Watch) -> (Report
     (report, plan)
 }
 
-fn steps(report: &Report) -> BTreeSet<Step> {
+fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
     let mut steps = BTreeSet::new();
-    if !report.is_clean() && !report.is_repairable() {
+    let given_up = wanted.give_up && report.can_be_given_up();
+    if !report.is_clean() && !report.is_repairable() && !given_up {
         return steps;
+    }
+    if given_up && report.count(Kind::Missing) > 0 {
+        steps.extend([Step::Counts, Step::DataSpace]);
     }
     for kind in report.counts.keys() {
         steps.extend(match kind {
@@ -133,6 +160,51 @@ fn steps(report: &Report) -> BTreeSet<Step> {
     steps
 }
 
+/// What shows that a store is in use after all, by whatever way it was reached: a commit writes the
+/// superblock, and changes between commits go to the journal.
+struct Seen {
+    superblock: Option<Box<Block>>,
+    /// A checksum of each block of the journal that could be read.
+    journal: Vec<Option<u32>>,
+}
+
+impl Seen {
+    fn of(blocks: &dyn Blocks) -> Self {
+        let superblock = blocks.read(0).ok();
+        let decoded = superblock
+            .as_ref()
+            .and_then(|block| Superblock::decode(&block.0, crate::superblock::sum).ok());
+        let journal = decoded.map_or(Vec::new(), |superblock| {
+            let layout = &superblock.layout;
+            let end = layout
+                .journal_start
+                .saturating_add(layout.journal_blocks.min(MOST_JOURNAL));
+            let numbers: Vec<u64> = (layout.journal_start..end).collect();
+            let read = blocks.read_many(&numbers).into_iter();
+            read.map(|block| block.ok().map(|block| crc32c::crc32c(&block.0)))
+                .collect()
+        });
+        Self {
+            superblock,
+            journal,
+        }
+    }
+
+    /// An error if somebody has written since.
+    fn is_still(&self, blocks: &dyn Blocks) -> io::Result<()> {
+        let now = Self::of(blocks);
+        let bytes = |seen: &Self| seen.superblock.as_ref().map(|block| block.0);
+        if bytes(self) != bytes(&now) || self.journal != now.journal {
+            let what = "the store is in use: it has changed since it was checked";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+        }
+        Ok(())
+    }
+}
+
+/// Blocks of the journal that are looked at: as many as a store gets.
+const MOST_JOURNAL: u64 = 4096;
+
 impl Plan {
     /// What will be done, in order.
     pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
@@ -147,6 +219,7 @@ impl Plan {
     /// [`io::ErrorKind::StorageFull`], or at all before the superblock is written, the store is
     /// as it was.
     pub fn carry_out<D: WritableBlocks>(&self, device: &D) -> io::Result<()> {
+        self.seen.is_still(device)?;
         let mut superblock = self.superblock.clone();
         let roots = &mut superblock.roots;
         let mut room = Room::new(self, device);
@@ -196,6 +269,7 @@ impl Plan {
         superblock.encode(&mut block.0);
         Superblock::seal(&mut block.0, crate::superblock::sum);
         device.flush()?;
+        self.seen.is_still(device)?;
         device.write(0, &block)?;
         device.flush()
     }

@@ -24,8 +24,11 @@ pub enum Kind {
     Origin,
     /// A row of a snapshot contradicts itself or others.
     Snapshot,
-    /// A row counts something wrongly.
+    /// A row counts fewer of something than there are, each of which others know of.
     Count,
+    /// Something that there was, by what is counted or marked elsewhere, is not there, or is
+    /// another's. What it said is not known, so that counts and marks are not wrong, but evidence.
+    Missing,
     /// The tree of children and the rows contradict each other.
     Child,
     /// The tree of identities and the rows contradict each other.
@@ -38,7 +41,8 @@ pub enum Kind {
     Record,
     /// COW chunks that belong to two records.
     SharedChunk,
-    /// Records that nothing can find, and that nothing is going to remove.
+    /// Records that nothing can find, and that nothing is going to remove: they, or what could find
+    /// them, may be from another time.
     Garbage,
     /// The data space map is damaged, or wrong about COW chunks in use.
     DataSpace,
@@ -61,6 +65,7 @@ impl Kind {
         Kind::Origin,
         Kind::Snapshot,
         Kind::Count,
+        Kind::Missing,
         Kind::Child,
         Kind::Identity,
         Kind::Rollback,
@@ -85,6 +90,7 @@ impl Kind {
             Kind::Origin => "origin",
             Kind::Snapshot => "snapshot",
             Kind::Count => "count",
+            Kind::Missing => "missing",
             Kind::Child => "child",
             Kind::Identity => "identity",
             Kind::Rollback => "rollback",
@@ -99,6 +105,12 @@ impl Kind {
         }
     }
 
+    /// Whether it is evidence that there was something else, so that to put it right is to give that
+    /// up.
+    pub const fn is_evidence(self) -> bool {
+        matches!(self, Kind::Missing | Kind::Garbage)
+    }
+
     /// Whether it can be put right from what else there is, without guessing.
     pub const fn is_repairable(self) -> bool {
         matches!(
@@ -106,7 +118,6 @@ impl Kind {
             Kind::Flag
                 | Kind::Count
                 | Kind::Identity
-                | Kind::Garbage
                 | Kind::DataSpace
                 | Kind::LeakedChunk
                 | Kind::MetadataSpace
@@ -231,6 +242,16 @@ impl Report {
     /// How many there are of a kind.
     pub fn count(&self, kind: Kind) -> u64 {
         self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// Whether something is missing, and all else can be put right when that is given up.
+    pub fn can_be_given_up(&self) -> bool {
+        self.outcome == Outcome::Checked
+            && self.counts.keys().any(|kind| kind.is_evidence())
+            && self
+                .counts
+                .keys()
+                .all(|kind| kind.is_repairable() || kind.is_evidence())
     }
 
     /// Whether there is something wrong, and all of it can be put right.

@@ -8,6 +8,7 @@ use crate::used::Used;
 use crate::walk::{walk, Tree};
 use dm_snap_mv_model::disk::layout::{BLOCK_SECTORS, METADATA_MAX};
 use dm_snap_mv_model::disk::superblock::{Superblock, SPACE_MAP_ROOT_SIZE};
+use dm_snap_mv_store::node::Node;
 use dm_snap_mv_store::space::{Bitmap, IndexEntry, MetadataIndex, Root, ENTRIES, MANY};
 use std::collections::BTreeMap;
 
@@ -58,6 +59,7 @@ pub(crate) fn check(cx: &mut Context<'_>, sectors: u64, chunks: &Used) {
     data_map.compare(cx, leaked, "COW chunk", &|_, chunk| {
         u32::from(chunks.contains(chunk))
     });
+    both_ways(cx, &data_map);
     let leaked = known.then_some(Kind::LeakedBlock);
     let end = cx.superblock.layout.metadata_blocks;
     metadata_map.compare(
@@ -77,6 +79,20 @@ fn padding(cx: &mut Context<'_>, map: &Map, root: &[u8; SPACE_MAP_ROOT_SIZE]) {
     }
 }
 
+/// A record that is not what it was leads to a chunk that is free, and its own is used for nothing.
+/// A bitmap that is not what it was looks the same.
+fn both_ways(cx: &mut Context<'_>, map: &Map) {
+    let (free, leaked) = (map.free, cx.report.count(Kind::LeakedChunk));
+    if free > 0 && leaked > 0 {
+        let what = format!(
+            "{}: of the COW chunks in use {free} are marked as free, and others are used for \
+             nothing: it, or records, are from another time",
+            map.part.name()
+        );
+        cx.found(Kind::Missing, None, what);
+    }
+}
+
 /// How often a block or chunk was found to be used.
 type Expected<'e> = &'e dyn Fn(&Context<'_>, u64) -> u32;
 
@@ -90,6 +106,8 @@ struct Map {
     counts: BTreeMap<u64, u32>,
     /// All of its blocks are known.
     whole: bool,
+    /// How many are in use and marked as free.
+    free: u64,
 }
 
 impl Map {
@@ -101,6 +119,7 @@ impl Map {
             index: BTreeMap::new(),
             counts: BTreeMap::new(),
             whole: true,
+            free: 0,
         }
     }
 
@@ -229,6 +248,21 @@ impl Map {
     }
 }
 
+/// Looks whether a metadata block that is used for nothing was a part of something.
+fn left_behind(cx: &mut Context<'_>, nr: u64) {
+    let node = cx
+        .read(nr)
+        .ok()
+        .and_then(|block| Node::check(block, nr).ok());
+    if node.is_some_and(|node| node.len() > 0) {
+        let what = format!(
+            "metadata block {nr} holds a part of a tree, is marked as used, and nothing leads to \
+             it: what it says may be missing"
+        );
+        cx.found(Kind::Missing, None, what);
+    }
+}
+
 /// What is used for nothing, one behind the other.
 #[derive(Default)]
 struct Leak {
@@ -339,7 +373,11 @@ impl Piece<'_> {
         }
         if found == 0 {
             self.leak.add(cx, self.map, self.leaked, one, nr);
+            if self.leaked == Some(Kind::LeakedBlock) {
+                left_behind(cx, nr);
+            }
         } else if said == 0 {
+            self.map.free += 1;
             self.map
                 .wrong(cx, &format!("{one} {nr} is in use and marked as free"));
         } else if self.leaked.is_some() || said < found {

@@ -278,6 +278,9 @@ pub struct Check {
 /// else is damaged nothing is changed at all, and it is said whose content is concerned. No
 /// snapshot that can be read is ever given up.
 ///
+/// Where counts and space maps show that records are missing or another's, nothing is changed
+/// either: what they say is all that is left of them. Only --give-up-missing does that.
+///
 /// No device of the store may be active, and no loop device may have the file. An interrupted
 /// repair leaves the store as it was.
 #[derive(Args, Debug)]
@@ -292,6 +295,9 @@ pub struct Repair {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+    /// Give up what is missing: counts are set to what there is, and what nothing leads to is freed
+    #[arg(long)]
+    pub give_up_missing: bool,
     /// Print nothing; the exit code says enough
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,

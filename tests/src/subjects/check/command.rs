@@ -25,6 +25,12 @@ pub fn command(disks: &Disks) -> Result<()> {
         dms_says(&[command, &name], 8, "is in use")?;
         dms_says(&[command, &origin], 8, "in use")?;
         dms_says(&[command, "/dev/dms-no-such-thing"], 8, "does not exist")?;
+        dms_says(
+            &[command, "/dev/null"],
+            8,
+            "neither a block device nor a file",
+        )?;
+        dms_says(&[command, "--json", &name], 8, "\"error\":")?;
         dms_says(&[command], 16, "required")?;
         dms_says(&[command, &name, "--frobnicate"], 16, "--frobnicate")?;
     }

@@ -77,12 +77,11 @@ pub const DAMAGE: &[Damage] = &[
     ("counts in rows are wrong", Kind::Count, |patient| {
         let leaf = patient.first_leaf(patient.superblock()?.roots.snapshots)?;
         let at = patient.value_at(leaf, 0)?;
-        patient.edit(leaf, Some(NODE), |block| block[at + 40..at + 44].fill(9))?;
+        patient.edit(leaf, Some(NODE), |block| block[at + 20..at + 24].fill(0))?;
         let leaf = patient.first_leaf(patient.superblock()?.roots.origins)?;
         let at = patient.value_at(leaf, 0)?;
         patient.edit(leaf, Some(NODE), |block| {
-            block[at + 24..at + 28].fill(1);
-            block[at + 40..at + 44].fill(3);
+            block[at + 24..at + 28].fill(0);
         })
     }),
     ("identities are gone", Kind::Identity, |patient| {

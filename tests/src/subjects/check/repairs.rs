@@ -59,7 +59,8 @@ fn repaired(world: &mut World, kind: Kind, damage: fn(&Patient) -> Result<()>) -
     );
     dms_says(&["check", &name], 4, "\"dms repair\" can repair it")?;
     dms_says(&["repair", "-n", &name], 4, "to do:")?;
-    dms_says(&["repair", &name], 8, "nobody can be asked")?;
+    dms_says(&["repair", &name], 4, "nobody can be asked")?;
+    dms_says(&["repair", "--json", &name], 4, "\"repaired\": false")?;
     ensure!(
         metadata(cow)? == before,
         "it was changed without being asked"

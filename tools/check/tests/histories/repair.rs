@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
-use dm_snap_mv_check::{plan, Finding, Kind, Step};
+use dm_snap_mv_check::{plan, plan_for, Finding, Kind, Step, Wanted};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, Epoch, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 use dm_snap_mv_store::btree::Btree;
+use dm_snap_mv_store::node;
 
 use crate::damage::{
     edit_origin, edit_snapshot, large, look, lying, rolling, with, with_superblock, BITMAP, INDEX,
@@ -142,6 +143,62 @@ pub fn repair_to(name: &str, image: &Image, expected: &Content, random: &mut Ran
     after
 }
 
+/// The same where something is given up for it, which is not done unasked.
+fn give_up(name: &str, image: &Image) -> Image {
+    refuse(name, image);
+    let device = Logged::new(image);
+    let wanted = Wanted { give_up: true };
+    let (report, plan) = plan_for(&device, SECTORS, wanted, &mut Vec::new());
+    assert!(report.can_be_given_up(), "{name}");
+    plan.expect(name).carry_out(&device).unwrap();
+    let after = device.image();
+    assert_eq!(look(&after).0, [], "{name}");
+    after
+}
+
+#[test]
+fn what_is_missing_is_given_up_when_asked() {
+    let store = rich();
+    let filled = |(_, row): &(&u64, &SnapshotRow)| row.chunks > 0 && !row.ghost;
+    let (&t, row) = store.snapshots.iter().find(filled).unwrap();
+    // The tree of a timeline's records is empty, and what it had is still there.
+    let mut image = Image::of(&store);
+    let root = image.records_of(TimelineId::new(t).unwrap());
+    let kept = image.blocks[&root].clone();
+    image.blocks.insert(root, *node::make(true, 8, &[], root));
+    let words = format!("it counts {} COW chunks, there are 0", row.chunks);
+    let (findings, _) = look(&image);
+    let found = |kind: Kind, words: &str| {
+        let mut all = findings.iter();
+        all.any(|f| f.kind == kind && f.what.contains(words))
+    };
+    assert!(found(Kind::Missing, &words), "{findings:?}");
+    assert!(found(Kind::LeakedChunk, "are not") || found(Kind::LeakedChunk, "is not"));
+    let after = give_up("records", &image);
+    let rows = entries(
+        &after,
+        after.superblock().roots.snapshots,
+        SnapshotRow::SIZE,
+    );
+    let row = SnapshotRow::decode(&rows[&t].clone().try_into().unwrap()).unwrap();
+    assert_eq!(row.chunks, 0);
+    // With what was there all is in order again, as nothing has been freed.
+    image.blocks.insert(root, kept);
+    assert_eq!(look(&image).0, []);
+    // Something leads to an empty root instead of that.
+    let image = with_superblock(&store, |s| s.roots.records = s.roots.cleaning);
+    refuse("a root", &image);
+    // Marks that are gone: the rollback would copy over what was written since.
+    let mut image = Image::of(&store);
+    let empty = 1000;
+    image.blocks.insert(empty, *node::make(true, 8, &[], empty));
+    let mut superblock = image.superblock();
+    superblock.roots.done = empty;
+    image.put_superblock(&superblock);
+    refuse("marks", &image);
+    assert!(look(&image).0.iter().any(|f| f.kind == Kind::Missing));
+}
+
 fn refuse(name: &str, image: &Image) {
     let device = Logged::new(image);
     let (report, plan) = plan(&device, SECTORS, &mut Vec::new());
@@ -243,21 +300,20 @@ fn what_can_be_made_anew_is_repaired() {
     }
 
     let ids: Vec<_> = store.ids.iter().map(|(id, _)| id.clone()).collect();
+    let other = *store.ids.get(&ids[1]).unwrap();
     let image = with(&store, |s| {
         s.ids.remove(&ids[0]);
-        s.ids.insert(b"other".to_vec(), 1);
+        s.ids.insert(b"other".to_vec(), other);
     });
     repair("an identity", &image, random);
     let (rolling, other) = rolling(&store);
     let image = with(&store, |s| {
         for nr in [rolling, other] {
-            edit_origin(s, nr, |row| {
-                (row.snapshots, row.ghosts, row.chunks) = (900, 700, 0)
-            });
+            edit_origin(s, nr, |row| (row.snapshots, row.ghosts) = (0, 0));
         }
         let all: Vec<u64> = s.snapshots.iter().map(|(&t, _)| t).collect();
         for t in all {
-            edit_snapshot(s, t, |row| (row.children, row.chunks) = (77, 88));
+            edit_snapshot(s, t, |row| row.children = 0);
         }
     });
     let after = repair("counts", &image, random);
@@ -271,7 +327,7 @@ fn what_can_be_made_anew_is_repaired() {
         entries(&good, good.superblock().roots.origins, OriginRow::SIZE),
     );
     repair("of several nodes", &with_large(&store), random);
-    garbage(&store, random);
+    garbage(&store);
 }
 
 /// Damage to the space maps of a store with trees of several nodes.
@@ -280,8 +336,8 @@ fn with_large(store: &Store) -> Image {
     lying(&store, &[(800, true)], &[(7, false), (999, true)])
 }
 
-/// Garbage that nothing would remove is queued for cleaning, as the module does it.
-fn garbage(store: &Store, random: &mut Random) {
+/// Garbage that nothing would remove is queued for cleaning, as the module does it, when asked.
+fn garbage(store: &Store) {
     let (nr, _) = rolling(store);
     let t = TimelineId::new(u64::from(nr) << 32).unwrap();
     // Beyond every epoch that something is based on, and so found by nothing.
@@ -311,7 +367,7 @@ fn garbage(store: &Store, random: &mut Random) {
         findings.iter().all(|f| f.kind == Kind::Garbage),
         "{findings:?}"
     );
-    let after = repair("garbage", &image, random);
+    let after = give_up("garbage", &image);
     let rows = entries(&after, after.superblock().roots.cleaning, 32);
     assert!(rows.contains_key(&t.get()));
 }

@@ -14,10 +14,21 @@ use dm_snap_mv_check::{check, Finding, Options, Outcome, Report, Watch};
 use dm_snap_mv_store::Device;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Check) -> Result<u8> {
-    checked(args).map_err(Failure::as_fsck)
+    checked(args).map_err(|failure| refused(failure, &args.device, args.json))
+}
+
+/// How a command ends that could not look at a store. Who reads JSON is told of that, too.
+pub(super) fn refused(failure: Failure, device: &OsStr, json: bool) -> Failure {
+    if json && failure.kind != Kind::Usage {
+        let text = checked::refusal(&device.to_string_lossy(), &failure);
+        // Were it not to be printed, the exit code says as much.
+        drop(text.and_then(|text| print(&text)));
+    }
+    failure.as_fsck()
 }
 
 fn checked(args: &Check) -> Result<u8> {
@@ -111,10 +122,24 @@ fn find(arg: &OsStr) -> Result<PathBuf> {
     if is_file(&device) {
         return Ok(device);
     }
-    match BlockDevice::find(arg, "COW device", &Sysfs::default()) {
-        Ok(found) => Ok(found.node),
-        Err(_) if !device.exists() && is_file(Path::new(arg)) => Ok(PathBuf::from(arg)),
-        Err(failure) => Err(failure),
+    let failure = match BlockDevice::find(arg, "COW device", &Sysfs::default()) {
+        Ok(found) => return Ok(found.node),
+        Err(failure) => failure,
+    };
+    // A file in the working directory needs no "./" unless there is such a device.
+    let here = Path::new(arg);
+    let other = match device.exists() {
+        true => device.as_path(),
+        false if is_file(here) => return Ok(here.to_path_buf()),
+        false => here,
+    };
+    match std::fs::metadata(other) {
+        Ok(meta) if !meta.file_type().is_block_device() => {
+            let what = "neither a block device nor a file that holds an image of one";
+            let what = format!("{} is {what}", other.display());
+            Err(Failure::new(Kind::Refused, what))
+        }
+        _ => Err(failure),
     }
 }
 

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms repair`
 
-use super::check::{opened, Told};
+use super::check::{opened, refused, Told};
 use super::print;
 use crate::cli::Repair;
 use crate::failure::{fsck, Failure, Kind, Result};
 use crate::show::checked;
-use dm_snap_mv_check::{check, plan, Options, Plan};
+use dm_snap_mv_check::{check, plan_for, Options, Plan, Report, Wanted};
 use dm_snap_mv_store::Device;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 
 pub fn run(args: &Repair) -> Result<u8> {
-    repaired(args).map_err(Failure::as_fsck)
+    repaired(args).map_err(|failure| refused(failure, &args.device, args.json))
 }
 
 fn repaired(args: &Repair) -> Result<u8> {
@@ -23,14 +23,23 @@ fn repaired(args: &Repair) -> Result<u8> {
     let (path, device, sectors) = opened(&args.device, open)?;
     let aloud = !args.quiet && !args.json;
     let mut told = Told::new(aloud);
-    let (report, plan) = plan(&device, sectors, &mut told);
+    let wanted = Wanted {
+        give_up: args.give_up_missing,
+    };
+    let (report, plan) = plan_for(&device, sectors, wanted, &mut told);
     let shown = told.end(&path, &report)?;
     if aloud {
         print(&checked::summary(&shown))?;
         print(&checked::steps(&path, plan.as_ref(), &report))?;
+        if wanted.give_up && plan.is_some() && report.can_be_given_up() {
+            print(&format!(
+                "{}: what is missing is lost then\n",
+                path.display()
+            ))?;
+        }
     }
     let done = match &plan {
-        Some(plan) if !args.dry_run && (args.yes || agreed(&path)?) => {
+        Some(plan) if !args.dry_run && (args.yes || agreed(&path, aloud)?) => {
             carry_out(plan, &device, &path)?;
             verify(&device, sectors, &path)?;
             true
@@ -42,23 +51,28 @@ fn repaired(args: &Repair) -> Result<u8> {
     } else if aloud && done {
         print(&format!("{}: repaired\n", path.display()))?;
     }
-    Ok(match (report.is_clean(), done) {
+    Ok(code(&report, done))
+}
+
+fn code(report: &Report, done: bool) -> u8 {
+    match (report.is_clean(), done) {
         (_, true) => fsck::REPAIRED,
         (true, false) => fsck::CLEAN,
         (false, false) => fsck::ERRORS,
-    })
+    }
 }
 
-/// Asks whether to go on.
-fn agreed(path: &Path) -> Result<bool> {
+/// Asks whether to go on. If nobody can be asked nothing is done, as if the answer were no.
+fn agreed(path: &Path, aloud: bool) -> Result<bool> {
     if !io::stdin().is_terminal() {
-        let what = format!(
-            "{}: nobody can be asked whether to repair it",
-            path.display()
-        );
-        return Err(Failure::new(Kind::Refused, what).hint(
-            "with -y it is repaired without asking, with -n it is only said what would be done",
-        ));
+        if aloud {
+            let path = path.display();
+            eprintln!(
+                "dms: {path}: nobody can be asked whether to repair it\n  with -y it is repaired \
+                 without asking, with -n it is only said what would be done"
+            );
+        }
+        return Ok(false);
     }
     // Not among what programs read.
     eprint!("Repair it? [y/N] ");

@@ -2,7 +2,7 @@
 //! What came of looking at a store.
 
 use super::json;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use dm_snap_mv_check::{Finding, Plan, Report};
 use dm_snap_mv_model::ids::{Tag, TimelineId};
 use serde::Serialize;
@@ -80,6 +80,12 @@ pub fn summary(checked: &Checked<'_>) -> String {
         return text;
     }
     text += &format!("{device}: {errors}\n");
+    if report.can_be_given_up() {
+        text += &format!(
+            "{device}: something is missing, or is another's; nothing is freed or changed unless \
+             \"dms repair --give-up-missing\" is asked to\n"
+        );
+    }
     for t in checked.concerned() {
         text += &format!("{device}: concerned: {}\n", name(t));
     }
@@ -143,6 +149,28 @@ struct Store {
     journaled: u64,
     chunks: Part,
     metadata_blocks: Part,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    device: &'a str,
+    clean: bool,
+    repairable: bool,
+    repaired: bool,
+    error: &'a str,
+    hint: Option<&'a str>,
+}
+
+/// What programs are told of a store that could not be looked at, or not be repaired.
+pub fn refusal(device: &str, failure: &Failure) -> Result<String> {
+    json::text(&Refused {
+        device,
+        clean: false,
+        repairable: false,
+        repaired: false,
+        error: &failure.what,
+        hint: failure.hint.as_deref(),
+    })
 }
 
 #[derive(Serialize)]

@@ -85,6 +85,12 @@ impl Layout {
         }
     }
 
+    /// The block behind the journal.
+    pub const fn journal_end(&self) -> u64 {
+        // It has been checked that there is such a block.
+        self.journal_start.saturating_add(self.journal_blocks)
+    }
+
     fn chunks_behind(data_start: u64, device: u64, chunk_size: ChunkSize) -> u64 {
         let chunks = device.saturating_sub(data_start) >> chunk_size.sector_shift();
         chunks.min(CowChunk::MAX.get() + 1)

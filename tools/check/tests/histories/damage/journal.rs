@@ -5,13 +5,14 @@
 use dm_snap_mv_check::Kind;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::journal::{Entry, Run, CHECKSUM_XOR};
+use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::record_key::RecordValue;
 use dm_snap_mv_store::journal::MOST;
 
-use super::{expect, rolling};
+use super::{expect, look, rolling};
 use crate::image::Image;
 use crate::journal::{cow, place, records, used, FREE};
 use crate::store::Store;
@@ -208,13 +209,13 @@ pub fn journal(store: &Store) {
         (
             "chunks",
             changed(|row| row.chunks += 1),
-            Kind::Count,
+            Kind::Missing,
             "COW chunks, there are",
         ),
         (
             "snapshots",
             changed(|row| row.snapshots += 1),
-            Kind::Count,
+            Kind::Missing,
             "snapshots, there are",
         ),
         (
@@ -232,7 +233,7 @@ pub fn journal(store: &Store) {
         (
             "children",
             edited(|row| row.children += 1),
-            Kind::Count,
+            Kind::Missing,
             "children, there are",
         ),
         (
@@ -293,4 +294,63 @@ pub fn journal(store: &Store) {
     image.journal(1, &[used(FREE + 3, 1)]);
     image.blocks.get_mut(&nr).unwrap().0[1000] ^= 1;
     expect("damaged", &image, Kind::Journal, "journal: ");
+    whole_region(store);
+}
+
+/// What only shows when all of the region is looked at.
+fn whole_region(store: &Store) {
+    let good = Image::of(store);
+    let at = place(store);
+    let start = good.superblock().layout.journal_start;
+    let run = [used(FREE, 3), records(at, cow(FREE), 3)];
+    let mut row = *store.origins.get(&at.0.origin().get()).unwrap();
+    row.chunks += 3;
+    let row = Entry::Origin(row);
+    let mut image = good.clone();
+    let mut next = image.journal(0, &[run[0], run[1], row]);
+    while next < 50 {
+        next = image.journal(next, &[row]);
+    }
+    assert_eq!(look(&image).0, []);
+    // A hole that is longer than who replays it looks across.
+    let mut hole = image.clone();
+    for index in 1..40 {
+        hole.blocks.remove(&(start + index));
+    }
+    expect("a hole", &hole, Kind::Journal, "block 40 belongs to it");
+    let mut hole = image.clone();
+    for index in 0..40 {
+        hole.blocks.remove(&(start + index));
+    }
+    expect("a hole", &hole, Kind::Journal, "it ends at block 0");
+    // The superblock of an earlier commit.
+    let mut old = image.clone();
+    let mut superblock = old.superblock();
+    superblock.transaction -= 1;
+    old.put_superblock(&superblock);
+    expect("an old one", &old, Kind::Superblock, "older than the store");
+    // Entries are cut.
+    let mut cut = image.clone();
+    cut.put(start, CHECKSUM_XOR, 48, &(64u32 + 17).to_le_bytes());
+    expect("entries cut", &cut, Kind::Journal, "has something behind");
+    // Regions that do not follow one another.
+    let with = |edit: fn(&mut Layout)| {
+        let mut superblock = good.superblock();
+        edit(&mut superblock.layout);
+        let mut image = good.clone();
+        image.put_superblock(&superblock);
+        image
+    };
+    let image = with(|layout| layout.journal_blocks -= 8);
+    expect("a region", &image, Kind::Superblock, "data begin at sector");
+    let image = with(|layout| {
+        (layout.journal_start, layout.journal_blocks) =
+            (layout.journal_start + 4, layout.journal_blocks - 4)
+    });
+    expect(
+        "a region",
+        &image,
+        Kind::Superblock,
+        "the journal begins at",
+    );
 }

@@ -46,7 +46,19 @@ pub fn origins(store: &Store) {
     ];
     for (what, edit) in edits {
         let image = with(store, |s| edit_origin(s, other, edit));
-        expect("a count", &image, Kind::Count, what);
+        expect("a count", &image, Kind::Missing, what);
+    }
+    let counts = |edit: fn(&mut OriginRow)| with(store, |s| edit_origin(s, other, edit));
+    let image = counts(|row| row.snapshots = 0);
+    expect("a count", &image, Kind::Count, "snapshots, there are");
+    let image = counts(|row| (row.snapshots, row.ghosts) = (row.snapshots - 1, row.ghosts + 1));
+    let words = "a snapshot's row is wrong about that";
+    expect("a ghost", &image, Kind::Snapshot, words);
+    let image = with_superblock(store, |s| s.nr_origins = 1);
+    expect("origins", &image, Kind::Count, "it counts 1 origins");
+    let image = with_superblock(store, |s| s.nr_origins = s.next_origin - 1);
+    if Image::of(store).superblock().nr_origins != image.superblock().nr_origins {
+        expect("origins", &image, Kind::Missing, "origins, there are");
     }
 }
 
@@ -55,6 +67,7 @@ pub fn snapshots(store: &Store) {
     let row = *store.snapshots.get(&nested).unwrap();
     let nr = (nested >> 32) as u32;
     let parent = row.parent_timeline(OriginNr::new(nr).unwrap()).get();
+    let words = "a snapshot's row is wrong about that";
     let changed = |edit: fn(&mut SnapshotRow)| with(store, |s| edit_snapshot(s, nested, edit));
     let image = changed(|row| row.memo = Memo::new(b"a\nb").unwrap());
     expect("a memo", &image, Kind::Snapshot, "memo is not plain text");
@@ -65,9 +78,21 @@ pub fn snapshots(store: &Store) {
     let image = changed(|row| row.base_epoch = Epoch::MAX);
     expect("a base", &image, Kind::Snapshot, "epoch that has not ended");
     let image = changed(|row| row.children += 1);
+    expect("children", &image, Kind::Missing, "children, there are");
+    let image = with(store, |s| edit_snapshot(s, parent, |row| row.children = 0));
     expect("children", &image, Kind::Count, "children, there are");
-    let image = changed(|row| row.chunks += 1);
-    expect("chunks", &image, Kind::Count, "COW chunks, there are");
+    let filled = snapshot(store, |row| row.chunks > 0);
+    let counts = |edit: fn(&mut SnapshotRow)| with(store, |s| edit_snapshot(s, filled, edit));
+    let image = counts(|row| row.chunks += 1);
+    expect("chunks", &image, Kind::Missing, "records are missing");
+    let image = counts(|row| row.chunks -= 1);
+    expect("chunks", &image, Kind::Missing, "may be another's");
+    // What was deleted and what was not.
+    let image = changed(|row| row.ghost = true);
+    expect("a ghost", &image, Kind::Snapshot, words);
+    let ghost = snapshot(store, |row| row.ghost);
+    let image = with(store, |s| edit_snapshot(s, ghost, |row| row.ghost = false));
+    expect("no ghost", &image, Kind::Snapshot, words);
     let image = with(store, |s| s.snapshots.remove(&parent));
     expect("a parent", &image, Kind::Snapshot, "taken of is gone");
     let image = with(store, |s| s.origins.remove(&nr));
@@ -149,6 +174,11 @@ pub fn identities(store: &Store) {
     expect("an id", &image, Kind::Identity, "none leads to origin");
     let image = with(store, |s| s.ids.insert(b"other".to_vec(), 55));
     expect("no origin", &image, Kind::Identity, "there is no origin 55");
+    let image = with(store, |s| {
+        s.ids.remove(id);
+        s.ids.insert(b"other".to_vec(), nr)
+    });
+    expect("which", &image, Kind::Missing, "disagree about who it is");
     let image = with(store, |s| s.ids.insert(b"other".to_vec(), nr));
     expect("another", &image, Kind::Identity, "has another identity");
     let numbers: Vec<u32> = store.origins.iter().map(|(&nr, _)| nr).collect();

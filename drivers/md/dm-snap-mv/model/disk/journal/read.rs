@@ -17,8 +17,27 @@ pub struct Found {
     pub nth: u64,
 }
 
-/// Looks at a block of the journal. `None`: it is not the one that belongs there.
-pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
+/// What a block of a journal says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The block's number on the device.
+    pub number: u64,
+    /// The store's.
+    pub uuid: [u8; 16],
+    /// The transaction that its batch continues.
+    pub transaction: u64,
+    /// Its number within the journal.
+    pub index: u64,
+    /// Bytes in use, what stands before the entries included.
+    pub used: usize,
+    /// It ends a batch.
+    pub last: bool,
+    /// Which block of its batch it is, counted from 0.
+    pub nth: u64,
+}
+
+/// Looks at a block of any journal. `None`: it is none.
+pub fn header(block: &Block, checksum: Checksum) -> Option<Header> {
     let (stored, covered) = block.split_at(CHECKED_FROM);
     if stored != checksum(covered).to_le_bytes() {
         return None;
@@ -26,23 +45,37 @@ pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
     let mut r = Reader::new(covered);
     let flags = r.u32().ok()?;
     let number = r.u64().ok()?;
-    let uuid: [u8; 16] = r.array().ok()?;
+    let uuid = r.array().ok()?;
     let transaction = r.u64().ok()?;
     let index = r.u64().ok()?;
     let used = r.u32().ok()? as usize;
     let nth = u64::from(r.u32().ok()?);
     r.zeroes(HEADER - NTH_AT - 4).ok()?;
     let right = flags & !LAST == 0
-        && place.first_block.checked_add(place.index) == Some(number)
-        && uuid == place.uuid
-        && transaction == place.transaction
-        && index == place.index
         && (HEADER..=BLOCK_SIZE).contains(&used)
         && nth <= index
         && nth < BATCH_BLOCKS as u64;
-    right.then_some(Found {
+    right.then_some(Header {
+        number,
+        uuid,
+        transaction,
+        index,
+        used,
         last: flags & LAST != 0,
         nth,
+    })
+}
+
+/// Looks at a block of the journal. `None`: it is not the one that belongs there.
+pub fn look(block: &Block, place: &Place, checksum: Checksum) -> Option<Found> {
+    let found = header(block, checksum)?;
+    let right = place.first_block.checked_add(place.index) == Some(found.number)
+        && found.uuid == place.uuid
+        && found.transaction == place.transaction
+        && found.index == place.index;
+    right.then_some(Found {
+        last: found.last,
+        nth: found.nth,
     })
 }
 
