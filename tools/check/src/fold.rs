@@ -23,7 +23,7 @@ pub(crate) fn changed(what: impl std::fmt::Debug) -> io::Error {
 }
 
 /// All entries of a tree that was found to be whole.
-fn entries(device: &dyn Blocks, root: u64, value_size: usize) -> io::Result<Vec<Entry>> {
+pub(crate) fn entries(device: &dyn Blocks, root: u64, value_size: usize) -> io::Result<Vec<Entry>> {
     let mut all = Vec::new();
     Btree::new(device, root, value_size, METADATA_MAX)
         .walk(0, &mut |key, value| {
@@ -126,15 +126,15 @@ fn tree(room: &mut Room<'_>, device: &dyn Blocks, root: u64, changes: &Level) ->
 }
 
 /// The nodes of a tree.
-struct Outline {
+pub(crate) struct Outline {
     /// The leaves, each with a key that none in it is less than, but in the first.
-    leaves: Vec<(u64, u64)>,
+    pub(crate) leaves: Vec<(u64, u64)>,
     /// What leads to them.
-    above: Vec<u64>,
+    pub(crate) above: Vec<u64>,
 }
 
 impl Outline {
-    fn of(device: &dyn Blocks, root: u64) -> io::Result<Self> {
+    pub(crate) fn of(device: &dyn Blocks, root: u64) -> io::Result<Self> {
         let mut depth = 0;
         let mut nr = root;
         loop {

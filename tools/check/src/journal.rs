@@ -87,6 +87,11 @@ pub(crate) fn read(cx: &mut Context<'_>) -> Option<Changes> {
 }
 
 impl Changes {
+    /// Runs of COW chunks that come into use, as (first, length).
+    pub(crate) fn used_runs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.runs.iter().copied()
+    }
+
     fn note(&mut self, cx: &mut Context<'_>, entry: &Entry) {
         cx.report.statistics.journaled += match *entry {
             Entry::Run(Run::Records { len, .. }) => u64::from(len),

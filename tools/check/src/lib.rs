@@ -23,6 +23,7 @@ mod reached;
 mod records;
 mod region;
 mod repair;
+mod replayed;
 mod report;
 mod room;
 mod snapshots;
@@ -113,5 +114,9 @@ fn all(
     journal::check(cx, facts, changes, records);
     if records {
         space::check(cx, sectors, &facts.chunks);
+    }
+    // What is wrong with the trees or the space map matters more, and says nothing reliable of this.
+    if records && cx.report.statistics.journaled > 0 && cx.report.counts.is_empty() {
+        replayed::check(cx, changes);
     }
 }

@@ -134,6 +134,7 @@ fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
     }
     for kind in report.counts.keys() {
         steps.extend(match kind {
+            Kind::JournalSpace => Some(Step::Journal),
             Kind::Count => Some(Step::Counts),
             Kind::Identity => Some(Step::Identities),
             Kind::Garbage => Some(Step::Cleaning),
@@ -142,7 +143,8 @@ fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
             _ => None,
         });
     }
-    let rows = steps.contains(&Step::Counts) || steps.contains(&Step::Cleaning);
+    let rows = [Step::Journal, Step::Counts, Step::Cleaning];
+    let rows = rows.iter().any(|step| steps.contains(step));
     if rows && report.statistics.journaled > 0 {
         // With the COW chunks that come into use by that.
         steps.extend([Step::Journal, Step::DataSpace]);

@@ -20,6 +20,8 @@ pub enum Kind {
     Block,
     /// The journal cannot be read, or does not fit the trees.
     Journal,
+    /// The journal is in order, but its changes take more metadata blocks than are free.
+    JournalSpace,
     /// A row of an origin contradicts itself or others.
     Origin,
     /// A row of a snapshot contradicts itself or others.
@@ -62,6 +64,7 @@ impl Kind {
         Kind::Unreadable,
         Kind::Block,
         Kind::Journal,
+        Kind::JournalSpace,
         Kind::Origin,
         Kind::Snapshot,
         Kind::Count,
@@ -87,6 +90,7 @@ impl Kind {
             Kind::Unreadable => "unreadable",
             Kind::Block => "block",
             Kind::Journal => "journal",
+            Kind::JournalSpace => "journal-space",
             Kind::Origin => "origin",
             Kind::Snapshot => "snapshot",
             Kind::Count => "count",
@@ -116,6 +120,7 @@ impl Kind {
         matches!(
             self,
             Kind::Flag
+                | Kind::JournalSpace
                 | Kind::Count
                 | Kind::Identity
                 | Kind::DataSpace

@@ -10,6 +10,7 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use dm_snap_mv_model::record_key::{child_epoch, key_behind, RecordKey, RecordValue};
 use dm_snap_mv_model::versions::{delete_snapshot, take_origin_snapshot, take_snapshot_snapshot};
+use dm_snap_mv_store::space::Root;
 
 use crate::changes;
 use crate::damage::{large, look, rolling, with, with_superblock};
@@ -376,4 +377,48 @@ fn a_repair_makes_few_of_many_nodes_anew() {
         .iter()
         .filter(|(nr, _)| !before.contains_key(nr));
     assert!((10..30).contains(&new.count()));
+}
+
+/// What was journaled when the metadata were nearly full, so that it cannot be done again as it was
+/// done before: a leaf is half full then, and only a repair makes all as full as they can be.
+#[test]
+fn what_takes_more_than_there_is_can_be_repaired() {
+    const LEFT: u64 = 80;
+    let free = |image: &Image| {
+        let space = Root::decode(&image.superblock().metadata_space);
+        space.blocks - space.allocated
+    };
+    let mut many = 200_000;
+    let left = free(&Image::of(&large(&rich(), many).0));
+    many += (left - LEFT) * 252;
+    let (store, t) = large(&rich(), many);
+    let bare = with_superblock(&store, |s| s.clean = false);
+    assert!(free(&bare).abs_diff(LEFT) < 8, "{} blocks", free(&bare));
+    let of_it = store.records.iter().filter(|((of, _), _)| *of == t.get());
+    let (&(_, key), _) = of_it.last().unwrap();
+    let (last, epoch) = RecordKey::decode(t, key).unwrap();
+    let journaled = |len| {
+        let zeroes = records((t, last.plus(1), epoch), RecordValue::Zero, len);
+        let mut image = bare.clone();
+        image.journal(0, &[zeroes]);
+        image
+    };
+    // There is room for few.
+    assert_eq!(look(&journaled(2000)).0, []);
+    assert!(plan(&journaled(2000), SECTORS, &mut Vec::new()).1.is_none());
+    let image = journaled(12_000);
+    let (found, _) = look(&image);
+    assert!(
+        matches!(found.as_slice(), [one] if one.kind == Kind::JournalSpace),
+        "{found:?}"
+    );
+    let (_, steps) = plan(&image, SECTORS, &mut Vec::new());
+    assert!(steps.unwrap().steps().any(|step| step == Step::Journal));
+    let mut expected = content(&bare);
+    for i in 1..=12_000 {
+        let key = RecordKey::new(t, last.plus(i), epoch).get();
+        expected.put_record((t.get(), key), RecordValue::Zero.encode());
+    }
+    let after = repair_to("no room", &image, &expected, &mut Random::new(1));
+    assert!(after.superblock().clean);
 }

@@ -55,6 +55,13 @@ pub struct Content {
     snapshots: Vec<(u64, SnapshotRow)>,
 }
 
+impl Content {
+    /// Has a record more.
+    pub fn put_record(&mut self, keys: (u64, u64), value: u64) {
+        self.records.insert(keys, value.to_le_bytes().to_vec());
+    }
+}
+
 pub fn content(image: &Image) -> Content {
     let roots = image.superblock().roots;
     let origins = entries(image, roots.origins, OriginRow::SIZE);
