@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Status {
     /// The number of the origin in its store.
     pub origin: u32,
-    /// `valid`, `invalid`, `full`, `unbound` or `error`.
+    /// `valid`, `invalid`, `full`, `full-metadata`, `unbound` or `error`.
     pub state: String,
     /// Blocks of 4 KiB for metadata.
     pub metadata_blocks: Part,

@@ -5,9 +5,11 @@ use super::print;
 use crate::cli;
 use crate::dm::{Dm, Mapped};
 use crate::failure::Result;
+use crate::list::List;
+use crate::show::held::Held;
 use crate::show::status::{self, Device};
 use crate::show::{json, Shown};
-use crate::status::Status;
+use crate::status::{Own, Status};
 
 pub fn run(args: &cli::Status) -> Result<()> {
     let dm = Dm::open()?;
@@ -33,6 +35,10 @@ pub fn run(args: &cli::Status) -> Result<()> {
 fn device(dm: &Dm, mapped: Mapped) -> Result<Device> {
     let info = dm.info(&mapped.name)?;
     let status = Status::parse(&dm.status(&mapped.name)?)?;
+    // The store is asked for that, so only one that works. Without an answer there is all else to show.
+    let works = matches!(status.own, Own::Origin { .. }) && status.state != "error";
+    let list = works && !info.suspended;
+    let list = list.then(|| List::of(dm, &mapped.name).ok()).flatten();
     Ok(Device {
         bytes: mapped.sectors.saturating_mul(512),
         opened: info.opened,
@@ -47,6 +53,7 @@ fn device(dm: &Dm, mapped: Mapped) -> Result<Device> {
                 .unwrap_or_else(|| "invalidate".to_owned()),
         },
         status,
+        held: list.map(|list| Held::of(&list.rows)),
         name: mapped.name,
     })
 }

@@ -2,6 +2,7 @@
 //! What is printed, for people and for programs.
 
 pub mod checked;
+pub mod held;
 pub mod json;
 pub mod listing;
 pub mod status;

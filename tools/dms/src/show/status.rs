@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The status of devices.
 
+use super::held::Held;
 use super::{bytes, Shown};
 use crate::fields::Part;
 use crate::status::{Own, Status};
@@ -28,6 +29,9 @@ pub struct Device {
     pub policy: String,
     /// What the target says.
     pub status: Status,
+    /// What an origin and its snapshots hold of the COW device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
 }
 
 /// Writes a device's status, a line for each thing.
@@ -61,7 +65,12 @@ pub fn format(device: &Device) -> String {
     line("used-metadata", part(status.metadata_blocks, "blocks"));
     line("when-full", device.policy.clone());
     match &status.own {
-        Own::Origin { snapshots } => line("snapshots", snapshots.to_string()),
+        Own::Origin { snapshots } => {
+            for (label, value) in device.held.iter().flat_map(|held| held.lines(chunk)) {
+                line(label, value);
+            }
+            line("snapshots", snapshots.to_string());
+        }
         Own::Snapshot {
             own_chunks,
             children,
@@ -115,6 +124,7 @@ mod tests {
             cow_device: shown("sdc1", 33),
             policy: "invalidate".into(),
             status: Status::parse(status.as_bytes()).unwrap(),
+            held: None,
         }
     }
 
@@ -136,6 +146,18 @@ dev: origin 1, valid
   rollbacking   : to 2, 70% (7 of 10 chunks)
 "
         );
+    }
+
+    #[test]
+    fn what_an_origin_holds_is_part_of_it() {
+        let mut device = device("co 1 valid 12/1024 946/7865817 8 2 - -");
+        device.held = Some(Held::of(&[]));
+        let text = format(&device);
+        let held = "  when-full     : invalidate\n  held-chunks   : 0 (0 KiB)\n";
+        assert!(text.contains(held), "{text}");
+        let json = crate::show::json::text(&device).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["held"]["preserved"], 0);
     }
 
     #[test]
