@@ -5,6 +5,7 @@
 mod data;
 mod metadata;
 mod policy;
+mod reclaim;
 mod waiting;
 
 use anyhow::{ensure, Result};
@@ -21,6 +22,7 @@ use crate::world::World;
 pub fn run(subject: &mut Subject, disks: &Disks) {
     data::run(subject, disks);
     policy::run(subject, disks);
+    reclaim::run(subject, disks);
     waiting::run(subject, disks);
     metadata::run(subject, disks);
 }

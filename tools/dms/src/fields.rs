@@ -77,12 +77,14 @@ pub struct Rollback {
 
 /// Why a rollback stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Stopped {
     /// An I/O error.
     Error,
     /// No space to preserve what it would overwrite.
     Full,
+    /// None for the metadata of it.
+    FullMetadata,
 }
 
 impl Stopped {
@@ -91,6 +93,7 @@ impl Stopped {
         match self {
             Stopped::Error => "stopped by an I/O error, to be tried again",
             Stopped::Full => "stopped, the COW device is full",
+            Stopped::FullMetadata => "stopped, the metadata region of the COW device is full",
         }
     }
 }
@@ -103,6 +106,7 @@ impl FromStr for Rollback {
         let (chunks, stopped) = match rest.split_once(':') {
             None => (rest, None),
             Some((chunks, "full")) => (chunks, Some(Stopped::Full)),
+            Some((chunks, "full-metadata")) => (chunks, Some(Stopped::FullMetadata)),
             Some((chunks, _)) => (chunks, Some(Stopped::Error)),
         };
         Ok(Self {
@@ -156,6 +160,10 @@ mod tests {
         assert_eq!(
             "7:1/9:full".parse::<Rollback>().unwrap().stopped,
             Some(Stopped::Full)
+        );
+        assert_eq!(
+            "7:1/9:full-metadata".parse::<Rollback>().unwrap().stopped,
+            Some(Stopped::FullMetadata)
         );
         assert_eq!(unless_dash::<Cleaning>("-"), Ok(None));
         assert_eq!(unless_dash::<Cleaning>("x"), Err(Malformed));

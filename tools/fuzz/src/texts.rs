@@ -179,6 +179,7 @@ fn state(input: &mut Input<'_>) -> State {
         State::Valid,
         State::Invalid,
         State::Full,
+        State::MetadataFull,
         State::Unbound,
         State::Error,
     ];
@@ -208,7 +209,12 @@ pub fn status(data: &[u8]) {
         tag: tag(&mut input),
         done: number(&mut input),
         chunks: number(&mut input),
-        stopped: [None, Some(Stopped::Error), Some(Stopped::Full)][usize::from(input.u8() % 3)],
+        stopped: [
+            None,
+            Some(Stopped::Error),
+            Some(Stopped::Full),
+            Some(Stopped::MetadataFull),
+        ][usize::from(input.u8() % 4)],
     });
     let origin = OriginStatus {
         number: number_of,

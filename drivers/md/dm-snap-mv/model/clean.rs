@@ -3,18 +3,23 @@
 //! Garbage.
 //!
 //! A record is garbage when no live epoch of its timeline resolves to it. Live epochs are those
-//! that something is based on, invalid snapshots included, since what they have left can be read
-//! again should the store be repaired; and a snapshot's current epoch unless it is a ghost.
+//! that something is based on, and a snapshot's current epoch unless it is a ghost. Invalid snapshots
+//! do not count: they have lost what they were for, and others need the space. But while a rollback
+//! of their origin runs, which may be one to a snapshot that has become invalid since, they do.
 //!
-//! A pass goes over a timeline's records once, in the order of their keys.
+//! A pass goes over a timeline's records once, in the order of their keys. That a snapshot was deleted
+//! queues the timelines that it concerns; that some have become invalid does not, for what they have
+//! left is of no use to anybody but those who look for space: see [`seek_invalid`].
 
 use super::chunk_size::ChunkSize;
 use super::disk::cleaning_row::CleaningRow;
-use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
+use super::disk::origin_row::OriginRow;
+use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use super::lookup::newest_child;
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
+use super::versions::queue_cleaning;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +105,61 @@ pub fn percent(row: &CleaningRow, size: u64, chunk_size: ChunkSize) -> u64 {
     RecordKey::chunk_of(row.cursor).get().min(end) * 100 / end
 }
 
+/// Queues the timelines for cleaning in which invalid snapshots have something. Looks at no more than
+/// `budget` snapshots (at least 1), from `from` on. Returns where to look next; none: there are no more.
+pub fn seek_invalid<M: Metadata>(
+    m: &mut M,
+    from: TimelineId,
+    budget: u64,
+) -> Result<Option<TimelineId>, M::Error> {
+    let mut next = Some(from);
+    for _ in 0..budget {
+        let Some(at) = next else {
+            break;
+        };
+        let Some((t, snapshot)) = m.snapshot_from(at)? else {
+            return Ok(None);
+        };
+        let origin = m.origin(t.origin())?.ok_or(Refusal::Corrupt)?;
+        if spared_below(&origin) <= snapshot.tag.get() {
+            // All that follow are valid too, or are of another origin.
+            next = match origin.number.get().checked_add(1).and_then(OriginNr::new) {
+                Some(nr) => Some(TimelineId::of_origin(nr)),
+                None => return Ok(None),
+            };
+            continue;
+        }
+        if snapshot.parent.is_none() {
+            queue_once(m, origin.timeline())?;
+        }
+        if m.record_from(t, 0)?.is_some() {
+            queue_once(m, t)?;
+        }
+        next = t.next();
+    }
+    Ok(next)
+}
+
+/// As [`queue_cleaning`], unless there is nothing to be changed for it.
+fn queue_once<M: Metadata>(m: &mut M, t: TimelineId) -> Result<(), M::Error> {
+    match m.cleaning(t)? {
+        Some(row) if row.cursor == 0 || row.again || row.drop => Ok(()),
+        _ => queue_cleaning(m, t),
+    }
+}
+
+/// Snapshots of an origin with lower tags are garbage, though they are there.
+fn spared_below(origin: &OriginRow) -> u32 {
+    match origin.rollback {
+        Some(_) => 0,
+        None => origin.invalid_below,
+    }
+}
+
 struct Pass {
     t: TimelineId,
+    /// What snapshots with lower tags have is garbage.
+    spared_below: u32,
     row: CleaningRow,
     /// The epoch that a snapshot's head lives in.
     head: Option<Epoch>,
@@ -119,11 +177,13 @@ impl Pass {
         if !row.drop && !t.is_origin() && snapshot.is_none() {
             return Err(Refusal::Corrupt.into());
         }
+        let spared_below = m.origin(t.origin())?.map_or(0, |row| spared_below(&row));
         Ok(Pass {
             t,
+            spared_below,
             row,
             head: snapshot
-                .filter(|snapshot| !snapshot.ghost)
+                .filter(|snapshot| !snapshot.ghost && snapshot.tag.get() >= spared_below)
                 .map(|snapshot| snapshot.current_epoch),
             run: None,
             freed: 0,
@@ -159,7 +219,9 @@ impl Pass {
         chunk: Chunk,
         epoch: Epoch,
     ) -> Result<bool, M::Error> {
-        let Some((live, _)) = newest_child(m, self.t, epoch)? else {
+        // Tags grow with epochs: if the newest is invalid, all before it are.
+        let newest = newest_child(m, self.t, epoch)?;
+        let Some((live, _)) = newest.filter(|&(_, tag)| tag >= self.spared_below) else {
             return Ok(false);
         };
         let own = RecordKey::new(self.t, chunk, epoch).get();
@@ -188,7 +250,10 @@ impl Pass {
                 last = next.previous().ok_or(Refusal::Corrupt)?;
             }
         }
-        let child = newest_child(m, self.t, last)?.map(|(live, _)| live);
+        // Whatever is based on an invalid snapshot is older than what has made it invalid, too.
+        let child = newest_child(m, self.t, last)?
+            .filter(|&(_, tag)| tag >= self.spared_below)
+            .map(|(live, _)| live);
         Ok(snapshot_finds(epoch, last, child, self.head))
     }
 

@@ -35,6 +35,7 @@ pub mod refusal;
 pub mod report;
 pub mod resolve;
 pub mod rollback;
+pub mod room;
 pub mod table;
 pub mod versions;
 pub mod write;

@@ -277,6 +277,8 @@ refusals! {
     NoSpace: ENOSPC, c"COW device is full";
     /// No space for metadata.
     NoMetadataSpace: ENOSPC, c"metadata region of the COW device is full";
+    /// What the journal holds takes more metadata blocks than are free.
+    JournalNoSpace: ENOSPC, c"metadata region has no room for what the journal holds (run dms repair)";
     /// No memory.
     NoMemory: ENOMEM, c"out of memory";
     /// A read or write failed.

@@ -9,6 +9,7 @@ use super::disk::origin_row::OriginRow;
 use super::escape::{word, Reader, Sink};
 use super::ids::{OriginNr, Tag};
 use super::refusal::Refusal;
+use super::room::Lack;
 use super::table::FullPolicy;
 
 /// How a device is.
@@ -18,12 +19,24 @@ pub enum State {
     Valid,
     /// The snapshot has lost data; for an origin: some of its snapshots have.
     Invalid,
-    /// No space is left, and writes wait or fail for that.
+    /// No space is left for data, and writes wait or fail for that.
     Full,
+    /// None is left for metadata, which is the same to them.
+    MetadataFull,
     /// The origin was unbound under the device.
     Unbound,
     /// The store has failed.
     Error,
+}
+
+impl State {
+    /// That of a store of which something is full.
+    pub const fn full(lack: Lack) -> State {
+        match lack {
+            Lack::Chunks => State::Full,
+            Lack::Metadata => State::MetadataFull,
+        }
+    }
 }
 
 impl fmt::Display for State {
@@ -32,6 +45,7 @@ impl fmt::Display for State {
             State::Valid => "valid",
             State::Invalid => "invalid",
             State::Full => "full",
+            State::MetadataFull => "full-metadata",
             State::Unbound => "unbound",
             State::Error => "error",
         })
@@ -90,6 +104,18 @@ pub enum Stopped {
     Error,
     /// There is no space to preserve what it would overwrite.
     Full,
+    /// There is none for the metadata of it.
+    MetadataFull,
+}
+
+impl Stopped {
+    /// Because something is full.
+    pub const fn full(lack: Lack) -> Stopped {
+        match lack {
+            Lack::Chunks => Stopped::Full,
+            Lack::Metadata => Stopped::MetadataFull,
+        }
+    }
 }
 
 impl fmt::Display for Stopped {
@@ -97,6 +123,7 @@ impl fmt::Display for Stopped {
         f.write_str(match self {
             Stopped::Error => "error",
             Stopped::Full => "full",
+            Stopped::MetadataFull => "full-metadata",
         })
     }
 }

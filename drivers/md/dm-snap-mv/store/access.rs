@@ -23,6 +23,7 @@ use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve, Location, Run};
+use crate::model::room::For;
 use crate::model::write::{record_written, writable, NewRun, Writable};
 use crate::target::Bio;
 use kernel::prelude::*;
@@ -287,7 +288,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let (cow, len) = match self.reserve(new.len) {
+        let (cow, len) = match self.reserve(For::Snapshots, new.len) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
                 let job = bio.job();
@@ -296,11 +297,11 @@ impl Engine {
                 self.patient.push_back(bio);
                 return Ok(());
             }
-            Ok(Reservation::Full) if self.space_is_coming() => {
+            Ok(Reservation::Full(_)) if self.seek_space() => {
                 self.starve(cx, bio);
                 return Ok(());
             }
-            Ok(Reservation::Full) => return Err((bio, Refusal::NoSpace.into())),
+            Ok(Reservation::Full(lack)) => return Err((bio, lack.refusal().into())),
             Err(error) => return Err((bio, error)),
         };
         let run = CopyRun {
@@ -395,7 +396,9 @@ impl Engine {
         if status != Status::OK {
             return Err(StoreError::Kernel(EIO));
         }
-        let recorded = self.record(snapshot, run);
+        // What is recorded for one that is invalid nobody would clean away.
+        let recorded = self.check_valid(snapshot);
+        let recorded = recorded.and_then(|()| self.record(snapshot, run));
         let job = bio.job();
         self.retry |= job.own.unlock();
         recorded
@@ -403,18 +406,22 @@ impl Engine {
 
     #[inline(never)]
     fn record(&mut self, snapshot: &Snapshot, run: CopyRun) -> Result<()> {
-        self.make_metadata_room()?;
-        self.alter(|meta| {
+        let done = self.alter_by_parts(run.len, 1, |meta, skip, len| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
             let origin = snapshot.origin_nr();
             let new = NewRun {
-                start: run.start,
-                len: run.len,
+                start: run.start.plus(skip),
+                len,
                 unrecorded: run.unrecorded,
             };
-            record_written(meta, origin, &mut row, new, run.cow)?;
+            let cow = run.cow.checked_add(skip).ok_or(Refusal::Corrupt)?;
+            record_written(meta, origin, &mut row, new, cow)?;
             meta.put_snapshot(origin, &row)
-        })
+        })?;
+        match done < run.len {
+            true => Err(Refusal::NoMetadataSpace.into()),
+            false => Ok(()),
+        }
     }
 
     /// All parts are written. Only a write that asked for it waits until it is durable.

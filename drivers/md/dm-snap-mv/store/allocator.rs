@@ -15,6 +15,7 @@
 use super::error::{Result, StoreError};
 use super::metadata::Meta;
 use crate::model::ids::CowChunk;
+use crate::model::room::Lack;
 use kernel::prelude::*;
 
 /// How far a found free chunk is extended into a run, in chunks.
@@ -46,8 +47,9 @@ pub(super) enum Reservation {
     Run { start: CowChunk, len: u64 },
     /// Too many are on their way; ask again when one has come back.
     Later,
-    /// Nothing can be had; what was freed since the last commit can when that has been committed.
-    Full,
+    /// There is none left of something. Of chunks that were freed since the last commit there are when
+    /// that has been committed.
+    Full(Lack),
 }
 
 impl Allocator {
@@ -65,6 +67,11 @@ impl Allocator {
         self.reserved.len() < MOST_RESERVED
     }
 
+    /// Reservations that there are.
+    pub(super) fn runs(&self) -> u64 {
+        self.reserved.len() as u64
+    }
+
     /// Chunks that are reserved.
     pub(super) fn held(&self) -> u64 {
         self.held
@@ -78,12 +85,12 @@ impl Allocator {
             return Ok(Reservation::Later);
         }
         if self.next == self.end && !self.refill(meta)? {
-            return Ok(Reservation::Full);
+            return Ok(Reservation::Full(Lack::Chunks));
         }
         let len = want.min(self.end - self.next);
         let start = self.next;
         let Some(chunk) = CowChunk::new(start) else {
-            return Ok(Reservation::Full);
+            return Ok(Reservation::Full(Lack::Chunks));
         };
         self.reserved
             .push_within_capacity((start, len))

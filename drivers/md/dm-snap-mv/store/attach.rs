@@ -18,6 +18,7 @@ use crate::model::chain::Chain;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use crate::model::room::For;
 use crate::model::versions;
 use core::ops::Deref;
 use kernel::prelude::*;
@@ -185,7 +186,7 @@ impl Engine {
             (Some(nr), false) => Ok(nr),
             (None, true) => {
                 let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
-                self.has_metadata_space()?;
+                self.want_room(For::Preserving, 1)?;
                 let now = time::unix_seconds();
                 let nr = self.alter(|meta| versions::bind(meta, id, size, chunk_size, now))?;
                 self.commit(cx)?;
@@ -340,7 +341,7 @@ impl Store {
         let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) else {
             return Ok(());
         };
-        engine.alter(|meta| meta.grow_data(chunks))?;
+        let chunks = engine.alter(|meta| meta.grow_data(chunks))?;
         engine.commit(self)?;
         engine.feed();
         engine.publish(self);

@@ -5,12 +5,16 @@
 //! The cleaner works in the worker's idle turns, a bounded number of records at a time, and its
 //! place is on disk: foreground I/O never waits for more than one step, and a crash loses nothing.
 //! While origins are in use it rests most of the time, for it takes a processor and the COW device.
+//!
+//! What invalid snapshots hold stays as long as nobody needs it. Who finds no space looks for that
+//! first ([`Engine::seek_space`]): no snapshots are given up while others that are of no use any more
+//! have what it takes.
 
 use super::engine::Engine;
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::store::Store;
 use crate::dm::time;
-use crate::model::clean::{clean_step, percent};
+use crate::model::clean::{clean_step, percent, seek_invalid};
 use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
 use crate::model::report::Cleaning;
@@ -29,6 +33,20 @@ const LEAST_REST: u32 = 8;
 /// For how long it rests when a snapshot was deleted, in milliseconds: others are often deleted next,
 /// and while it works their deletion takes longer than one write of the journal.
 const REST_DELETED: u32 = 100;
+
+/// Snapshots that one step looks at in search of invalid ones.
+const SEEK_STEP: u64 = 64;
+
+/// The search for what invalid snapshots hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Search {
+    /// There may be some.
+    Open,
+    /// It is under way, up to this timeline.
+    At(TimelineId),
+    /// All that there were have been queued for cleaning.
+    Over,
+}
 
 /// How the cleaner makes way for others.
 #[derive(Default)]
@@ -76,20 +94,23 @@ impl Engine {
         if !self.cleaning {
             return false;
         }
+        if !self.invalid_rest() {
+            // They end soon.
+            cx.machinery.worker.kick_after(LEAST_REST);
+            return false;
+        }
+        if let Search::At(from) = self.search {
+            return self.seek_on(from);
+        }
         let hungry = !self.hungry.is_empty();
         let from = self.clean_from;
-        let Ok(budget) = self.metadata_room() else {
-            self.cleaning = false;
-            return false;
-        };
-        let step = match self.alter(|meta| clean_step(meta, from, budget.clamp(1, STEP))) {
+        let budget = self.changes_at_once(STEP);
+        let step =
+            budget.and_then(|budget| self.alter(|meta| clean_step(meta, from, budget.max(1))));
+        let step = match step {
             Ok(step) => step,
             Err(error) => {
-                // What cannot be read now is looked at again when the store is opened next.
-                pr_err!("cleaning stopped ({})\n", error.name());
-                self.cleaning = false;
-                self.cleaned = None;
-                self.feed();
+                self.cleaning_failed(error);
                 return false;
             }
         };
@@ -116,6 +137,64 @@ impl Engine {
         if core::mem::take(&mut self.has_cleaned) {
             self.tell_all();
         }
+        true
+    }
+
+    /// What cannot be read now is looked at again when the store is opened next.
+    fn cleaning_failed(&mut self, error: StoreError) {
+        pr_err!("cleaning stopped ({})\n", error.name());
+        self.cleaning = false;
+        self.cleaned = None;
+        self.search = Search::Over;
+        self.feed();
+    }
+
+    /// Whether nothing is on its way any more to or from chunks of snapshots that have become invalid:
+    /// with new requests of them nothing of the kind begins, so then those may become anybody's.
+    fn invalid_rest(&mut self) -> bool {
+        if self.invalid_moves {
+            let snapshots = self.snapshots.iter();
+            let mut invalid = snapshots.filter(|state| {
+                let shared = &state.shared;
+                shared.origin.is_invalid(shared.tag)
+            });
+            self.invalid_moves = invalid.any(|state| !state.shared.nothing_placed());
+        }
+        !self.invalid_moves
+    }
+
+    /// Looks for invalid snapshots that hold something, a few at a time. Returns whether there is more
+    /// to do.
+    #[inline(never)]
+    fn seek_on(&mut self, from: TimelineId) -> bool {
+        let budget = self.changes_at_once(2 * SEEK_STEP);
+        let sought = budget
+            .and_then(|budget| self.alter(|meta| seek_invalid(meta, from, budget.div_ceil(2))));
+        match sought {
+            Ok(Some(next)) => self.search = Search::At(next),
+            Ok(None) => {
+                self.search = Search::Over;
+                self.begin_cleaning();
+            }
+            Err(error) => {
+                self.cleaning_failed(error);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether there will be space without anybody's doing. If not, it is looked for where invalid
+    /// snapshots hold some, once for each time that any have become invalid.
+    pub(super) fn seek_space(&mut self) -> bool {
+        if self.space_is_coming() {
+            return true;
+        }
+        if self.search != Search::Open || self.closing || self.is_failed() {
+            return false;
+        }
+        self.search = Search::At(TimelineId::LOWEST);
+        self.cleaning = true;
         true
     }
 

@@ -14,6 +14,7 @@ use crate::dm::time;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use crate::model::room::For;
 use crate::model::{rollback, versions};
 use kernel::prelude::*;
 use kernel::sync::barrier::smp_mb;
@@ -74,7 +75,7 @@ impl Store {
         // cut must not take out of it what is still in that device's cache.
         self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
-        engine.has_metadata_space()?;
+        engine.want_room(For::Preserving, 1)?;
         let taken = engine.change(self, origin, |meta, row| {
             versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
         });
@@ -95,7 +96,7 @@ impl Store {
         let timeline = TimelineId::of_snapshot(origin.number, parent);
         let _closed = self.close_snapshot(timeline);
         let mut engine = self.engine.lock();
-        engine.has_metadata_space()?;
+        engine.want_room(For::Preserving, 1)?;
         engine.change(self, origin, |meta, row| {
             let mut snapshot = meta.snapshot_row(timeline)?;
             let tag = versions::take_snapshot_snapshot(
@@ -252,7 +253,7 @@ impl Engine {
         if delete_source && self.snapshot_state(timeline).is_ok() {
             return Err(Refusal::SnapshotInUse.into());
         }
-        self.has_metadata_space()?;
+        self.want_room(For::Preserving, 1)?;
         let chunk_size = cx.geometry.chunk_size;
         self.change(cx, origin, |meta, row| {
             rollback::begin(meta, row, source, delete_source, chunk_size)

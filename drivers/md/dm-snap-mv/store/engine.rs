@@ -6,7 +6,7 @@
 //! waiting, commits if any of them needs it, and does a bounded piece of background work.
 
 use super::allocator::{Allocator, Reservation};
-use super::cleaner::Pace;
+use super::cleaner::{Pace, Search};
 use super::error::{Result, StoreError};
 use super::failure::Source;
 use super::job::{HasJob, Stage};
@@ -31,6 +31,7 @@ use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::report::Cleaning;
 use crate::model::rollback::RollbackView;
+use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
 use crate::model::versions;
 use crate::target::{Bio, SnapMv};
@@ -39,9 +40,6 @@ use kernel::sync::Arc;
 
 /// Changes are made durable when there are this many, though nobody waits.
 const MAX_CHANGES: u32 = 1024;
-
-/// Metadata blocks that stay free, so that a transaction under way never meets the end.
-pub(super) const RESERVED_METADATA: u64 = 256;
 
 /// While there is foreground work, the cleaner has one turn in so many.
 const BUSY_TURNS: u32 = 8;
@@ -117,10 +115,10 @@ pub(crate) struct Engine {
     pub(super) turns: u64,
     /// The next gate is not closed before so many.
     pub(super) wait_for_turn: u64,
-    /// A write found no space, and none has since.
-    pub(super) full: bool,
-    /// Whether it has been told that it is full.
-    pub(super) told_full: bool,
+    /// A write found no space, and none has since: what there is none of.
+    pub(super) full: Option<Lack>,
+    /// What it has been told is full.
+    pub(super) told_full: Option<Lack>,
     /// It has been told that space runs low.
     pub(super) low_water: bool,
     /// Something was cleaned, and nobody has been told of its end.
@@ -130,6 +128,9 @@ pub(crate) struct Engine {
     /// The timeline to look at next.
     pub(super) clean_from: TimelineId,
     pub(super) cleaner: Pace,
+    pub(super) search: Search,
+    /// Requests of snapshots that have become invalid may be on their way.
+    pub(super) invalid_moves: bool,
     dirty_since: Option<usize>,
     /// When what waits for space was looked at last.
     fed: usize,
@@ -139,6 +140,8 @@ pub(crate) struct Engine {
     pub(super) patient: BioList<SnapMv>,
     /// The one that is at work is the first of those.
     serving: bool,
+    /// Copies under way have all the metadata that there are for copies: until one comes back.
+    crowded: bool,
 }
 
 impl Engine {
@@ -164,18 +167,21 @@ impl Engine {
             cleaned: None,
             turns: 0,
             wait_for_turn: 0,
-            full: false,
-            told_full: false,
+            full: None,
+            told_full: None,
             low_water: false,
             has_cleaned: false,
             timelines_left: 0,
             clean_from: TimelineId::LOWEST,
             cleaner: Pace::default(),
+            search: Search::Open,
+            invalid_moves: false,
             dirty_since: None,
             fed: time::jiffies(),
             busy_turns: 0,
             patient: BioList::new(),
             serving: false,
+            crowded: false,
         };
         engine.begin_cleaning();
         Ok(engine)
@@ -253,7 +259,7 @@ impl Engine {
         if !busy && self.meta_ref().is_ok_and(Meta::wants_commit) {
             let _ = self.commit_trees();
         }
-        let mut again = self.retry || self.alloc.has_room() && !self.patient.is_empty();
+        let mut again = self.retry || self.can_serve() && !self.patient.is_empty();
         if self.cleaning && !self.closing {
             // Foreground work comes first, but must not keep the cleaner out for ever.
             self.busy_turns = if busy { self.busy_turns + 1 } else { 0 };
@@ -291,13 +297,18 @@ impl Engine {
     /// that runs out of memory, would take time with its square.
     fn serve(&mut self, cx: &Arc<Store>) {
         self.serving = true;
-        while self.alloc.has_room() {
+        while self.can_serve() {
             let Some(bio) = self.patient.pop_front() else {
                 break;
             };
             self.step(cx, bio);
         }
         self.serving = false;
+    }
+
+    /// Whether there may be a reservation to be had.
+    fn can_serve(&self) -> bool {
+        self.alloc.has_room() && !self.crowded
     }
 
     /// Continues one bio.
@@ -397,7 +408,7 @@ impl Engine {
     /// Writes the trees, whatever the journal has room for: blocks and chunks that were freed can be
     /// used again.
     #[inline(never)]
-    fn commit_trees(&mut self) -> Result<()> {
+    pub(super) fn commit_trees(&mut self) -> Result<()> {
         self.commit_by(|meta| meta.commit(false))
     }
 
@@ -434,8 +445,13 @@ impl Engine {
     }
 
     /// Makes a change that nobody may see half of: when it fails after its first step, the store
-    /// does.
+    /// does. What is more than a few records asks for room before ([`Engine::changes_at_once`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoMetadataSpace`], before any change, if there is no room at all.
     pub(super) fn alter<T>(&mut self, change: impl FnOnce(&mut Meta) -> Result<T>) -> Result<T> {
+        self.changes_at_once(1)?;
         let meta = self.meta()?;
         let before = meta.touched();
         let result = change(meta);
@@ -564,54 +580,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes room to record what was begun when there was enough: many may have been.
-    pub(super) fn make_metadata_room(&mut self) -> Result<()> {
-        self.commit_trees_below(RESERVED_METADATA / 2)
-    }
-
-    /// Writes the trees if fewer metadata blocks are free: those that this transaction has replaced
-    /// come free with that.
-    fn commit_trees_below(&mut self, free: u64) -> Result<()> {
-        if self.meta()?.metadata_free()? < free && self.meta()?.changes() != 0 {
-            self.commit_trees()?;
-        }
-        Ok(())
-    }
-
-    /// Whether there is room to record more; [`Refusal::NoMetadataSpace`] if not.
-    pub(super) fn has_metadata_space(&mut self) -> Result<()> {
-        self.commit_trees_below(RESERVED_METADATA)?;
-        if self.meta_ref()?.metadata_free()? >= RESERVED_METADATA {
-            return Ok(());
-        }
-        Err(Refusal::NoMetadataSpace.into())
-    }
-
-    /// How many records may be changed at once, for what must go on when metadata are full: it
-    /// lives on what [`Engine::has_metadata_space`] leaves to it.
-    ///
-    /// For each record at worst a leaf, a bitmap, and what leads to them are written anew.
-    pub(super) fn metadata_room(&mut self) -> Result<u64> {
-        if self.meta()?.metadata_free()? < RESERVED_METADATA * 2 {
-            self.commit_trees()?;
-        }
-        Ok(self.meta()?.metadata_free()? / 8)
-    }
-
-    /// Reserves up to `want` COW chunks. If there is nothing else, what was freed since the trees were
-    /// written last is made free durably first.
+    /// Reserves up to `want` COW chunks, which with the records of them will be used for `purpose`. If
+    /// there is nothing else, what was freed since the trees were written last is made free durably first.
     #[inline(never)]
-    pub(super) fn reserve(&mut self, want: u64) -> Result<Reservation> {
+    pub(super) fn reserve(&mut self, purpose: For, want: u64) -> Result<Reservation> {
         if !self.serving && !self.patient.is_empty() {
             return Ok(Reservation::Later);
         }
-        match self.has_metadata_space() {
-            Ok(()) => {}
-            Err(StoreError::Refused(Refusal::NoMetadataSpace)) => return Ok(Reservation::Full),
-            Err(error) => return Err(error),
+        if !self.has_room_for(purpose, want)? {
+            // What is under way may need less than was promised to it.
+            self.crowded = self.alloc.runs() > 0;
+            return Ok(match self.crowded {
+                true => Reservation::Later,
+                false => Reservation::Full(Lack::Metadata),
+            });
         }
         let found = self.reserve_once(want)?;
-        if !matches!(found, Reservation::Full) || self.meta_ref()?.freed().is_empty() {
+        if !matches!(found, Reservation::Full(_)) || self.meta_ref()?.freed().is_empty() {
             return Ok(found);
         }
         // Not by the journal, which says nothing of that.
@@ -624,7 +609,7 @@ impl Engine {
         let found = alloc.reserve(meta, want);
         let found = self.seen_through(found)?;
         if matches!(found, Reservation::Run { .. }) {
-            self.full = false;
+            self.full = None;
         }
         Ok(found)
     }
@@ -632,6 +617,7 @@ impl Engine {
     /// Ends a reservation.
     pub(super) fn release(&mut self, cow: CowChunk) {
         self.alloc.release(cow);
+        self.crowded = false;
     }
 
     /// Ends or gives back what waits for space on behalf of a device that is being suspended.
@@ -673,6 +659,8 @@ impl Engine {
         })?;
         self.commit(cx)?;
         self.refresh(nr)?;
+        self.search = Search::Open;
+        self.invalid_moves = true;
         // Before anybody is told, or the write that it was for ends.
         self.publish(cx);
         let shared = self.origin_state(nr)?.shared.clone();

@@ -47,7 +47,8 @@ impl StoreError {
         match self {
             StoreError::Refused(refusal) => refusal.text(),
             StoreError::Kernel(e) if *e == ENOMEM => Refusal::NoMemory.text(),
-            StoreError::Kernel(e) if *e == ENOSPC => Refusal::NoSpace.text(),
+            // Of the metadata: chunks are not persistent-data's business.
+            StoreError::Kernel(e) if *e == ENOSPC => Refusal::NoMetadataSpace.text(),
             StoreError::Kernel(_) => Refusal::Io.text(),
         }
     }

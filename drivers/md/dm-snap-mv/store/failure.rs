@@ -12,6 +12,7 @@
 //! read, after a flush that makes it durable if it was not. As long as that cannot be done nothing
 //! is known at all, and whatever needs the metadata fails.
 
+use super::cleaner::Search;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::job::{HasJob, Stage};
@@ -88,6 +89,7 @@ impl Engine {
         }
         self.cleaning = false;
         self.cleaned = None;
+        self.search = Search::Open;
         self.feed();
         // Before anybody is told, or what it fails ends.
         self.publish_failure();

@@ -9,6 +9,7 @@
 //! after a while, or when a device is resumed.
 
 use super::allocator::Reservation;
+use super::cleaner::Search;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::job::CopyRun;
@@ -25,6 +26,7 @@ use crate::model::refusal::Refusal;
 use crate::model::report::Stopped;
 use crate::model::resolve::Location;
 use crate::model::rollback;
+use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -74,7 +76,7 @@ pub(super) struct Merge {
     /// A write waits for this chunk.
     urgent: Option<Chunk>,
     /// There is no space to preserve what the rollback would overwrite.
-    pub(super) stuck: bool,
+    pub(super) stuck: Option<Lack>,
     /// An error stopped it: when, in jiffies, and how many have in a row.
     failed: Option<usize>,
     failures: u32,
@@ -86,7 +88,7 @@ impl Merge {
             job: MergeCopy::new(cx.machinery.worker.clone())?,
             phase: Phase::Find,
             urgent: None,
-            stuck: false,
+            stuck: None,
             failed: None,
             failures: 0,
         })
@@ -96,8 +98,8 @@ impl Merge {
     pub(super) fn stopped(&self) -> Option<Stopped> {
         match (self.failed, self.stuck) {
             (Some(_), _) => Some(Stopped::Error),
-            (None, true) => Some(Stopped::Full),
-            (None, false) => None,
+            (None, Some(lack)) => Some(Stopped::full(lack)),
+            (None, None) => None,
         }
     }
 
@@ -132,8 +134,8 @@ impl Engine {
                 Some(merge) if merge.failed.is_some() || self.is_failed() => {
                     Some(StoreError::Kernel(EIO))
                 }
-                Some(merge) if merge.stuck && self.policy != FullPolicy::Invalidate => {
-                    Some(Refusal::NoSpace.into())
+                Some(merge) if self.policy != FullPolicy::Invalidate => {
+                    merge.stuck.map(|lack| lack.refusal().into())
                 }
                 Some(_) => None,
             },
@@ -215,7 +217,7 @@ impl Engine {
             return;
         };
         merge.failed = None;
-        merge.stuck = false;
+        merge.stuck = None;
         if core::mem::take(&mut merge.failures) > 0 {
             state.shared.set_rollback(RollbackState::Running);
             pr_info!("rollback of origin {} goes on\n", nr.get());
@@ -253,9 +255,13 @@ impl Engine {
                 if !ok {
                     return Err(StoreError::Kernel(EIO));
                 }
-                self.make_metadata_room()?;
-                self.merge_record(nr, copy, live)?;
-                self.merge_run(cx, origin, &job, run)
+                match self.merge_record(nr, copy, live) {
+                    Ok(()) => self.merge_run(cx, origin, &job, run),
+                    Err(StoreError::Refused(Refusal::NoMetadataSpace)) => {
+                        self.merge_full(cx, origin, &job, Lack::Metadata)
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Phase::Merging { run } => {
                 let Some(ok) = job.outcome() else {
@@ -292,6 +298,9 @@ impl Engine {
         job: &Arc<MergeCopy>,
     ) -> Result<bool> {
         let nr = origin.number;
+        // What is done out of order must be marked.
+        let marks = cx.geometry.chunk_size.whole_chunks(MAX_URGENT_SECTORS);
+        let can_mark = self.has_room_for(For::Preserving, marks.max(1))?;
         let state = self.origin_state_mut(nr)?;
         if state.leaving {
             return Ok(false);
@@ -305,9 +314,10 @@ impl Engine {
             return self.merge_finish(cx, origin);
         }
         let urgent = state.merge.as_mut().and_then(|merge| merge.urgent.take());
+        let urgent = urgent.filter(|_| can_mark);
         let start = urgent.unwrap_or(cursor);
         // Taking marks away writes metadata anew, for which there may be little room.
-        let ahead = self.metadata_room()?.clamp(1, LOOK_AHEAD / 64) * 64;
+        let ahead = self.changes_at_once(LOOK_AHEAD / 64)? * 64;
         let end = start.plus(ahead).min(limit);
         let meta = self.meta_ref()?;
         let view = self.view(nr)?;
@@ -393,7 +403,7 @@ impl Engine {
         live: Epoch,
     ) -> Result<bool> {
         let nr = origin.number;
-        match self.reserve(gap.len)? {
+        match self.reserve(For::Preserving, gap.len)? {
             Reservation::Run { start, len } => {
                 let copy = CopyRun {
                     start: gap.start,
@@ -401,64 +411,78 @@ impl Engine {
                     len,
                     unrecorded: false,
                 };
-                self.set_stuck(nr, false);
+                self.set_stuck(nr, None);
                 self.set_phase(nr, Phase::Preserving { run, copy, live })?;
                 let from = cx.origin_region(origin, gap.start, len);
                 let to = cx.cow_region(start, from.count);
                 job.copy(&cx.machinery.kcopyd, &from, &to);
                 Ok(false)
             }
-            full => {
+            Reservation::Full(lack) => self.merge_full(cx, origin, job, lack),
+            Reservation::Later => {
                 self.unlock(&job.node);
                 self.set_phase(nr, Phase::Find)?;
-                if matches!(full, Reservation::Full)
-                    && !self.space_is_coming()
-                    && self.policy == FullPolicy::Invalidate
-                {
-                    self.invalidate(cx, nr, Refusal::NoSpace)?;
-                    return Ok(true);
-                }
-                if matches!(full, Reservation::Full) && !self.space_is_coming() {
-                    self.full = true;
-                    if self.set_stuck(nr, true) {
-                        self.publish(cx);
-                        origin.raise_event();
-                        // Writes that wait for it must hear of it.
-                        self.retry = true;
-                    }
-                }
                 cx.machinery.worker.kick_after(HUNGRY_MSECS);
                 Ok(false)
             }
         }
     }
 
+    /// There is none left of what it takes to preserve what a run would overwrite.
+    #[inline(never)]
+    fn merge_full(
+        &mut self,
+        cx: &Arc<Store>,
+        origin: &Arc<Origin>,
+        job: &Arc<MergeCopy>,
+        lack: Lack,
+    ) -> Result<bool> {
+        let nr = origin.number;
+        self.unlock(&job.node);
+        self.set_phase(nr, Phase::Find)?;
+        let coming = self.seek_space();
+        if !coming && self.policy == FullPolicy::Invalidate {
+            self.invalidate(cx, nr, lack.refusal())?;
+            return Ok(true);
+        }
+        if !coming {
+            self.full = Some(lack);
+            if self.set_stuck(nr, Some(lack)) {
+                self.publish(cx);
+                origin.raise_event();
+                // Writes that wait for it must hear of it.
+                self.retry = true;
+            }
+        }
+        cx.machinery.worker.kick_after(HUNGRY_MSECS);
+        Ok(false)
+    }
+
     /// Whether it becomes stuck by this.
-    fn set_stuck(&mut self, nr: OriginNr, stuck: bool) -> bool {
+    fn set_stuck(&mut self, nr: OriginNr, stuck: Option<Lack>) -> bool {
         let state = self.origin_state_mut(nr).ok();
         let merge = state.and_then(|state| state.merge.as_mut());
-        merge.is_some_and(|merge| !core::mem::replace(&mut merge.stuck, stuck) && stuck)
+        let stuck_before = merge.map(|merge| core::mem::replace(&mut merge.stuck, stuck));
+        stuck_before == Some(None) && stuck.is_some()
     }
 
     /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.
     #[inline(never)]
     fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Epoch) -> Result<()> {
-        self.alter(|meta| {
+        let done = self.alter_by_parts(copy.len, 1, |meta, skip, len| {
             let mut row = meta.origin_row(nr)?;
             if rollback::newest_needed(meta, &row)? != Some(live) {
                 return Ok(());
             }
-            preserve::record_preserved(
-                meta,
-                nr,
-                &mut row.chunks,
-                live,
-                copy.start,
-                copy.cow,
-                copy.len,
-            )?;
+            let (start, cow) = (copy.start.plus(skip), copy.cow.checked_add(skip));
+            let cow = cow.ok_or(Refusal::Corrupt)?;
+            preserve::record_preserved(meta, nr, &mut row.chunks, live, start, cow, len)?;
             meta.put_origin(&row)
-        })
+        })?;
+        match done < copy.len {
+            true => Err(Refusal::NoMetadataSpace.into()),
+            false => Ok(()),
+        }
     }
 
     /// A run holds the source's content: it is done, durably.
@@ -466,17 +490,24 @@ impl Engine {
     fn merge_done(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, run: MergeRun) -> Result<()> {
         let nr = origin.number;
         let cursor = self.view(nr)?.cursor;
+        let ordered = run.start == cursor;
+        let mut left = run.len;
+        if !ordered {
+            // If there is room for some only, the others are merged once more.
+            let done = self.alter_by_parts(run.len, 1, |meta, skip, len| {
+                let row = meta.origin_row(nr)?;
+                rollback::mark_done(meta, &row, run.start.plus(skip), len)
+            });
+            left = done?;
+        }
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
             if let Some(rollback) = &mut row.rollback {
-                rollback.merged = rollback.merged.saturating_add(run.len);
-            }
-            if run.start != cursor {
-                rollback::mark_done(meta, &row, run.start, run.len)?;
+                rollback.merged = rollback.merged.saturating_add(left);
             }
             meta.put_origin(&row)
         })?;
-        if run.start == cursor {
+        if ordered {
             self.move_cursor(nr, run.start.plus(run.len))?;
         }
         self.commit(cx)
@@ -511,6 +542,8 @@ impl Engine {
         self.commit(cx)?;
         self.origin_state_mut(nr)?.merge = None;
         self.refresh(nr)?;
+        // What it has kept of invalid snapshots is needed no more.
+        self.search = Search::Open;
         self.begin_cleaning();
         self.retry = true;
         pr_info!("rollback of origin {} is done\n", nr.get());

@@ -22,6 +22,7 @@ use crate::model::disk::superblock::{Roots, Superblock};
 use crate::model::ids::{OriginNr, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
+use crate::model::room::Blocks;
 use kernel::bindings::ENOTBLK;
 use kernel::prelude::*;
 
@@ -67,7 +68,9 @@ pub(crate) struct Meta {
     journal: Option<KBox<Journal>>,
     /// Tree changes in the open transaction, to bound its size.
     changes: u32,
-    /// Those of them that are not durable yet.
+    /// The metadata blocks that were free when it began.
+    free_at_first: u64,
+    /// Those of the changes that are not durable yet.
     volatile: u32,
     /// Changes of any sort so far, in core too.
     touched: u64,
@@ -90,6 +93,7 @@ impl Meta {
         superblock: Superblock,
         journal: Option<KBox<Journal>>,
     ) -> Result<Self> {
+        let free_at_first = txn.metadata_free()?;
         Ok(Self {
             data,
             trees,
@@ -101,6 +105,7 @@ impl Meta {
             used: None,
             journal,
             changes: 0,
+            free_at_first,
             volatile: 0,
             touched: 0,
             dirty: false,
@@ -178,6 +183,22 @@ impl Meta {
         Ok(self.txn.metadata_free()?)
     }
 
+    /// What is free, and what it has to be enough for, as far as the metadata know: nothing of copies
+    /// on their way.
+    pub(super) fn blocks(&self) -> Result<Blocks> {
+        let (used_chunks, chunks) = self.data_usage()?;
+        Ok(Blocks {
+            total: self.superblock.layout.metadata_blocks,
+            free: self.metadata_free()?,
+            free_at_first: self.free_at_first,
+            rows: self.origins.changed_rows() + self.snapshots.changed_rows(),
+            chunks,
+            free_chunks: chunks.saturating_sub(used_chunks),
+            runs: 0,
+            run_chunks: 0,
+        })
+    }
+
     /// (used, total) metadata blocks of 4 KiB.
     pub(super) fn metadata_usage(&self) -> Result<(u64, u64)> {
         let total = self.superblock.layout.metadata_blocks;
@@ -241,14 +262,23 @@ impl Meta {
         self.checked(used)
     }
 
-    /// Takes all `chunks` that a grown COW device has room for into use.
-    pub(super) fn grow_data(&mut self, chunks: u64) -> Result<()> {
+    /// Takes all `chunks` that a grown COW device has room for into use, or as many as the metadata have
+    /// room for. Returns how many there are then.
+    pub(super) fn grow_data(&mut self, chunks: u64) -> Result<u64> {
         let extra = chunks.saturating_sub(self.superblock.layout.data_chunks);
+        let possible = self.blocks()?.chunks_to_add();
+        let (chunks, extra) = match extra > possible {
+            true => (self.superblock.layout.data_chunks + possible, possible),
+            false => (chunks, extra),
+        };
+        if extra == 0 {
+            return Ok(chunks);
+        }
         let grown = self.data.extend(&mut self.txn, extra);
         self.checked(grown)?;
         self.superblock.layout.data_chunks = chunks;
         self.set_unnoted();
-        Ok(())
+        Ok(chunks)
     }
 
     /// Keeps the row of an active origin in core.
@@ -356,6 +386,10 @@ impl Meta {
     fn log(&mut self) -> Result<bool> {
         // The first change makes the store unclean, which its superblock must say.
         if self.poisoned || self.unnoted || self.superblock.clean || self.changes > MAX_JOURNALED {
+            return Ok(false);
+        }
+        // What could not be done again after a crash must not stand in the journal.
+        if !self.blocks()?.can_be_replayed() {
             return Ok(false);
         }
         let Some(journal) = &mut self.journal else {
@@ -502,6 +536,7 @@ impl Meta {
         self.checked(committed)?;
         self.freed.clear();
         self.changes = 0;
+        self.free_at_first = self.metadata_free()?;
         self.all_durable();
         let superblock = &self.superblock;
         if let Some(journal) = &mut self.journal {

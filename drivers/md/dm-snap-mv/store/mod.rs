@@ -35,6 +35,7 @@ mod preserve;
 mod publish;
 mod records;
 mod registry;
+mod room;
 mod rows;
 mod snapshot;
 #[allow(clippy::module_inception)]

@@ -4,7 +4,7 @@
 //!
 //! Process context, from a table load; may sleep and allocate with `GFP_KERNEL`.
 
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::journal::Journal;
 use super::metadata::{Meta, Trees};
 use super::records::Records;
@@ -63,7 +63,7 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     }
     if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
         let was_clean = meta.superblock.clean;
-        meta.grow_data(chunks)?;
+        let chunks = meta.grow_data(chunks)?;
         meta.commit(was_clean)?;
         pr_info!("COW device has grown: {} chunks\n", chunks);
     }
@@ -133,17 +133,26 @@ fn catch_up(meta: &mut Meta, purpose: Purpose) -> Result<()> {
     if distrusted && !meta.journal_is_empty()? {
         return Err(Refusal::NeedsCheck.into());
     }
-    let changes = meta.replay()?;
+    let changes = meta.replay().map_err(no_room)?;
     if meta.superblock.clean || distrusted || purpose == Purpose::Look {
         return Ok(());
     }
     // From here on the journal is written anew. What is in it must not be taken for a continuation,
     // nor blocks of a batch that was not written in whole, so this is done if nothing was found, too.
-    meta.commit(false)?;
+    meta.commit(false).map_err(no_room)?;
     if changes != 0 {
         pr_info!("{} changes of the journal are in place\n", changes);
     }
     Ok(())
+}
+
+/// What the journal has must be done before anything else, and there is no room for it. No store comes
+/// to that by itself: see [`crate::model::room`].
+fn no_room(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Kernel(e) if e == ENOSPC => Refusal::JournalNoSpace.into(),
+        error => error,
+    }
 }
 
 /// Makes a new, empty store on a COW device.

@@ -21,6 +21,7 @@ use crate::model::preserve;
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve_head, Location};
 use crate::model::rollback::{self, Pending};
+use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
 use crate::target::Bio;
 use kernel::prelude::*;
@@ -161,6 +162,9 @@ impl Engine {
             Ok(Next::Ready) => {
                 let recorded = match self.mark_written(&origin, &mut bio, first, last) {
                     Ok(recorded) => recorded,
+                    Err(StoreError::Refused(Refusal::NoMetadataSpace)) => {
+                        return self.no_room_for_marks(cx, origin.number, bio)
+                    }
                     Err(error) => return self.give_up(bio, error),
                 };
                 *bio.job().stage = Stage::Preserved;
@@ -267,13 +271,13 @@ impl Engine {
     ) {
         let chunk_size = cx.geometry.chunk_size;
         let most = chunk_size.whole_chunks(MAX_COPY_SECTORS).max(1);
-        let (cow, len) = match self.reserve(gap.len.min(most)) {
+        let (cow, len) = match self.reserve(For::Preserving, gap.len.min(most)) {
             Ok(Reservation::Run { start, len }) => (start, len),
             Ok(Reservation::Later) => {
                 let bio = self.let_go(cx, bio);
                 return self.patient.push_back(bio);
             }
-            Ok(Reservation::Full) => return self.no_space(cx, origin, bio),
+            Ok(Reservation::Full(lack)) => return self.no_space(cx, origin, bio, lack),
             Err(error) => return self.give_up(bio, error),
         };
         let job = bio.job();
@@ -313,34 +317,48 @@ impl Engine {
 
     /// Nothing is left to preserve with: the policy says what becomes of the write.
     #[inline(never)]
-    fn no_space(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, mut bio: Bio) {
-        if self.space_is_coming() {
+    fn no_space(&mut self, cx: &Arc<Store>, origin: &Arc<Origin>, mut bio: Bio, lack: Lack) {
+        if self.seek_space() {
             return self.starve(cx, bio);
         }
-        if self.policy != FullPolicy::Invalidate && !self.full {
-            self.full = true;
+        if self.policy != FullPolicy::Invalidate && self.full.is_none() {
+            self.full = Some(lack);
             // Before the write ends.
             self.publish(cx);
         }
         match self.policy {
-            FullPolicy::Invalidate => match self.invalidate(cx, origin.number, Refusal::NoSpace) {
+            FullPolicy::Invalidate => match self.invalidate(cx, origin.number, lack.refusal()) {
                 Ok(()) => {
                     *bio.job().stage = Stage::New;
                     self.origin_write(cx, bio);
                 }
                 Err(error) => self.give_up(bio, error),
             },
-            FullPolicy::Error => self.end_with_error(bio, Refusal::NoSpace.into()),
-            FullPolicy::Queue => {
-                let job = bio.job();
-                let since = *job.waiting_since.get_or_insert_with(time::jiffies);
-                if time::msecs_since(since) >= QUEUE_MSECS || self.closing {
-                    self.end_with_error(bio, Refusal::NoSpace.into());
-                } else {
-                    self.starve(cx, bio);
-                }
-            }
+            FullPolicy::Error => self.end_with_error(bio, lack.refusal().into()),
+            FullPolicy::Queue => self.starve_a_while(cx, bio, lack),
         }
+    }
+
+    /// As [`Engine::starve`], but not for ever.
+    fn starve_a_while(&mut self, cx: &Arc<Store>, mut bio: Bio, lack: Lack) {
+        let since = *bio.job().waiting_since.get_or_insert_with(time::jiffies);
+        if time::msecs_since(since) >= QUEUE_MSECS || self.closing {
+            self.end_with_error(bio, lack.refusal().into());
+        } else {
+            self.starve(cx, bio);
+        }
+    }
+
+    /// A write during a rollback has nowhere to be noted. The rollback itself gives room back as it goes
+    /// on, whatever the policy; if it does not, there is nothing to wait for. Giving up snapshots would
+    /// not help.
+    #[inline(never)]
+    fn no_room_for_marks(&mut self, cx: &Arc<Store>, nr: OriginNr, bio: Bio) {
+        let waits = self.seek_space() || self.policy == FullPolicy::Queue;
+        if !waits && self.merge_trouble(nr).is_some() {
+            return self.end_with_error(bio, Refusal::NoMetadataSpace.into());
+        }
+        self.starve_a_while(cx, bio, Lack::Metadata);
     }
 
     /// Puts a bio aside until there is space. It lets its chunks go meanwhile.
@@ -394,20 +412,23 @@ impl Engine {
             return Ok(true);
         };
         let nr = origin.number;
-        self.make_metadata_room()?;
-        self.alter(|meta| {
+        let each = 1 + u64::from(rolling);
+        let done = self.alter_by_parts(run.len, each, |meta, skip, len| {
+            let (start, cow) = (run.start.plus(skip), run.cow.checked_add(skip));
+            let cow = cow.ok_or(Refusal::Corrupt)?;
             let mut chunks = meta.of_origin(nr, |row| row.chunks)?;
-            preserve::record_preserved(meta, nr, &mut chunks, live, run.start, run.cow, run.len)?;
+            preserve::record_preserved(meta, nr, &mut chunks, live, start, cow, len)?;
             meta.set_origin_chunks(nr, chunks)?;
             if rolling {
                 let row = meta.origin_row(nr)?;
-                rollback::mark_done(meta, &row, run.start, run.len)?;
+                rollback::mark_done(meta, &row, start, len)?;
             }
             Ok(())
         })?;
-        *job.recorded = true;
+        // What there was no room for is preserved once more, or not, as the policy says.
+        *job.recorded |= done > 0;
         if *job.live == Some(live) {
-            *job.next = run.start.get() + run.len;
+            *job.next = run.start.get() + done;
         }
         Ok(true)
     }
@@ -436,10 +457,18 @@ impl Engine {
             }
         }
         if at < end {
-            self.alter(|meta| {
+            let len = end.since(at);
+            self.want_room(For::Preserving, len)?;
+            let done = self.alter_by_parts(len, 1, |meta, skip, len| {
                 let row = meta.origin_row(origin.number)?;
-                rollback::mark_done(meta, &row, at, end.since(at))
+                rollback::mark_done(meta, &row, at.plus(skip), len)
             })?;
+            // A mark alone does no harm: it says that the origin device has the right content, which is
+            // so when nothing is pending.
+            *job.recorded |= done > 0;
+            if done < len {
+                return Err(Refusal::NoMetadataSpace.into());
+            }
         }
         // A mark, or the cursor that has passed here, must be durable before the chunk changes: else
         // a crash would take the write for what the rollback has yet to replace.

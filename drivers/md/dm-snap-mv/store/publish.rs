@@ -2,7 +2,7 @@
 
 //! What status lines say, kept where reading it never waits for I/O.
 
-use super::engine::{Engine, SnapshotState, RESERVED_METADATA};
+use super::engine::{Engine, SnapshotState};
 use super::merge::Merge;
 use super::metadata::Meta;
 use super::origin::OriginStatus;
@@ -20,12 +20,6 @@ use kernel::sync::Arc;
 const LOW_WATER: u64 = 90;
 
 impl Engine {
-    /// Whether there is room for data, but none to record it.
-    fn starves(&self) -> bool {
-        let free = self.meta_ref().and_then(|meta| meta.metadata_free());
-        free.is_ok_and(|free| free < RESERVED_METADATA)
-    }
-
     /// Whether the COW device has become nearly full, which is news once each time. What is on its
     /// way counts: with much of that at once there may be nothing left before any of it has come.
     fn watch_low_water(&mut self, usage: &Usage) -> bool {
@@ -125,11 +119,14 @@ impl Engine {
         }
         let mut news = self.watch_low_water(&status.usage);
         // Space has come back, whether anybody has asked for it since or not.
-        self.full &= status.usage.used_chunks >= status.usage.total_chunks || self.starves();
+        self.full = self.full.and(self.lacks());
         cx.set_status(status);
         if core::mem::replace(&mut self.told_full, self.full) != self.full {
-            if self.full {
-                pr_warn!("COW device full: writes that need space fail or wait\n");
+            if let Some(lack) = self.full {
+                pr_warn!(
+                    "{}: writes that need space fail or wait\n",
+                    lack.refusal().as_str()
+                );
             }
             news = true;
         }
@@ -143,10 +140,10 @@ impl Engine {
         };
         for state in self.origins.iter() {
             let row = meta.peek_origin(state.shared.number).copied();
-            let of_row = |row: &OriginRow| match () {
-                () if has_invalid(meta, row) => State::Invalid,
-                () if self.full => State::Full,
-                () => State::Valid,
+            let of_row = |row: &OriginRow| match self.full {
+                _ if has_invalid(meta, row) => State::Invalid,
+                Some(lack) => State::full(lack),
+                None => State::Valid,
             };
             state.shared.set_status(OriginStatus {
                 state: match &row {

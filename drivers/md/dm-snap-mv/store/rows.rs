@@ -120,6 +120,11 @@ impl<R: Copy + PartialEq> RowCache<R> {
         self.entries.get(self.position(*keys.last()?).ok()?)
     }
 
+    /// How many rows differ from their tree.
+    pub(super) fn changed_rows(&self) -> u64 {
+        self.changed.len() as u64
+    }
+
     /// A row that differs from its tree.
     pub(super) fn changed(&self) -> Option<(u64, &R)> {
         let entry = self.listed(&self.changed)?;

@@ -17,6 +17,7 @@ use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
+use crate::model::room::For;
 use crate::model::write::record_zero;
 use crate::target::Bio;
 use kernel::sync::Arc;
@@ -59,11 +60,10 @@ impl Engine {
         whole: u64,
     ) -> core::result::Result<(), Stopped> {
         let (first, _) = cx.chunks_of(&bio);
-        let room = match self.metadata_room() {
-            Ok(room) => room,
+        let len = match self.changes_at_once(whole.min(STEP)) {
+            Ok(len) => len,
             Err(error) => return Err((bio, error)),
         };
-        let len = whole.min(STEP).min(room).max(1);
         let job = bio.job();
         let end = first.get() + len - 1;
         if !job
@@ -73,7 +73,7 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let zeroed = match self.has_metadata_space() {
+        let zeroed = match self.want_room(For::Snapshots, len) {
             Ok(()) => self.zero(snapshot, first, len),
             Err(error) => Err(error),
         };

@@ -245,7 +245,7 @@ impl Full {
     fn rollback_stands(&self) -> Result<bool> {
         let rollback = self.co.state()?.rollback.context("it is over")?;
         ensure!(rollback.done < rollback.chunks, "{rollback:?}");
-        Ok(rollback.stopped.as_deref() == Some("full"))
+        Ok(rollback.stopped.as_deref() == Some("full-metadata"))
     }
 
     fn is(&self, state: &str) -> Result<()> {
@@ -276,7 +276,7 @@ fn error(disks: &Disks) -> Result<()> {
     full.is("valid")?;
     full.events(before, 0)?;
     full.write(Some(libc::ENOSPC))?;
-    full.is("full")?;
+    full.is("full-metadata")?;
     full.write(Some(libc::ENOSPC))?;
     full.events(before, 1)?;
     full.refuses()?;
@@ -293,7 +293,7 @@ fn error(disks: &Disks) -> Result<()> {
     full.refuses()?;
     let before = full.co.event()?;
     full.write(Some(libc::ENOSPC))?;
-    full.is("full")?;
+    full.is("full-metadata")?;
     full.events(before, 1)?;
     // That there is space again, and that it is clean.
     full.delete_zeroes()?;
@@ -316,7 +316,7 @@ fn queue(disks: &Disks) -> Result<()> {
     let before = full.co.event()?;
     let waiting = Waiting::new(&full.co, PLACE);
     waiting.ensure_waits(Duration::from_millis(2500))?;
-    full.is("full")?;
+    full.is("full-metadata")?;
     full.events(before, 1)?;
     // Not by a rollback: its origin is in use. But a snapshot can still be read.
     full.co.refused("so", libc::ENOSPC, WHY)?;
@@ -432,7 +432,7 @@ fn rollback_stands(disks: &Disks, policy: &str) -> Result<()> {
     let before = full.co.event()?;
     roll_back(&mut full)?;
     until("it to stand still", || full.rollback_stands())?;
-    full.is("full")?;
+    full.is("full-metadata")?;
     ensure!(full.co.event()? > before, "no event");
     full.co.refused("so", libc::ENOSPC, WHY)?;
     full.world
@@ -470,7 +470,7 @@ fn rollback_loaded(disks: &Disks, policy: &str) -> Result<()> {
     let state = full.co.state()?.state;
     ensure!(state != "invalid", "the snapshots have been given up");
     until("it to stand still again", || full.rollback_stands())?;
-    full.is("full")?;
+    full.is("full-metadata")?;
     full.world.check(&full.co)?;
     full.delete_chain(true)?;
     full.co.wait_rollback()?;

@@ -134,6 +134,11 @@ fn stands_still(device: &Mapped, why: Stopped) -> Failure {
             "it goes on by itself when there is space: delete snapshots \
              (dms delete {name} TAG) or enlarge the COW device"
         )),
+        Stopped::FullMetadata => {
+            told("the metadata region of the COW device is full").hint(format!(
+                "it goes on by itself when there is room: delete snapshots (dms delete {name} TAG)"
+            ))
+        }
         Stopped::Error => told("an I/O error").hint(
             "it is tried again by itself, after 64 seconds at the latest\n\
              the kernel log (dmesg) says what failed",
@@ -172,6 +177,7 @@ mod tests {
         let text = |why| stands_still(&device, why).to_string();
         let full = text(Stopped::Full);
         assert!(full.contains("full\n  it goes on by itself") && full.contains("dms delete orig"));
+        assert!(text(Stopped::FullMetadata).contains("metadata"));
         assert!(text(Stopped::Error).contains("error\n  it is tried again"));
     }
 }

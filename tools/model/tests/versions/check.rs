@@ -89,6 +89,51 @@ fn alive(t: TimelineId, records: &Records, live: &[Epoch]) -> BTreeSet<(Chunk, E
     alive
 }
 
+/// Of the timelines of origins without a rollback every record is found by a valid version.
+pub fn nothing_for_invalid_ones(w: &World) {
+    let store = &w.store;
+    let row_of = |t: TimelineId| w.row(t.origin());
+    let mut live: BTreeMap<TimelineId, Vec<Epoch>> = BTreeMap::new();
+    for (&(t, key), &tag) in store.children.iter() {
+        let t = TimelineId::new(t).expect("a timeline");
+        if tag >= row_of(t).invalid_below {
+            live.entry(t)
+                .or_default()
+                .push(child_epoch(key).expect("an epoch"));
+        }
+    }
+    for (&t, row) in store.snapshots.iter() {
+        let t = TimelineId::new(t).expect("a timeline");
+        if !row.ghost && !row_of(t).is_invalid(row.tag) {
+            live.entry(t).or_default().push(row.current_epoch);
+        }
+    }
+    let mut records: BTreeMap<TimelineId, Records> = BTreeMap::new();
+    for (&(t, key), &raw) in store.records.iter() {
+        let t = TimelineId::new(t).expect("a timeline");
+        let (chunk, epoch) = RecordKey::decode(t, key).expect("a key");
+        let value = RecordValue::decode(raw, w.cow.len() as u64).expect("a value");
+        let of_chunk = records.entry(t).or_default().entry(chunk).or_default();
+        of_chunk.insert(epoch, value);
+    }
+    for (t, records) in &records {
+        if row_of(*t).rollback.is_some() {
+            continue;
+        }
+        let none = Vec::new();
+        let alive = alive(*t, records, live.get(t).unwrap_or(&none));
+        for (&chunk, by_epoch) in records {
+            for &epoch in by_epoch.keys() {
+                assert!(
+                    alive.contains(&(chunk, epoch)),
+                    "kept for nobody: {t:?} {chunk:?} {epoch:?}, {:?}",
+                    row_of(*t),
+                );
+            }
+        }
+    }
+}
+
 /// Everything that must hold whatever the content is: nothing used twice, nothing lost, nothing
 /// kept without need but what is queued for cleaning, all counts exact.
 pub fn structure(w: &World) {

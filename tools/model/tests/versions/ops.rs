@@ -160,6 +160,7 @@ impl Stats {
 pub fn run(config: &Config, ops: &[Op], done: &mut usize) -> Stats {
     let mut stats = Stats::default();
     let mut w = World::new(config.cow_chunks, config.invalidates, config.seed);
+    w.reclaimed = check::nothing_for_invalid_ones;
     for (o, &chunks) in config.origins.iter().enumerate() {
         let content: Vec<u64> = (0..chunks).map(|_| w.fresh()).collect();
         w.oracle.origins.push(Origin {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use dm_snap_mv_model::chain::Chain;
 use dm_snap_mv_model::chunk_size::ChunkSize;
-use dm_snap_mv_model::clean::clean_step;
+use dm_snap_mv_model::clean::{clean_step, seek_invalid};
 use dm_snap_mv_model::discard::first_part;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
@@ -66,6 +66,8 @@ pub struct World {
     lazy: BTreeSet<OriginNr>,
     /// When space runs out, snapshots become invalid; else writes fail.
     pub invalidates: bool,
+    /// Looks at what is there when what invalid snapshots held has been cleaned away.
+    pub reclaimed: fn(&World),
     next_value: u64,
 }
 
@@ -95,6 +97,7 @@ impl World {
             clean_from: TimelineId::LOWEST,
             lazy: BTreeSet::new(),
             invalidates,
+            reclaimed: |_| (),
             next_value: 0,
         }
     }
@@ -235,8 +238,27 @@ impl World {
         Ok(step.timeline.is_some())
     }
 
-    /// What there is to do about a store that is full.
+    /// Cleans away what invalid snapshots hold. Returns whether any chunk has come free by that, or by
+    /// what else there was to be cleaned.
+    fn reclaim(&mut self) -> Result<bool, Stop> {
+        let used = |w: &World| w.store.used().iter().filter(|&&used| used).count();
+        let before = used(self);
+        let mut from = Some(TimelineId::LOWEST);
+        while let Some(at) = from {
+            from = seek_invalid(&mut self.store, at, 2)?;
+            self.step()?;
+        }
+        while self.clean(3)? {}
+        self.commit()?;
+        (self.reclaimed)(self);
+        Ok(used(self) < before)
+    }
+
+    /// What there is to do about a store that is full. The space of those that are invalid goes first.
     fn full(&mut self, o: usize) -> Result<(), Stop> {
+        if self.reclaim()? {
+            return Ok(());
+        }
         if !self.invalidates {
             return Err(Refusal::NoSpace.into());
         }
@@ -315,10 +337,8 @@ impl World {
             match self.copy_out(o, live, gap, upto)? {
                 Some(0) => (),
                 Some(len) => at = gap.start.plus(len),
-                None => {
-                    self.full(o)?;
-                    break;
-                }
+                // There is space then, or nothing needs any.
+                None => self.full(o)?,
             }
         }
         Ok(())
