@@ -2,6 +2,9 @@
 # Units (units.sh) are run, some at once, and what comes of them is counted in `passed` and `failed`
 # and shown.
 
+# Longer than any takes, on a machine that is slow and does other things, too.
+UNIT_TIMEOUT=1500
+
 # Names of units that the time was not enough for.
 LATE=()
 # Of each case: seconds and what it is, a line each.
@@ -62,13 +65,14 @@ start_unit() { # INDEX
 		read -ra names <<<"${name//+/ }"
 		mapfile -t options < <(sed -n '1,40s/^# vm: *//p' "${several[0]}" | head -n1 |
 			xargs -n1 printf '%s\n')
-		setpriv --pdeathsig TERM scripts/vm "${options[@]}" --timeout 1800 \
+		setpriv --pdeathsig TERM scripts/vm "${options[@]}" --timeout "$UNIT_TIMEOUT" \
 			--log "$LOGS/$name.kernel" tests/guest/several.sh "${names[@]}" \
 			>"$pipe" 2>&1 </dev/null &
 		;;
 	*)
 		run=("$file")
-		more=()
+		# One by itself says how long it may take on a machine that has nothing else to do.
+		more=(--timeout "$UNIT_TIMEOUT")
 		[[ ${UNIT_ENVS[$1]} != *TEST_TIMEOUT=* ]] || more=(--timeout 1000000)
 		[[ $file == tests/host/* || $file == scripts/* ]] ||
 			run=(scripts/vm "${more[@]}" --log "$LOGS/$name.kernel" "$file")
@@ -99,7 +103,7 @@ show_unit() {
 		while read -r tenths line; do
 			line=${line#not }
 			line=${line#ok }
-			CASE_TIMES+="$tenths ${line#"$name": }"$'\n'
+			CASE_TIMES+="$tenths $line"$'\n'
 		done <"$log.times"
 	fi
 	if [ "$2" != 0 ] && [ "$bad" = 0 ]; then

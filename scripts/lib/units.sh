@@ -138,7 +138,7 @@ debug_unit() { # FILE
 
 # What takes hours.
 endless_units() {
-	unit ioerrors-all tests/long/ioerrors.sh 7200
+	unit ioerrors-all tests/long/ioerrors.sh 7200 TEST_TIMEOUT=1000000
 	unit crash-100 tests/host/crash.sh 3000 "TEST_CUTS=${TEST_CUTS:-100}"
 	unit stress-soak tests/vm/stress.sh 2000 KERNEL=debug "TEST_SECONDS=${TEST_SECONDS:-1800}"
 	unit hostile-all tests/vm/hostile.sh 7200 KERNEL=debug "TEST_IMAGES=${TEST_IMAGES:-2000}" \
