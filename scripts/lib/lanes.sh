@@ -131,6 +131,18 @@ show_unit() {
 collect() {
 	local rc=0 pid='' name
 	wait -n -p pid "${!UNIT_OF[@]}" ${CLOCK:+"$CLOCK"} || rc=$?
+	if [ -z "$pid" ]; then
+		# One that ended while others were looked at may not be waited for any more, but asked.
+		for pid in "${!UNIT_OF[@]}" ${CLOCK:+"$CLOCK"} ''; do
+			[ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null && break
+		done
+		if [ -z "$pid" ]; then
+			sleep 1
+			return 0
+		fi
+		rc=0
+		wait "$pid" || rc=$?
+	fi
 	if [ -n "$CLOCK" ] && [ "$pid" = "$CLOCK" ]; then
 		# The machines end with what started them.
 		CLOCK=''
