@@ -124,7 +124,7 @@ fn cleaning(disks: &Disks) -> Result<()> {
 }
 
 fn rolling(disks: &Disks) -> Result<()> {
-    let (mut world, co) = World::new(disks, usual_or_long(4, 16) * MIB, 64, 1)?;
+    let (mut world, co) = World::new(disks, 16 * MIB, 64, 1)?;
     let tag = world.take(&co)?;
     touch_all(&mut world, &co.open()?)?;
     let later = world.take(&co)?;
