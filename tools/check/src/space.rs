@@ -254,7 +254,7 @@ fn left_behind(cx: &mut Context<'_>, nr: u64) {
         .read(nr)
         .ok()
         .and_then(|block| Node::check(block, nr).ok());
-    if node.is_some_and(|node| node.len() > 0) {
+    if node.is_some_and(|node| !node.is_empty()) {
         let what = format!(
             "metadata block {nr} holds a part of a tree, is marked as used, and nothing leads to \
              it: what it says may be missing"
