@@ -56,6 +56,8 @@ impl Engine {
         snapshot: &Arc<Snapshot>,
         mut bio: Bio,
     ) -> core::result::Result<(), Stopped> {
+        // The part before is over.
+        *bio.job().placed = None;
         loop {
             if bio.sectors() == 0 {
                 self.end(bio, Status::OK);
@@ -102,9 +104,7 @@ impl Engine {
                     return Ok(());
                 }
                 Location::Cow(cow) => {
-                    bio.job()
-                        .placed
-                        .get_or_insert_with(|| Placed::new(snapshot));
+                    *bio.job().placed = Some(Placed::new(snapshot, self.failures));
                     let sector = cx.geometry.cow_sector(cow) + offset;
                     bio.submit_part(sectors, &cx.cow, sector, false, &cx.machinery.bios);
                     return Ok(());
@@ -176,6 +176,8 @@ impl Engine {
         mut bio: Bio,
     ) -> core::result::Result<(), Stopped> {
         *bio.job().stage = Stage::New;
+        // The part before is over.
+        *bio.job().placed = None;
         if bio.sectors() == 0 {
             return self.finish_write(bio);
         }
@@ -210,7 +212,7 @@ impl Engine {
                     return Ok(());
                 }
                 *job.stage = Stage::WritingInPlace;
-                job.placed.get_or_insert_with(|| Placed::new(snapshot));
+                *job.placed = Some(Placed::new(snapshot, self.failures));
                 let sectors = run_sectors(cx, &bio, len);
                 let sector = cx.geometry.cow_sector(cow) + cx.geometry.offset_of(bio.sector());
                 if zeroes {

@@ -171,13 +171,17 @@ impl Engine {
     }
 
     /// Whether nothing is on its way any more to chunks that the failure has given back: who gets
-    /// them next must not be written over.
+    /// them next must not be written over, nor be read by others. That is not only what lost snapshots
+    /// have written. An older snapshot reads what was preserved of the origin, and that it was need not
+    /// have become durable.
+    ///
+    /// What was sent since goes by what is durable, and a rollback's own reads always do.
     fn is_settled(&self) -> bool {
         !self.failed
             || self
                 .snapshots
                 .iter()
-                .all(|state| !state.lost || state.shared.nothing_placed())
+                .all(|state| state.shared.nothing_placed_before(self.failures))
     }
 
     /// As [`Engine::revive`]; with `heed` false, a store that needs a check too.

@@ -67,20 +67,28 @@ impl Drop for Redirected {
     }
 }
 
-/// Counts a request that is on its way to a snapshot's chunks on the COW device. Their record need not
-/// be durable yet, so when the store fails they may become anybody's: not before it is over.
-pub(crate) struct Placed(Arc<Snapshot>);
+/// Counts a request of a snapshot that is on its way to chunks on the COW device: its own, or those of
+/// what it is based on. Their record need not be durable yet, so when the store fails they may become
+/// anybody's: not before it is over.
+pub(crate) struct Placed {
+    snapshot: Arc<Snapshot>,
+    failures: u32,
+}
 
 impl Placed {
-    pub(super) fn new(snapshot: &Arc<Snapshot>) -> Self {
-        snapshot.placed_begins();
-        Self(snapshot.clone())
+    /// `failures`: how often the store has failed so far.
+    pub(super) fn new(snapshot: &Arc<Snapshot>, failures: u32) -> Self {
+        snapshot.placed_begins(failures);
+        Self {
+            snapshot: snapshot.clone(),
+            failures,
+        }
     }
 }
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        self.0.placed_ends();
+        self.snapshot.placed_ends(self.failures);
     }
 }
 

@@ -33,9 +33,12 @@ pub(crate) struct Snapshot {
     pub(crate) chunks: Arc<RangeLock>,
     /// Writes on their way. Closed while a snapshot of this snapshot is taken.
     pub(crate) gate: Arc<Gate>,
-    /// Requests on their way to chunks of its own, by records that need not be durable. What a failure
-    /// of the store gives back of these must not be used anew before they are over.
-    placed: Atomic<i32>,
+    /// Requests on their way to chunks on the COW device, by records that need not be durable, whoever's
+    /// those are. What a failure of the store gives back of these must not be used anew before they are
+    /// over. Those from before the last failure and those from after it, by the lowest bit of how often
+    /// it had failed when they were sent: it does not work again, and so does not fail again, before
+    /// there are none left from before.
+    placed: [Atomic<i32>; 2],
     #[pin]
     status: SpinLock<SnapshotStatus>,
 }
@@ -57,7 +60,7 @@ impl Snapshot {
                 device,
                 chunks,
                 gate,
-                placed: Atomic::new(0),
+                placed: [Atomic::new(0), Atomic::new(0)],
                 status <- new_spinlock!(SnapshotStatus {
                     state: State::Valid,
                     chunks: 0,
@@ -78,17 +81,33 @@ impl Snapshot {
         TimelineId::of_snapshot(self.origin.number, self.tag)
     }
 
-    pub(super) fn placed_begins(&self) {
-        self.placed.fetch_add(1, Relaxed);
+    fn placed(&self, failures: u32) -> &Atomic<i32> {
+        let [even, odd] = &self.placed;
+        match failures % 2 {
+            0 => even,
+            _ => odd,
+        }
     }
 
-    /// Any context.
-    pub(super) fn placed_ends(&self) {
-        self.placed.fetch_sub(1, Release);
+    /// The store had failed so often.
+    pub(super) fn placed_begins(&self, failures: u32) {
+        self.placed(failures).fetch_add(1, Relaxed);
     }
 
+    /// What began with `failures` is over. Any context.
+    pub(super) fn placed_ends(&self, failures: u32) {
+        self.placed(failures).fetch_sub(1, Release);
+    }
+
+    /// Whether nothing is on its way.
     pub(super) fn nothing_placed(&self) -> bool {
-        self.placed.load(Acquire) == 0
+        self.placed.iter().all(|count| count.load(Acquire) == 0)
+    }
+
+    /// Whether everything is over that began before the store failed for the `failures`th time, the last
+    /// one.
+    pub(super) fn nothing_placed_before(&self, failures: u32) -> bool {
+        self.placed(failures.wrapping_sub(1)).load(Acquire) == 0
     }
 
     pub(crate) fn status(&self) -> SnapshotStatus {
