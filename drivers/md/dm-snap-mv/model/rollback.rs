@@ -46,6 +46,9 @@ pub struct RollbackView {
     pub cursor: Chunk,
     /// Chunks from this on are done.
     pub limit: Chunk,
+    /// How large the snapshot is, in sectors. The last of its chunks may be one in part. What the origin
+    /// has behind that, if it has grown since, is the origin device's own, and stays.
+    pub size: u64,
 }
 
 /// What is to be done about a run of chunks.
@@ -77,13 +80,22 @@ impl RollbackView {
             return Ok(None);
         };
         let source = Chain::of_snapshot(m, origin, rollback.source)?;
+        let row = m.snapshot(origin.timeline_of(rollback.source))?;
+        let size = row.ok_or(Refusal::Corrupt)?.size;
         Ok(Some(RollbackView {
             origin: origin.number,
             source: source.at_epoch(rollback.source_epoch),
             boundary: rollback.boundary,
             cursor: rollback.cursor,
             limit: rollback.limit,
+            size,
         }))
+    }
+
+    /// Whether the last chunk may come from the snapshot in its first part, and from the origin device
+    /// in the second, as an origin of `size` sectors has it.
+    pub fn splits(&self, size: u64, chunk_size: ChunkSize) -> bool {
+        self.cursor < self.limit && size > self.size && !chunk_size.is_whole(self.size)
     }
 
     /// Whether `start` is done, and for how many chunks, at most `max`, the same is true. A run

@@ -310,6 +310,7 @@ impl Engine {
             start: first,
             cow,
             len,
+            sectors: len.saturating_mul(cx.geometry.chunk_sectors()),
             unrecorded: new.unrecorded,
         };
         *bio.job().run = Some(run);
@@ -334,7 +335,7 @@ impl Engine {
         let size = cx.geometry.chunk_sectors();
         match base {
             Location::Origin => {
-                let from = cx.origin_region(&snapshot.origin, run.start, 1);
+                let from = cx.origin_region(&snapshot.origin, run.start, 1, snapshot.size);
                 let to = cx.cow_region(run.cow, from.count);
                 cx.machinery.kcopyd.copy(&from, &to, bio);
             }

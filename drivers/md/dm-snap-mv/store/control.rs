@@ -76,6 +76,7 @@ impl Store {
         self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
         engine.want_room(For::Preserving, 1)?;
+        engine.check_unsplit(self, origin.number)?;
         let taken = engine.change(self, origin, |meta, row| {
             versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
         });
@@ -258,6 +259,18 @@ impl Engine {
         self.change(cx, origin, |meta, row| {
             rollback::begin(meta, row, source, delete_source, chunk_size)
         })
+    }
+
+    /// Refuses to take a snapshot of an origin that has grown during a rollback, as long as one chunk of
+    /// it may come from two devices: a snapshot has each chunk in one place.
+    fn check_unsplit(&self, cx: &Store, nr: OriginNr) -> Result<()> {
+        let size = self.origin_size(nr)?;
+        match &self.origin_state(nr)?.view {
+            Some(view) if view.splits(size, cx.geometry.chunk_size) => {
+                Err(Refusal::DuringRollback.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses an origin that was unbound while its device is there.

@@ -47,6 +47,8 @@ pub(crate) struct CopyRun {
     pub(crate) start: Chunk,
     pub(crate) cow: CowChunk,
     pub(crate) len: u64,
+    /// Sectors of them that are copied: the last chunk ends where the origin did when the copy began.
+    pub(crate) sectors: u64,
     /// Of a snapshot's write: see [`NewRun`](crate::model::write::NewRun).
     pub(crate) unrecorded: bool,
 }

@@ -379,7 +379,8 @@ impl Engine {
         // What was preserved must be durable before it is overwritten.
         self.commit(cx)?;
         self.set_phase(nr, Phase::Merging { run })?;
-        let to = cx.origin_region(origin, run.start, run.len);
+        // What the origin has behind the source's end stays.
+        let to = cx.origin_region(origin, run.start, run.len, self.view(nr)?.size);
         match run.from {
             Location::Cow(cow) => {
                 let from = cx.cow_region(cow, to.count);
@@ -403,17 +404,19 @@ impl Engine {
         live: Epoch,
     ) -> Result<bool> {
         let nr = origin.number;
+        let size = self.origin_size(nr)?;
         match self.reserve(For::Preserving, gap.len)? {
             Reservation::Run { start, len } => {
+                let from = cx.origin_region(origin, gap.start, len, size);
                 let copy = CopyRun {
                     start: gap.start,
                     cow: start,
                     len,
+                    sectors: from.count,
                     unrecorded: false,
                 };
                 self.set_stuck(nr, None);
                 self.set_phase(nr, Phase::Preserving { run, copy, live })?;
-                let from = cx.origin_region(origin, gap.start, len);
                 let to = cx.cow_region(start, from.count);
                 job.copy(&cx.machinery.kcopyd, &from, &to);
                 Ok(false)

@@ -84,7 +84,8 @@ impl Engine {
             if job.redirected.is_none() {
                 *job.redirected = Some(Redirected::new(origin));
             }
-            match run.location {
+            let (location, sectors) = self.within_source(origin, &bio, run.location, sectors);
+            match location {
                 Location::Zero => bio.zero_front(sectors),
                 Location::Origin => {
                     let sector = bio.sector();
@@ -97,6 +98,26 @@ impl Engine {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// As much of the next so many sectors as is of the snapshot that the origin is rolled back to, or is
+    /// behind its end: there it is the origin device's.
+    fn within_source(
+        &self,
+        origin: &Arc<Origin>,
+        bio: &Bio,
+        location: Location,
+        sectors: u32,
+    ) -> (Location, u32) {
+        let state = self.origin_state(origin.number).ok();
+        let Some(view) = state.and_then(|state| state.view.as_deref()) else {
+            return (location, sectors);
+        };
+        match u32::try_from(view.size.saturating_sub(bio.sector())) {
+            Ok(0) => (Location::Origin, sectors),
+            Ok(left) if location != Location::Origin => (location, sectors.min(left)),
+            _ => (location, sectors),
         }
     }
 
@@ -280,6 +301,14 @@ impl Engine {
             Ok(Reservation::Full(lack)) => return self.no_space(cx, origin, bio, lack),
             Err(error) => return self.give_up(bio, error),
         };
+        let size = match self.origin_size(origin.number) {
+            Ok(size) => size,
+            Err(error) => {
+                self.release(cow);
+                return self.give_up(bio, error);
+            }
+        };
+        let from = cx.origin_region(origin, gap.start, len, size);
         let job = bio.job();
         *job.stage = Stage::Preserving;
         *job.waiting_since = None;
@@ -287,14 +316,19 @@ impl Engine {
             start: gap.start,
             cow,
             len,
+            sectors: from.count,
             unrecorded: false,
         });
-        let from = cx.origin_region(origin, gap.start, len);
         let to = cx.cow_region(cow, from.count);
         if let Ok(state) = self.origin_state_mut(origin.number) {
             state.copies.begin(len.saturating_mul(chunk_size.sectors()));
         }
         cx.machinery.kcopyd.copy(&from, &to, bio);
+    }
+
+    /// How large an origin is, in sectors, as far as its snapshots can go.
+    pub(super) fn origin_size(&self, nr: OriginNr) -> Result<u64> {
+        self.meta_ref()?.of_origin(nr, |row| row.size)
     }
 
     /// Puts a write aside that has to start over later. It lets its chunks go, so what it has
@@ -412,6 +446,13 @@ impl Engine {
             return Ok(true);
         };
         let nr = origin.number;
+        let size = self.origin_size(nr)?;
+        let whole = cx.origin_region(origin, run.start, run.len, size).count;
+        if run.sectors < whole && *job.live != Some(live) {
+            // The origin has grown since, and the snapshot that was taken meanwhile with it.
+            *job.live = None;
+            return Ok(true);
+        }
         let each = 1 + u64::from(rolling);
         let done = self.alter_by_parts(run.len, each, |meta, skip, len| {
             let (start, cow) = (run.start.plus(skip), run.cow.checked_add(skip));

@@ -268,18 +268,18 @@ impl Store {
         }
     }
 
-    /// The region of chunks on an origin device, `size` sectors large; it ends where the device does.
+    /// The region of chunks on an origin device, of what is `size` sectors large: the version that is
+    /// copied, or the origin as its row has it. The device may have become larger, and what is behind
+    /// that end is no version's.
     pub(super) fn origin_region<'a>(
         &self,
         origin: &'a Origin,
         start: Chunk,
         len: u64,
+        size: u64,
     ) -> Region<'a> {
         let sector = self.geometry.sector_of(start);
-        let end = self
-            .geometry
-            .sector_of(start.plus(len))
-            .min(origin.dev.sectors());
+        let end = self.geometry.sector_of(start.plus(len)).min(size);
         Region {
             dev: &origin.dev,
             sector,
