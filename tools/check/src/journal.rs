@@ -45,6 +45,8 @@ pub(crate) struct Changes {
     pub(crate) used: Used,
     /// The same as (first, length).
     runs: Vec<(u64, u64)>,
+    /// There may be more, which cannot be read.
+    may_go_on: bool,
 }
 
 fn put(level: &mut Level, key: u64, value: &[u8]) {
@@ -77,11 +79,12 @@ pub(crate) fn read(cx: &mut Context<'_>) -> Option<Changes> {
     let Err(error) = read else {
         return Some(changes);
     };
-    let kind = match error {
-        Error::Io { .. } => Kind::Unreadable,
-        _ => Kind::Journal,
-    };
-    cx.found(kind, None, format!("journal: {error}"));
+    if let Error::JournalEnd { .. } = error {
+        cx.found(Kind::JournalEnd, None, format!("journal: {error}"));
+        changes.may_go_on = true;
+        return Some(changes);
+    }
+    cx.found(Kind::Journal, None, format!("journal: {error}"));
     cx.report.statistics.journaled = 0;
     None
 }
@@ -197,6 +200,16 @@ fn is_missing(change: &Change) -> bool {
 
 /// What is left to be said when all trees have been walked; those of records perhaps not.
 pub(crate) fn check(cx: &mut Context<'_>, facts: &Facts, changes: &Changes, records: bool) {
+    let origins = facts.origins.iter();
+    for origin in origins.filter(|origin| changes.may_go_on && origin.snapshots > 0) {
+        let t = origin.row.timeline();
+        let what = format!(
+            "journal: without its end, snapshots of {} may lack what was written to them last, and have \
+             what was written to it",
+            name(t)
+        );
+        cx.found(Kind::JournalEnd, Some(t), what);
+    }
     if facts.whole.snapshots {
         let missing = changes.snapshots.iter().filter(|(_, c)| is_missing(c));
         for t in missing.filter_map(|(&key, _)| TimelineId::new(key)) {

@@ -30,6 +30,8 @@ use std::io;
 /// What is done in a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// What the journal may say behind a block that cannot be read is given up.
+    JournalEnd,
     /// The changes that the journal holds are made in the trees. They would undo what is done to
     /// rows else.
     Journal,
@@ -51,6 +53,10 @@ impl Step {
     /// What is done, in words.
     pub const fn text(self) -> &'static str {
         match self {
+            Step::JournalEnd => {
+                "give up the end of the journal: what was changed last may be lost for good, and \
+                 snapshots be wrong for it"
+            }
             Step::Journal => "make the changes that are in the journal",
             Step::Counts => "set the counts of origins, snapshots and chunks right",
             Step::Identities => "make the tree of identities anew",
@@ -135,6 +141,7 @@ fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
     for kind in report.counts.keys() {
         steps.extend(match kind {
             Kind::JournalSpace => Some(Step::Journal),
+            Kind::JournalEnd => Some(Step::JournalEnd),
             Kind::Count => Some(Step::Counts),
             Kind::Identity => Some(Step::Identities),
             Kind::Garbage => Some(Step::Cleaning),
@@ -143,13 +150,21 @@ fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
             _ => None,
         });
     }
-    let rows = [Step::Journal, Step::Counts, Step::Cleaning];
+    let rows = [
+        Step::JournalEnd,
+        Step::Journal,
+        Step::Counts,
+        Step::Cleaning,
+    ];
     let rows = rows.iter().any(|step| steps.contains(step));
     if rows && report.statistics.journaled > 0 {
         // With the COW chunks that come into use by that.
         steps.extend([Step::Journal, Step::DataSpace]);
     }
-    if steps.iter().any(|&step| step < Step::MetadataSpace) {
+    if steps
+        .iter()
+        .any(|&step| Step::JournalEnd < step && step < Step::MetadataSpace)
+    {
         // It takes new blocks.
         steps.insert(Step::MetadataSpace);
     }

@@ -22,6 +22,8 @@ pub enum Kind {
     Journal,
     /// The journal is in order, but its changes take more metadata blocks than are free.
     JournalSpace,
+    /// A block of the journal cannot be read, and may say what was changed last.
+    JournalEnd,
     /// A row of an origin contradicts itself or others.
     Origin,
     /// A row of a snapshot contradicts itself or others.
@@ -65,6 +67,7 @@ impl Kind {
         Kind::Block,
         Kind::Journal,
         Kind::JournalSpace,
+        Kind::JournalEnd,
         Kind::Origin,
         Kind::Snapshot,
         Kind::Count,
@@ -91,6 +94,7 @@ impl Kind {
             Kind::Block => "block",
             Kind::Journal => "journal",
             Kind::JournalSpace => "journal-space",
+            Kind::JournalEnd => "journal-end",
             Kind::Origin => "origin",
             Kind::Snapshot => "snapshot",
             Kind::Count => "count",
@@ -112,7 +116,7 @@ impl Kind {
     /// Whether it is evidence that there was something else, so that to put it right is to give that
     /// up.
     pub const fn is_evidence(self) -> bool {
-        matches!(self, Kind::Missing | Kind::Garbage)
+        matches!(self, Kind::Missing | Kind::Garbage | Kind::JournalEnd)
     }
 
     /// Whether it can be put right from what else there is, without guessing.

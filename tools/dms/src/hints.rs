@@ -41,7 +41,8 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::Corrupt
         | R::NeedsCheck
         | R::InvalidSnapshot
-        | R::StoreFailed => Kind::Damaged,
+        | R::StoreFailed
+        | R::JournalUnreadable => Kind::Damaged,
         _ => match refusal.error() {
             Errno::EBUSY => Kind::Busy,
             Errno::ENOSPC => Kind::NoSpace,
@@ -87,6 +88,9 @@ pub fn hint(refusal: Refusal) -> Option<&'static str> {
         }
         R::NeedsCheck | R::Corrupt => {
             "remove the devices of the store, then look at it: dms check COW, dms repair COW"
+        }
+        R::JournalUnreadable => {
+            "if it is the way to the device that fails, mend that; else see what is lost: dms check COW"
         }
         R::StoreFailed => "the kernel log (dmesg) says what failed; the origin itself is not affected",
         R::NotBound => {

@@ -14,6 +14,8 @@ pub enum Error {
     Damaged { block: u64, what: &'static str },
     /// The store is one that this program does not read, or its content contradicts itself.
     Refused(Refusal),
+    /// Block `block` of the journal could not be read, and may say what was changed last.
+    JournalEnd { block: u64, source: io::Error },
     /// The journal stands for more changes than a journal can.
     Overlong,
     /// It changed again and again while it was read.
@@ -24,6 +26,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io { block, source } => write!(f, "cannot read metadata block {block}: {source}"),
+            Self::JournalEnd { block, source } => write!(
+                f,
+                "cannot read block {block}, which may say what was changed last: {source}"
+            ),
             Self::Damaged { block, what } => write!(f, "metadata block {block} is damaged: {what}"),
             Self::Refused(refusal) => f.write_str(refusal.as_str()),
             Self::Overlong => f.write_str("it stands for more changes than a journal can"),
@@ -35,7 +41,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::JournalEnd { source, .. } => Some(source),
             _ => None,
         }
     }

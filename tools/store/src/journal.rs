@@ -5,11 +5,12 @@ use crate::block::Blocks;
 use crate::checksum;
 use crate::error::{Error, Result};
 use dm_snap_mv_model::disk::journal::{
-    batches, is_behind, Block, Entry, Place, Run, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
+    batches, begun, is_behind, Block, Entry, Place, Run, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
 };
 use dm_snap_mv_model::disk::layout::Layout;
-use dm_snap_mv_model::disk::superblock::Superblock;
+use dm_snap_mv_model::disk::superblock::{Superblock, BLOCK_SIZE};
 use dm_snap_mv_model::refusal::Refusal;
+use std::io;
 
 /// The checksum of a block of the journal.
 pub fn sum(covered: &[u8]) -> u32 {
@@ -46,11 +47,15 @@ impl Left {
 }
 
 /// Gives what the journal of a store holds to `each`: the changes in their order. Those of a batch
-/// that was not written in whole are not among them.
+/// that was not written in whole are not among them. After an orderly end it holds nothing, so it need
+/// not be readable then.
 ///
 /// # Errors
 ///
-/// A block cannot be read; one that is valid is not made of entries; a batch is not whole, and there
+/// [`Error::JournalEnd`]: a block cannot be read, and may say more. What was given to `each` before is
+/// what the journal holds up to there.
+///
+/// A block that is valid is not made of entries; a batch is not whole, and there
 /// is one behind it; the entries stand for more than they can. What was given to `each` before is not
 /// what the journal holds then.
 pub fn read(
@@ -72,21 +77,29 @@ pub fn read(
     let mut looked_again = None;
     loop {
         loop {
-            let window = window(blocks, layout, place.index)?;
+            let (window, unreadable) = window(blocks, layout, place.index);
             let gather = |entry: &Entry| {
                 left.take(entry)?;
                 each(entry);
                 Ok::<(), Error>(())
             };
             match batches(&window, &place, sum, layout.data_chunks, gather)? {
-                0 => break,
+                0 => {
+                    let next = begun(&window, &place, sum);
+                    let bad = unreadable.into_iter().find(|&(i, _)| i == next);
+                    if let Some((_, source)) = bad.filter(|_| !superblock.clean) {
+                        let block = layout.journal_start + place.index + next as u64;
+                        return Err(Error::JournalEnd { block, source });
+                    }
+                    break;
+                }
                 count => place = place.plus(count),
             }
         }
         let mut behind = false;
         for distance in (0..BEHIND_BLOCKS).step_by(BATCH_BLOCKS) {
             let from = place.plus(distance);
-            let window = window(blocks, layout, from.index)?;
+            let (window, _) = window(blocks, layout, from.index);
             behind |= is_behind(&window, &from, place.index, sum);
         }
         if !behind {
@@ -100,15 +113,23 @@ pub fn read(
     }
 }
 
-/// Blocks from number `index` on: as many as a batch can have, or those that there are.
-fn window(blocks: &dyn Blocks, layout: &Layout, index: u64) -> Result<Vec<Block>> {
+/// Blocks from number `index` on: as many as a batch can have, or those that there are. Those that cannot
+/// be read are all zeroes, and why is said for each, by its place among them.
+fn window(
+    blocks: &dyn Blocks,
+    layout: &Layout,
+    index: u64,
+) -> (Vec<Block>, Vec<(usize, io::Error)>) {
     let end = layout.journal_blocks.min(index + BATCH_BLOCKS as u64);
     let numbers: Vec<u64> = (index..end).map(|i| layout.journal_start + i).collect();
-    let found = blocks.read_many(&numbers).into_iter().zip(&numbers);
-    found
-        .map(|(block, &nr)| match block {
-            Ok(block) => Ok(block.0),
-            Err(source) => Err(Error::Io { block: nr, source }),
-        })
-        .collect()
+    let mut unreadable = Vec::new();
+    let found = blocks.read_many(&numbers).into_iter().enumerate();
+    let found = found.map(|(i, block)| match block {
+        Ok(block) => block.0,
+        Err(source) => {
+            unreadable.push((i, source));
+            [0; BLOCK_SIZE]
+        }
+    });
+    (found.collect(), unreadable)
 }

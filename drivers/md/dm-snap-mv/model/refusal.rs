@@ -213,6 +213,8 @@ refusals! {
     StoreReadOnly: EROFS, c"store is read-only";
     /// A store that failed earlier.
     StoreFailed: EIO, c"store has failed and takes no changes";
+    /// A block of the journal cannot be read that may say what was changed last.
+    JournalUnreadable: EIO, c"journal cannot be read to its end";
     /// The store wants a check.
     NeedsCheck: EIO, c"store needs a check before it can be changed";
     /// A chunk size given that is not the store's.
@@ -316,6 +318,7 @@ impl Refusal {
                 | Refusal::NoSpace
                 | Refusal::NoMetadataSpace
                 | Refusal::StoreFailed
+                | Refusal::JournalUnreadable
         )
     }
 }

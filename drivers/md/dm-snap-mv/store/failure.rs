@@ -16,6 +16,7 @@ use super::cleaner::Search;
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::job::{HasJob, Stage};
+use super::journal::End;
 use super::merge::Merge;
 use super::metadata::Meta;
 use super::open::{self, Purpose};
@@ -45,12 +46,15 @@ pub(super) struct Source {
     pub(super) io: DmIo,
     pub(super) cow: Arc<BlockDevice>,
     pub(super) uuid: [u8; 16],
+    /// Where the journal ended when the metadata were in core last: nobody has been told that anything
+    /// behind that is durable.
+    pub(super) known: Option<End>,
 }
 
 impl Source {
     /// The metadata as they are on the device, durably.
     fn load(&self, purpose: Purpose) -> Result<KBox<Meta>> {
-        let meta = open::load(&self.io, &self.cow, purpose)?;
+        let meta = open::load(&self.io, &self.cow, purpose, self.known)?;
         if meta.superblock.uuid != self.uuid {
             // Somebody has put another store there.
             return Err(Refusal::Corrupt.into());
@@ -121,10 +125,13 @@ impl Engine {
     fn reload(&mut self, purpose: Purpose) -> Result<()> {
         // Others may hold what it takes to free memory.
         let _noio = NoIo::enter();
+        let source = self.source.as_mut().ok_or(Refusal::StoreFailed)?;
+        if let Some(meta) = &self.meta {
+            source.known = meta.journal_end();
+        }
         // There must not be two of them at a time.
         self.meta = None;
         self.alloc.forget();
-        let source = self.source.as_ref().ok_or(Refusal::StoreFailed)?;
         let mut meta = source.load(purpose)?;
         for state in self.origins.iter_mut().filter(|state| state.bound) {
             match meta.cache_origin(state.shared.number) {

@@ -31,6 +31,26 @@ pub(super) struct Journal {
     /// Blocks of the region.
     size: u64,
     data_chunks: u64,
+    /// Blocks of the region that are used: none from the first on that was found to be unreadable. Whoever
+    /// writes such a block may succeed or not, and would find out again and again.
+    room: u64,
+    /// Which of `blocks` could not be read.
+    unreadable: [bool; BATCH_BLOCKS],
+}
+
+/// Where the journal ends, as far as anybody has been told that something is durable: which transaction's
+/// it is, and how many blocks.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    transaction: u64,
+    index: u64,
+}
+
+impl End {
+    /// Whether a block may hold what somebody relies on.
+    fn is_behind(&self, place: &Place) -> bool {
+        (place.transaction, place.index) < (self.transaction, self.index)
+    }
 }
 
 fn sum(bytes: &[u8]) -> u32 {
@@ -61,8 +81,18 @@ impl Journal {
             },
             size: layout.journal_blocks,
             data_chunks: layout.data_chunks,
+            room: layout.journal_blocks,
+            unreadable: [false; BATCH_BLOCKS],
         };
         Ok(Some(KBox::new(journal, GFP_KERNEL)?))
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> End {
+        End {
+            transaction: self.place.transaction,
+            index: self.place.index,
+        }
     }
 
     /// Notes a change; `false` if there is no room for it, so that the trees must be written.
@@ -74,12 +104,12 @@ impl Journal {
     /// Whether the region has room for what is noted.
     pub(super) fn has_room(&self) -> bool {
         let needed = self.batch.blocks() as u64;
-        self.place.index.saturating_add(needed) <= self.size
+        self.place.index.saturating_add(needed) <= self.room
     }
 
-    /// Whether more than half of the region is in use.
+    /// Whether more than half of what is used of the region is in use.
     pub(super) fn is_half_full(&self) -> bool {
-        self.place.index > self.size / 2
+        self.place.index > self.room / 2
     }
 
     /// Makes what is noted durable, and all data that was written to the COW device before.
@@ -121,10 +151,10 @@ impl Journal {
     /// # Errors
     ///
     /// Those of the device.
-    pub(super) fn is_empty(&mut self) -> Result<bool> {
+    pub(super) fn is_empty(&mut self, known: Option<End>) -> Result<bool> {
         let mut any = false;
         let place = self.place;
-        let looked = self.replay(|_| {
+        let looked = self.replay(known, |_| {
             any = true;
             Ok(())
         });
@@ -139,16 +169,32 @@ impl Journal {
 
     /// Gives all that is in the region to `each`, in its order.
     ///
+    /// A block that cannot be read is as good as one that was never written where nothing that counts can
+    /// stand in it: where the batch that it would be of is not whole without it, or behind what is `known`
+    /// to be all.
+    ///
     /// # Errors
     ///
     /// [`Refusal::Corrupt`] for a block that is valid and makes no sense, and for a batch that is not
-    /// whole while there is one behind it; those of the device, and of `each`.
-    pub(super) fn replay(&mut self, mut each: impl FnMut(&Entry) -> Result<()>) -> Result<()> {
+    /// whole while there is one behind it; [`Refusal::JournalUnreadable`] for a block that cannot be read
+    /// and may hold what counts; those of the device when it can be read nowhere, and of `each`.
+    pub(super) fn replay(
+        &mut self,
+        known: Option<End>,
+        mut each: impl FnMut(&Entry) -> Result<()>,
+    ) -> Result<()> {
         loop {
             let (place, data_chunks) = (self.place, self.data_chunks);
             let blocks = self.read(place.index)?;
             match journal::batches(blocks, &place, sum, data_chunks, &mut each)? {
-                0 => break,
+                0 => {
+                    let next = journal::begun(blocks, &place, sum);
+                    let counts = known.is_none_or(|end| end.is_behind(&place.plus(next)));
+                    if counts && self.unreadable.get(next) == Some(&true) {
+                        return Err(Refusal::JournalUnreadable.into());
+                    }
+                    break;
+                }
                 count => self.place = place.plus(count),
             }
         }
@@ -163,15 +209,37 @@ impl Journal {
     }
 
     /// Reads blocks of the region from number `index` on: as many as a batch can have, or those that
-    /// there are.
+    /// there are. Those that cannot be read are all zeroes, and noted.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device, if none of them can be read.
     fn read(&mut self, index: u64) -> Result<&[Block]> {
         let count = self.size.saturating_sub(index).min(BATCH_BLOCKS as u64);
         let Some(blocks) = self.blocks.get_mut(..count as usize) else {
             return Err(Refusal::Corrupt.into());
         };
-        if !blocks.is_empty() {
-            let sector = (self.place.first_block + index) * BLOCK_SECTORS;
-            self.io.read(&self.cow, sector, blocks.as_flattened_mut())?;
+        self.unreadable = [false; BATCH_BLOCKS];
+        if blocks.is_empty() {
+            return Ok(blocks);
+        }
+        let sector = (self.place.first_block + index) * BLOCK_SECTORS;
+        let Err(error) = self.io.read(&self.cow, sector, blocks.as_flattened_mut()) else {
+            return Ok(blocks);
+        };
+        let mut any = false;
+        let places = (index..).zip((sector..).step_by(BLOCK_SECTORS as usize));
+        let all = blocks.iter_mut().zip(&mut self.unreadable).zip(places);
+        for ((block, unreadable), (index, sector)) in all {
+            *unreadable = self.io.read(&self.cow, sector, block).is_err();
+            if *unreadable {
+                block.fill(0);
+                self.room = self.room.min(index);
+            }
+            any |= !*unreadable;
+        }
+        if !any {
+            return Err(error.into());
         }
         Ok(blocks)
     }

@@ -10,7 +10,7 @@
 //! which is what `&Meta` and `&mut Meta` stand for.
 
 use super::error::{Result, StoreError};
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use super::records::Records;
 use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
@@ -423,19 +423,33 @@ impl Meta {
         self.unnoted = false;
     }
 
-    /// Whether the journal holds nothing.
-    pub(super) fn journal_is_empty(&mut self) -> Result<bool> {
-        self.journal.as_mut().map_or(Ok(true), |j| j.is_empty())
+    /// Where the journal ends, if there is one.
+    pub(super) fn journal_end(&self) -> Option<journal::End> {
+        self.journal.as_ref().map(|journal| journal.end())
+    }
+
+    /// Whether the journal holds nothing. After an orderly end it does, whatever stands there. For
+    /// `known` see [`Journal::replay`].
+    pub(super) fn journal_is_empty(&mut self, known: Option<journal::End>) -> Result<bool> {
+        match &mut self.journal {
+            Some(journal) if !self.superblock.clean => journal.is_empty(known),
+            _ => Ok(true),
+        }
     }
 
     /// Does what the journal holds once more, in core. Before anything else is changed; nothing may
-    /// be changed after it but by a commit. Returns how many changes that were.
+    /// be changed after it but by a commit. Returns how many changes that were. For `known` see
+    /// [`Journal::replay`].
     #[inline(never)]
-    pub(super) fn replay(&mut self) -> Result<u32> {
+    pub(super) fn replay(&mut self, known: Option<journal::End>) -> Result<u32> {
+        if self.superblock.clean {
+            // The first change writes a superblock that says otherwise before the journal is written.
+            return Ok(0);
+        }
         let Some(mut journal) = self.journal.take() else {
             return Ok(0);
         };
-        let replayed = journal.replay(|entry| self.redo(entry));
+        let replayed = journal.replay(known, |entry| self.redo(entry));
         self.journal = Some(journal);
         replayed?;
         // It is in the journal.

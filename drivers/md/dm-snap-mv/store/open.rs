@@ -5,7 +5,7 @@
 //! Process context, from a table load; may sleep and allocate with `GFP_KERNEL`.
 
 use super::error::{Result, StoreError};
-use super::journal::Journal;
+use super::journal::{End, Journal};
 use super::metadata::{Meta, Trees};
 use super::records::Records;
 use crate::dm::block_device::BlockDevice;
@@ -56,7 +56,7 @@ pub(super) enum Purpose {
 
 /// Opens the store on a COW device, and takes all of the device into use.
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
-    let mut meta = load(io, cow, Purpose::Change)?;
+    let mut meta = load(io, cow, Purpose::Change, None)?;
     if meta.superblock.needs_check {
         pr_warn!("store needs a check: it takes no changes until it is repaired\n");
         return Ok(meta);
@@ -71,14 +71,22 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
 }
 
 /// Opens the store on a COW device. Reads the superblock, the roots of the trees and space maps, and
-/// the journal with what it changes, however much is stored.
+/// the journal with what it changes, however much is stored; after an orderly end, not the journal.
+/// `known`: what of the journal counts, if that is known.
 ///
 /// # Errors
 ///
-/// What is wrong with the device or the store. [`Refusal::NeedsCheck`] when it needs a check, is not
+/// What is wrong with the device or the store. [`Refusal::JournalUnreadable`] when it is not known whether
+/// the journal says more: without that, snapshots would read what was written to their origins since.
+/// [`Refusal::NeedsCheck`] when it needs a check, is not
 /// to be changed even so, and there is something in its journal: that cannot be read without taking
 /// blocks for it, of which the space map cannot be trusted to know.
-pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>, purpose: Purpose) -> Result<KBox<Meta>> {
+pub(super) fn load(
+    io: &DmIo,
+    cow: &Arc<BlockDevice>,
+    purpose: Purpose,
+    known: Option<End>,
+) -> Result<KBox<Meta>> {
     check_device(cow)?;
     if cow.sectors() < BLOCK_SECTORS {
         return Err(Refusal::NoStore.into());
@@ -108,7 +116,7 @@ pub(super) fn load(io: &DmIo, cow: &Arc<BlockDevice>, purpose: Purpose) -> Resul
         cleaning: BTree::open(&txn, roots.cleaning)?,
     };
     let mut meta = assemble(cow, txn, data, trees, superblock)?;
-    catch_up(&mut meta, purpose)?;
+    catch_up(&mut meta, purpose, known)?;
     Ok(meta)
 }
 
@@ -128,12 +136,12 @@ fn assemble(
 
 /// Does what is in the journal.
 #[inline(never)]
-fn catch_up(meta: &mut Meta, purpose: Purpose) -> Result<()> {
+fn catch_up(meta: &mut Meta, purpose: Purpose, known: Option<End>) -> Result<()> {
     let distrusted = meta.superblock.needs_check && purpose != Purpose::ChangeAnyway;
-    if distrusted && !meta.journal_is_empty()? {
+    if distrusted && !meta.journal_is_empty(known)? {
         return Err(Refusal::NeedsCheck.into());
     }
-    let changes = meta.replay().map_err(no_room)?;
+    let changes = meta.replay(known).map_err(no_room)?;
     if meta.superblock.clean || distrusted || purpose == Purpose::Look {
         return Ok(());
     }

@@ -78,6 +78,7 @@ impl StoreHandle {
             io: DmIo::new()?,
             cow: cow.clone(),
             uuid: meta.superblock.uuid,
+            known: None,
         };
         let store = Store::new(cow, geometry, io, Engine::new(meta, source, policy)?)?;
         stores.push(

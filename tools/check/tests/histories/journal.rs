@@ -3,6 +3,7 @@
 //! Changes that are in the journal, and not in the trees yet.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 use dm_snap_mv_check::{check, plan, Kind, Options, Report, Step};
 use dm_snap_mv_model::disk::journal::{Entry, Run};
@@ -16,7 +17,7 @@ use crate::changes;
 use crate::damage::{large, look, rolling, with, with_superblock};
 use crate::image::{Image, Logged, SECTORS};
 use crate::random::Random;
-use crate::repair::{content, repair_to, Content};
+use crate::repair::{content, give_up, repair_to, Content};
 use crate::rich::rich;
 use crate::store::Store;
 use crate::world::chunk_size;
@@ -421,4 +422,41 @@ fn what_takes_more_than_there_is_can_be_repaired() {
     }
     let after = repair_to("no room", &image, &expected, &mut Random::new(1));
     assert!(after.superblock().clean);
+}
+
+#[test]
+fn an_end_that_cannot_be_read_is_named_and_given_up() {
+    let store = rich();
+    let entries = preserved(&store);
+    let mut image = with_superblock(&store, |s| s.clean = false);
+    let begin = image.superblock().layout.journal_start;
+    let next = begin + image.journal(0, &entries);
+    let report = |image: &Image| check(image, SECTORS, Options::default(), &mut Vec::new());
+    let broken = |image: &Image, nr| {
+        let mut image = image.clone();
+        image.broken.insert(nr);
+        image
+    };
+
+    // Behind the first block that nothing of this journal was written to, nothing was.
+    for nr in next + 1..next + 40 {
+        assert_eq!(look(&broken(&image, nr)).0, [], "block {nr}");
+    }
+    // That one may be the next batch. What is before it is there.
+    let end = broken(&image, next);
+    assert_eq!(report(&end).statistics.journaled, 5);
+    let concerned = store.origins.iter().filter(|(_, row)| row.snapshots > 0);
+    let count = 1 + concerned.count() as u64;
+    let counts = BTreeMap::from([(Kind::JournalEnd, count)]);
+    assert_eq!(report(&end).counts, counts);
+    assert!(plan(&end, SECTORS, &mut Vec::new()).1.is_none());
+    let after = give_up("a broken end", &end);
+    assert_eq!(content(&after), made(&store, &entries));
+    // Nothing is before it.
+    let bare = broken(&with_superblock(&store, |s| s.clean = false), begin);
+    assert_eq!(report(&bare).statistics.journaled, 0);
+    let after = give_up("a broken beginning", &bare);
+    assert_eq!(content(&after), content(&bare));
+    // A store that was closed in order has nothing there.
+    assert_eq!(look(&broken(&Image::of(&store), begin)).0, []);
 }

@@ -151,7 +151,7 @@ pub fn repair_to(name: &str, image: &Image, expected: &Content, random: &mut Ran
 }
 
 /// The same where something is given up for it, which is not done unasked.
-fn give_up(name: &str, image: &Image) -> Image {
+pub fn give_up(name: &str, image: &Image) -> Image {
     refuse(name, image);
     let device = Logged::new(image);
     let wanted = Wanted { give_up: true };

@@ -287,8 +287,11 @@ pub fn journal(store: &Store) {
     let nr = image.superblock().layout.journal_start;
     image.put(nr, CHECKSUM_XOR, 64, &[99]);
     expect("nonsense", &image, Kind::Journal, "journal: ");
+    let mut superblock = image.superblock();
+    superblock.clean = false;
+    image.put_superblock(&superblock);
     image.broken.insert(nr);
-    expect("broken", &image, Kind::Unreadable, "journal: ");
+    expect("broken", &image, Kind::JournalEnd, "cannot read block");
     // A batch that is not whole, with one behind it: it was.
     let mut image = with(&[used(FREE, 3)]);
     image.journal(1, &[used(FREE + 3, 1)]);

@@ -129,6 +129,17 @@ pub fn batches<E: From<Refusal>>(
     Ok(batch)
 }
 
+/// How many of `blocks` are of a batch that begins with the first of them, which belongs at `place`, one
+/// behind the other. Where no whole batch begins, the block behind these decides that: if it is not the
+/// right one, a batch was not written in whole there, or none was; if it cannot be read, this cannot be
+/// known.
+pub fn begun(blocks: &[Block], place: &Place, checksum: Checksum) -> usize {
+    let of_it = |(i, block): &(usize, &Block)| {
+        look(block, &place.plus(*i), checksum).is_some_and(|found| found.nth == *i as u64)
+    };
+    blocks.iter().enumerate().take_while(of_it).count()
+}
+
 /// Whether one of `blocks`, the first of which belongs at `place`, is of another batch than that which
 /// would begin at block `end` of the journal. If no whole batch does, it was there, and is damaged.
 pub fn is_behind(blocks: &[Block], place: &Place, end: u64, checksum: Checksum) -> bool {
