@@ -326,6 +326,14 @@ impl Puppet {
         self.fail_from(ops, skip, usize::MAX, true);
     }
 
+    /// The same of these sectors, from now on.
+    pub fn fail_at(&self, ops: &[Op], place: Range<u64>) {
+        self.fail_from(ops, 0, usize::MAX, true);
+        if let Some(fault) = &mut self.stage.lock().fault {
+            fault.place = Some(place);
+        }
+    }
+
     fn fail_from(&self, ops: &[Op], skip: usize, most: usize, stays: bool) {
         self.stage.lock().fault = Some(Fault {
             ops: ops.to_vec(),

@@ -157,3 +157,68 @@ pub fn read_of_invalid() -> Result<()> {
     bench.snapshots.clear();
     bench.end(co)
 }
+
+/// A snapshot reads, slowly, what was preserved of the origin, the record of which is in core only. The
+/// store fails: as far as it knows then, that place is free. It must not be anybody else's before the
+/// slow read is over, though nothing of this snapshot was ever written.
+pub fn read_of_preserved() -> Result<()> {
+    let mut bench = Bench::new(1, 6)?;
+    // Nothing that fails has the store work again by itself.
+    let co = bench.co("-b -F -c 1 -e error")?;
+    let tag = bench.take(&co)?;
+    let cs = bench.cs(tag)?;
+    let other = bench.take(&co)?;
+    let other_cs = bench.cs(other)?;
+    let released = bench.released();
+    let mut chunks = CHUNKS.map(|chunk| chunk * CHUNK);
+    let (chunk, reader, writers) = loop {
+        let chunk = chunks.next().context(TOO_LATE)?;
+        // What is preserved after this is not made durable before it.
+        bench.origin.hold_some(&[Op::Read], 1);
+        let slow = write_aside(&co, chunk + 100 * CHUNK, CHUNK)?;
+        bench.origin.wait_held(1)?;
+        let used = co.state()?.chunks.0;
+        let quick = write_aside(&co, chunk, CHUNK)?;
+        co.wait_chunks(used + 1)?;
+        bench.cow.hold_some(&[Op::Read], 1);
+        let disk = cs.open_read_only()?;
+        let reader = thread::spawn(move || -> Result<Buffer> { Ok(disk.read(chunk, CHUNK)?) });
+        bench.cow.wait_held(1)?;
+        if commit_fails(&bench, &co, &cs)? {
+            break (chunk, reader, [slow, quick]);
+        }
+        bench.origin.release();
+        bench.cow.release();
+        reader.join().expect("no panic").context("a read")?;
+        slow.end(&mut bench.now)?;
+        quick.end(&mut bench.now)?;
+    };
+    bench.origin.release();
+    for writer in writers {
+        ensure!(writer.result().is_err(), "a write that is not preserved");
+    }
+    // It must not work again yet. If it does, what comes next gets all that is free from the first on.
+    let co_ref = &co;
+    thread::scope(|scope| -> Result<()> {
+        let again = scope.spawn(move || -> Result<()> {
+            co_ref.suspend(Suspend::Orderly)?;
+            Ok(co_ref.resume()?)
+        });
+        wait_a_while(|| again.is_finished());
+        let written = write(&other_cs.open()?, 200 * CHUNK, 8 * CHUNK);
+        bench.cow.release();
+        let bytes = reader.join().expect("no panic").context("the slow read")?;
+        bench.snapshots[&tag]
+            .check_bytes(&bytes, chunk)
+            .context("the slow read of the snapshot")?;
+        ensure!(written.is_err(), "the store works while it is read");
+        again.join().expect("no panic")
+    })?;
+    co.suspend(Suspend::Orderly)?;
+    co.resume()?;
+    ensure!(co.state()?.state == "valid", "{}", co.status()?);
+    drop(released);
+    cs.remove()?;
+    other_cs.remove()?;
+    bench.end(co)
+}

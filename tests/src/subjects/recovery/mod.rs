@@ -8,7 +8,9 @@
 
 mod bench;
 mod doubt;
+mod ends;
 mod flight;
+mod journal;
 mod nodes;
 mod standstill;
 mod turn;
@@ -42,8 +44,27 @@ pub fn run(subject: &mut Subject, _disks: &Disks) {
         flight::read_of_invalid,
     );
     subject.case(
+        "a slow read of what was preserved when the store fails",
+        flight::read_of_preserved,
+    );
+    subject.case(
         "a leaf that is damaged after it was looked at",
         nodes::damaged_again,
+    );
+    for (name, case) in [
+        ("behind its end", journal::behind_the_end as fn() -> _),
+        ("of a store that was closed", journal::closed),
+        ("that may have gone on", journal::at_the_end),
+        ("in use", journal::in_use),
+        ("in use, and nobody sees to it", journal::rescued),
+    ] {
+        subject.case(&format!("an unreadable journal: {name}"), case);
+    }
+    subject.case("a rollback when what is below has grown", ends::grown_below);
+    subject.case("growing while rolling back", ends::grown_meanwhile);
+    subject.case(
+        "growing while the last chunk is being preserved",
+        ends::grown_under_a_copy,
     );
     subject.case("a rollback that copies when its store fails", || {
         standstill::stands(standstill::At::Copying)

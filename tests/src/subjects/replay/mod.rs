@@ -16,6 +16,7 @@ mod model;
 mod ops;
 mod oracle;
 mod player;
+mod reuse_scenes;
 mod scarcity;
 mod scenes;
 mod stage;

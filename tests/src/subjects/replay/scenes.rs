@@ -9,6 +9,7 @@ use super::full_scenes::{
     full_rollback_invalidates,
 };
 use super::player::{How, Player};
+use super::reuse_scenes::{deleted_when_full, given_up, in_any_order, rolled_back_when_full};
 use super::stage::{Sizes, COW_PLACE, ORIGIN_PLACES};
 use crate::disks::MIB;
 
@@ -37,8 +38,9 @@ const USUAL: Sizes = Sizes {
 /// Metadata take 4 MiB, the journal 256 KiB, so this has room for 32 chunks of 4 KiB.
 pub const SMALL: Sizes = Sizes {
     origins: [MIB / 2, MIB / 8],
-    cow: 4 * MIB + 512 + 256,
+    cow: 4 * MIB + 512 + 8 * SMALL_CHUNKS,
 };
+pub const SMALL_CHUNKS: u64 = 32;
 
 /// As many chunks of zeroes as there is room for, which take metadata and no data.
 const WIDE: Sizes = Sizes {
@@ -76,6 +78,14 @@ const fn full(
     }
 }
 
+/// Space that comes into use again and again.
+const fn reuse(name: &'static str, play: fn(&mut Player<'_>, u32) -> Result<()>) -> Scene {
+    Scene {
+        most: 100,
+        ..full(name, "error", play)
+    }
+}
+
 /// The short ones.
 pub const SHORT: &[Scene] = &[
     scene("format, bind, unbind, bind again", 1, bindings),
@@ -104,6 +114,10 @@ pub const SHORT: &[Scene] = &[
         "invalidate",
         full_rollback_invalidates,
     ),
+    reuse("no fresh space: given up", given_up),
+    reuse("no fresh space: deleted", deleted_when_full),
+    reuse("no fresh space: rolled back", rolled_back_when_full),
+    reuse("no fresh space: in any order", in_any_order),
 ];
 
 /// The long ones.
