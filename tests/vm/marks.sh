@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# vm: --disk 1G --disk 16M --disk 16M --smp 2 --timeout 300
+# vm: --disk 1G --disk 16M --disk 16M --smp 2 --timeout 600
 #
 # While a rollback runs, each chunk of the origin that is written is noted. The rollback gets no
 # further, so the notes take all metadata there are for them. Then writes wait; whatever has been made
@@ -22,7 +22,7 @@ check() {
 
 # until_so COMMAND...: waits for that, with a limit that only a failure needs.
 until_so() {
-	local end=$((SECONDS + 60 * ${TEST_SLOW:-1}))
+	local end=$((SECONDS + 300 * ${TEST_SLOW:-1}))
 	until "$@"; do
 		[ "$SECONDS" -lt "$end" ] || return 1
 		read -rt 0.1 <>/tmp/never

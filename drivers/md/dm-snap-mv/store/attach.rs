@@ -341,12 +341,13 @@ impl Store {
         let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) else {
             return Ok(());
         };
-        let chunks = engine.alter(|meta| meta.grow_data(chunks))?;
+        if !engine.alter(|meta| meta.grow_data(chunks))? {
+            return Ok(());
+        }
         engine.commit(self)?;
         engine.feed();
         engine.publish(self);
         drop(engine);
-        pr_info!("COW device has grown: {} chunks\n", chunks);
         self.machinery.worker.kick();
         Ok(())
     }

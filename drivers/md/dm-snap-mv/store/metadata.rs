@@ -263,22 +263,24 @@ impl Meta {
     }
 
     /// Takes all `chunks` that a grown COW device has room for into use, or as many as the metadata have
-    /// room for. Returns how many there are then.
-    pub(super) fn grow_data(&mut self, chunks: u64) -> Result<u64> {
-        let extra = chunks.saturating_sub(self.superblock.layout.data_chunks);
-        let possible = self.blocks()?.chunks_to_add();
-        let (chunks, extra) = match extra > possible {
-            true => (self.superblock.layout.data_chunks + possible, possible),
-            false => (chunks, extra),
-        };
-        if extra == 0 {
-            return Ok(chunks);
+    /// room for. Says so, and returns whether there are more than before.
+    pub(super) fn grow_data(&mut self, chunks: u64) -> Result<bool> {
+        let before = self.superblock.layout.data_chunks;
+        let wanted = chunks.saturating_sub(before);
+        let extra = wanted.min(self.blocks()?.chunks_to_add());
+        if extra < wanted {
+            pr_warn!("COW device has grown: the metadata have no room for all of it\n");
         }
+        if extra == 0 {
+            return Ok(false);
+        }
+        let chunks = before + extra;
         let grown = self.data.extend(&mut self.txn, extra);
         self.checked(grown)?;
         self.superblock.layout.data_chunks = chunks;
         self.set_unnoted();
-        Ok(chunks)
+        pr_info!("COW device has grown: {} chunks\n", chunks);
+        Ok(true)
     }
 
     /// Keeps the row of an active origin in core.

@@ -63,9 +63,9 @@ pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     }
     if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
         let was_clean = meta.superblock.clean;
-        let chunks = meta.grow_data(chunks)?;
-        meta.commit(was_clean)?;
-        pr_info!("COW device has grown: {} chunks\n", chunks);
+        if meta.grow_data(chunks)? {
+            meta.commit(was_clean)?;
+        }
     }
     Ok(meta)
 }

@@ -17,6 +17,7 @@ use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
+use crate::model::refusal::Refusal;
 use crate::model::room::For;
 use crate::model::write::record_zero;
 use crate::target::Bio;
@@ -73,8 +74,13 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let zeroed = match self.want_room(For::Snapshots, len) {
-            Ok(()) => self.zero(snapshot, first, len),
+        let zeroed = match self.has_room_for(For::Snapshots, len) {
+            Ok(true) => self.zero(snapshot, first, len),
+            Ok(false) if self.seek_space() => {
+                self.starve(cx, bio);
+                return Ok(());
+            }
+            Ok(false) => Err(Refusal::NoMetadataSpace.into()),
             Err(error) => Err(error),
         };
         let job = bio.job();
