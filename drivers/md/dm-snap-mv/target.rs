@@ -74,6 +74,13 @@ impl SnapMv {
         }
     }
 
+    /// Whether the device is being suspended, or is suspended. Suspending it waits for messages, so one
+    /// that waits for anything that may take long ends when this says so: [`Self::presuspend`] is where
+    /// to wake it.
+    pub(crate) fn is_suspending(&self) -> bool {
+        self.suspending.load(Relaxed) != ACTIVE
+    }
+
     fn build(ti: &mut Setup<'_>, words: &[&CStr]) -> StoreResult<Self> {
         let table = Table::parse(words.iter().map(|word| word.to_bytes()))?;
         if ti.begin() != 0 {
@@ -165,7 +172,7 @@ impl SnapMv {
                 }
                 store.roll_back(origin, *tag, *delete)?;
                 if !background {
-                    origin.wait_for_rollback()?;
+                    origin.wait_for_rollback(|| self.is_suspending())?;
                 }
             }
             Message::List { start, max } => store.list(origin, *start, *max, reply)?,
@@ -262,6 +269,7 @@ impl Target for SnapMv {
             ENDING
         };
         this.suspending.store(how, Relaxed);
+        this.device.origin().end_waits();
         // Those that look for space from here on see it, as the lock that is taken is theirs, too.
         let is_of = |bio: &Bio| Arc::ptr_eq(bio.target(), this);
         this.device.store().dismiss_hungry(is_of);

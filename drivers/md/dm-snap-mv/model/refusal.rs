@@ -272,6 +272,9 @@ refusals! {
     RollbackSize: EINVAL, c"snapshot is smaller than the origin and not a multiple of the chunk size";
     /// A wait for a rollback ended by a signal; the rollback goes on.
     Interrupted: EINTR, c"interrupted, the rollback goes on in the background";
+    /// A wait for a rollback ended because its device is being suspended, or the origin's is: the
+    /// rollback goes on when that is resumed, if not before.
+    RollbackGoesOn: EINTR, c"device is suspended, the rollback goes on in the background";
 
     // What happens to it.
 

@@ -209,18 +209,26 @@ impl Origin {
         self.rollback_changed.notify_all();
     }
 
-    /// Waits until no rollback runs. Interruptible; process context, no locks held.
+    /// Waits until no rollback runs, or the table that this is for is being suspended, which waits
+    /// for its messages: `is_suspended` says so, and [`Origin::end_waits`] has it asked again.
+    /// Interruptible; process context, no locks held.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Interrupted`] when a signal came first (the rollback goes on), [`Refusal::Io`]
-    /// when it stopped on an error.
-    pub(crate) fn wait_for_rollback(&self) -> super::error::Result<()> {
+    /// [`Refusal::Interrupted`] when a signal came first and [`Refusal::RollbackGoesOn`] when the
+    /// suspension did (the rollback goes on), [`Refusal::Io`] when it stopped on an error.
+    pub(crate) fn wait_for_rollback(
+        &self,
+        is_suspended: impl Fn() -> bool,
+    ) -> super::error::Result<()> {
         let mut state = self.rollback.lock();
         loop {
             match *state {
                 RollbackState::Idle => return Ok(()),
                 RollbackState::Failed => return Err(Refusal::Io.into()),
+                RollbackState::Running if is_suspended() => {
+                    return Err(Refusal::RollbackGoesOn.into());
+                }
                 RollbackState::Running => {
                     if self.rollback_changed.wait_interruptible(&mut state) {
                         return Err(Refusal::Interrupted.into());
@@ -228,6 +236,13 @@ impl Origin {
                 }
             }
         }
+    }
+
+    /// Has those who wait for the rollback ask whether they may go on waiting. Process context.
+    pub(crate) fn end_waits(&self) {
+        // With the lock held, so that who has just asked is waiting already, and wakes.
+        let _state = self.rollback.lock();
+        self.rollback_changed.notify_all();
     }
 
     /// Whether somebody has the origin's own device open: a file system is mounted on it, say.
