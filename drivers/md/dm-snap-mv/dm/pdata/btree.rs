@@ -67,11 +67,17 @@ impl<const N: usize> Value for Bytes<N> {
 /// A B-tree, or trees in a tree: `LEVELS` keys lead to a value.
 ///
 /// It is a number, that of its root block, which changes with the tree. It goes with the
-/// transaction that it was made or opened in; used with another one it finds blocks that do not
-/// check. What fails when it changes the tree (other than with `EINVAL` or `ENODATA`) damages the
-/// transaction.
+/// transaction that it was made or opened in; with another one nothing can be done (`EINVAL`). What fails
+/// when it changes the tree (other than with `EINVAL` or `ENODATA`) damages the transaction; and nothing
+/// can be done with the tree any more, as it is not known what its root is.
+///
+/// # Invariants
+///
+/// In the metadata that have `identity` as theirs, `root` is the root of a tree of this kind, which
+/// nothing else leads to; or `identity` is 0, which no metadata have.
 pub(crate) struct BTree<const LEVELS: usize, V: Value> {
     root: u64,
+    identity: u64,
     _values: PhantomData<fn(V) -> V>,
 }
 
@@ -149,8 +155,10 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
         // mutably.
         to_result(unsafe { bindings::dm_btree_empty(&mut info, &mut root) })?;
+        // INVARIANT: The library has just made it.
         Ok(Self {
             root,
+            identity: tx.identity(),
             _values: PhantomData,
         })
     }
@@ -163,13 +171,37 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     ///
     /// # Errors
     ///
-    /// `EILSEQ` when it is no tree of this kind, `ENOMEM`, `EIO`.
+    /// `EILSEQ` when it is no tree of this kind, or is one that has been opened already; `EINVAL` when
+    /// the metadata were not opened, but made; `ENOMEM`, `EIO`.
     pub(crate) fn open(tx: &Transaction, root: u64) -> Result<Self> {
         verify::open(tx, Self::shape(0), root)?;
+        // INVARIANT: The root was there when the metadata were opened, it has just been found to be that
+        // of such a tree, and had not been claimed before.
         Ok(Self {
             root,
+            identity: tx.identity(),
             _values: PhantomData,
         })
+    }
+
+    /// Refuses another transaction than the tree's, with `EINVAL`.
+    pub(super) fn check(&self, tx: &Transaction) -> Result {
+        if self.identity == tx.identity() {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    /// What the library has made of the tree when it was to change it.
+    fn changed(&mut self, code: c_int, root: u64) -> Result {
+        match to_result(code) {
+            // INVARIANT: It is what the tree's root is now.
+            Ok(()) => self.root = root,
+            // INVARIANT: No metadata have this. (The root that was may have been let go.)
+            Err(_) => self.identity = 0,
+        }
+        to_result(code)
     }
 
     /// What the trees of a level are made of.
@@ -187,8 +219,13 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
     }
 
     /// Makes sure that the library can be let loose on some keys. Where one of the upper ones is
-    /// not there, it stops.
+    /// not there, it stops. Whatever uses the tree begins with this.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` with another transaction than the tree's; `EILSEQ`, `EIO`.
     pub(super) fn verify(&self, tx: &Transaction, keys: &[u64; LEVELS], touch: Touch) -> Result {
+        self.check(tx)?;
         let mut root = self.root;
         for (level, &key) in keys.iter().enumerate() {
             let touch = match touch {
@@ -290,8 +327,9 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         let mut root = self.root;
         let mut inserted = 0;
         // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
-        // mutably. There are as many keys as levels, and the value has its size.
-        to_result(unsafe {
+        // mutably. There are as many keys as levels, and the value has its size. By the type's
+        // invariants the root is of such a tree.
+        let code = unsafe {
             bindings::dm_btree_insert_notify(
                 &mut info,
                 self.root,
@@ -300,8 +338,8 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
                 &mut root,
                 &mut inserted,
             )
-        })?;
-        self.root = root;
+        };
+        self.changed(code, root)?;
         Ok(inserted != 0)
     }
 
@@ -328,12 +366,12 @@ impl<const LEVELS: usize, V: Value> BTree<LEVELS, V> {
         let mut path = *keys;
         let mut root = self.root;
         // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
-        // mutably. There are as many keys as levels.
-        to_result(unsafe {
+        // mutably. There are as many keys as levels. By the type's invariants the root is of such a
+        // tree.
+        let code = unsafe {
             bindings::dm_btree_remove(&mut info, self.root, path.as_mut_ptr(), &mut root)
-        })?;
-        self.root = root;
-        Ok(())
+        };
+        self.changed(code, root)
     }
 }
 
@@ -345,8 +383,11 @@ impl<V: Value> BTree<2, V> {
     ///
     /// `EPERM`, `ENOSPC`, `EIO`, `EILSEQ`, `ENOTBLK`: then the transaction is damaged.
     pub(crate) fn remove_subtree(&mut self, tx: &mut Transaction, key: u64) -> Result<bool> {
+        self.check(tx)?;
+        // INVARIANT: The upper level is such a tree, and `self` leads to it for as long as this is there.
         let mut upper = BTree::<1, u64> {
             root: self.root,
+            identity: self.identity,
             _values: PhantomData,
         };
         let of_upper = Self::shape(0);
@@ -361,9 +402,14 @@ impl<V: Value> BTree<2, V> {
         let mut info = BTree::<1, V>::info(tx);
         // SAFETY: The transaction manager is there, and nobody else uses it: `tx` is borrowed
         // mutably.
-        to_result(unsafe { bindings::dm_btree_del(&mut info, lower) })?;
-        upper.remove_known(tx, &[key])?;
+        let code = unsafe { bindings::dm_btree_del(&mut info, lower) };
+        let removed = to_result(code).and_then(|()| upper.remove_known(tx, &[key]));
+        // INVARIANT: As above; or it is not known what became of it.
         self.root = upper.root;
-        Ok(true)
+        self.identity = match removed {
+            Ok(()) => upper.identity,
+            Err(_) => 0,
+        };
+        removed.map(|()| true)
     }
 }

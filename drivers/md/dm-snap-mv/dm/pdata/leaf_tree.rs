@@ -111,6 +111,8 @@ impl LeafTree {
         tx: &Transaction,
         keys: &[u64; 2],
     ) -> Result<Option<(u64, u64)>> {
+        // What is remembered of leaves is of this tree's metadata.
+        self.tree.check(tx)?;
         if let Some(cache) = tx.cache() {
             match self.look_from(tx, cache, *keys)? {
                 Next::Entry(key, value) => return Ok(Some((key, value))),
@@ -163,6 +165,9 @@ impl LeafTree {
             }
             Ok(copied)
         };
+        if self.tree.check(tx).is_err() {
+            return 0;
+        }
         let leaf = self.leaves.try_borrow().ok();
         let leaf = leaf.and_then(|leaves| leaves.find(upper, key));
         let copied = match (tx.cache(), leaf) {

@@ -150,6 +150,8 @@ impl Drop for NewBlockManager {
 pub(crate) struct Transaction {
     /// No other one that was or is has this number; it changes with each commit.
     number: u64,
+    /// What `number` was at first: which metadata these are.
+    identity: u64,
     // Declared first, as it goes first: it uses the block manager's cache.
     /// What is known of the blocks there were when it was opened; `None`: there were none.
     trust: Option<Trust>,
@@ -207,8 +209,10 @@ impl Transaction {
         })?;
         // SAFETY: They were made for it.
         let managers = unsafe { bm.complete(tm, sm, device) }?;
+        let number = next_number();
         let mut this = Self {
-            number: next_number(),
+            number,
+            identity: number,
             managers,
             trust: None,
             fresh: None,
@@ -261,8 +265,10 @@ impl Transaction {
         // SAFETY: They were made for it.
         let managers = unsafe { bm.complete(tm, sm, device) }?;
         let cache = managers.cache(blocks)?;
+        let number = next_number();
         let this = Self {
-            number: next_number(),
+            number,
+            identity: number,
             managers,
             trust: Some(Trust::new(cache, &root)?),
             fresh: None,
@@ -345,6 +351,12 @@ impl Transaction {
     /// is not 0.
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Which metadata these are, from when they were opened or made until they are given up: no others
+    /// have, had or get this number. It is not 0.
+    pub(super) fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// The block manager's cache, if it is known.

@@ -336,7 +336,8 @@ fn claim(tx: &Transaction, root: u64) -> Result {
     match tx.trust() {
         // All blocks that there were have been claimed.
         Some(trust) => trust.doubts().ok_or_else(corrupt)?.claim(root),
-        None => Ok(()),
+        // What was made is had by who has made it, and nothing is known of it here.
+        None => Err(EINVAL),
     }
 }
 
