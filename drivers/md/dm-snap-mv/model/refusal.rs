@@ -199,6 +199,8 @@ refusals! {
     NotBlank: EEXIST, c"COW device holds other data (format it all the same with -b -F)";
     /// A format of a store that devices use.
     StoreInUse: EBUSY, c"store is in use and cannot be formatted";
+    /// A signal came while others opened or closed the store.
+    CowChanging: EINTR, c"interrupted while the COW device was being opened or closed";
     /// The superblock's checksum does not match.
     BadChecksum: EIO, c"superblock has a wrong checksum";
     /// The superblock's fields contradict each other.

@@ -7,22 +7,108 @@ use super::error::Result;
 use super::failure::Source;
 use super::open;
 use super::store::{Farewell, Geometry, Store};
-use crate::dm::block_device::BlockDevice;
+use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::global::Global;
 use crate::dm::io::DmIo;
 use crate::model::refusal::Refusal;
 use crate::model::table::{Format, FullPolicy};
 use core::ops::Deref;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{new_condvar, new_mutex, Arc, CondVar, Mutex};
 
-struct Entry {
-    store: Arc<Store>,
-    users: usize,
+/// What is known of a COW device.
+enum State {
+    /// The store on it is just being opened or closed, which waits for the device.
+    Changing,
+    Open {
+        store: Arc<Store>,
+        users: usize,
+    },
 }
 
-/// Held while a store is opened and closed, so that a device is never opened twice.
+struct Entry {
+    cow: Dev,
+    state: State,
+    turn: Arc<Turn>,
+}
+
+/// What others wait for while the store on a COW device is being opened or closed.
+#[pin_data]
+struct Turn {
+    #[pin]
+    is_changing: Mutex<bool>,
+    #[pin]
+    changed: CondVar,
+}
+
+impl Turn {
+    /// It begins with being opened.
+    fn new() -> Result<Arc<Self>> {
+        Ok(Arc::pin_init(
+            pin_init!(Self {
+                is_changing <- new_mutex!(true),
+                changed <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )?)
+    }
+
+    fn begin(&self) {
+        *self.is_changing.lock() = true;
+    }
+
+    fn end(&self) {
+        *self.is_changing.lock() = false;
+        self.changed.notify_all();
+    }
+
+    /// Interruptible; no locks held.
+    fn wait(&self) -> Result<()> {
+        let mut is_changing = self.is_changing.lock();
+        while *is_changing {
+            if self.changed.wait_interruptible(&mut is_changing) {
+                return Err(Refusal::CowChanging.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Held only to look and to note, never while a device is waited for: a COW device that does not answer
+/// is nobody's business but of those who want that one.
 static STORES: Global<KVec<Entry>> = Global::new(KVec::new());
+
+/// That the store on a COW device is being opened or closed, by whom has this. Dropped, it says that
+/// there is none any more.
+struct Changing {
+    cow: Dev,
+    turn: Arc<Turn>,
+}
+
+impl Changing {
+    /// The store is open from now on, with one user.
+    fn opened(self, store: &Arc<Store>) {
+        for entry in STORES.lock().iter_mut().filter(|e| e.cow == self.cow) {
+            entry.state = State::Open {
+                store: store.clone(),
+                users: 1,
+            };
+        }
+        self.turn.end();
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        let mut stores = STORES.lock();
+        stores.retain(|entry| entry.cow != self.cow || !matches!(entry.state, State::Changing));
+        if stores.is_empty() {
+            *stores = KVec::new();
+        }
+        drop(stores);
+        self.turn.end();
+    }
+}
 
 /// One user's share in an open store. The last one to go closes it.
 pub(crate) struct StoreHandle {
@@ -47,27 +133,24 @@ impl StoreHandle {
     ///
     /// # Errors
     ///
-    /// [`Refusal::StoreInUse`] when a store in use should be formatted, else what opening or
-    /// formatting meets.
+    /// [`Refusal::StoreInUse`] when a store in use should be formatted, [`Refusal::CowChanging`] when a
+    /// signal came while others opened or closed it, else what opening or formatting meets.
     pub(crate) fn attach(
         cow: Arc<BlockDevice>,
         format: Option<&Format>,
         policy: FullPolicy,
     ) -> Result<Self> {
-        let mut stores = STORES.lock();
-        if let Some(entry) = stores.iter_mut().find(|e| e.store.cow.dev() == cow.dev()) {
-            if format.is_some() {
-                return Err(Refusal::StoreInUse.into());
+        let changing = match Self::join(&cow, format.is_some())? {
+            Joined::Open(handle) => {
+                if let Err(error) = handle.revive() {
+                    // What can be read is still there for the device to be made.
+                    pr_err!("the store stays as it is ({})\n", error.as_str());
+                }
+                handle.grow(&cow)?;
+                return Ok(handle);
             }
-            if let Err(error) = entry.store.revive() {
-                // What can be read is still there for the device to be made.
-                pr_err!("the store stays as it is ({})\n", error.as_str());
-            }
-            entry.store.grow(&cow)?;
-            entry.users += 1;
-            return Ok(Self::new(entry.store.clone()));
-        }
-        stores.reserve(1, GFP_KERNEL)?;
+            Joined::ToOpen(changing) => changing,
+        };
         let io = DmIo::new()?;
         let meta = match format {
             Some(format) => open::format(&io, &cow, format)?,
@@ -81,14 +164,45 @@ impl StoreHandle {
             known: None,
         };
         let store = Store::new(cow, geometry, io, Engine::new(meta, source, policy)?)?;
-        stores.push(
-            Entry {
-                store: store.clone(),
-                users: 1,
-            },
-            GFP_KERNEL,
-        )?;
+        changing.opened(&store);
         Ok(Self::new(store))
+    }
+
+    /// Becomes one more user of the store on a COW device if it is open. If it is not, it is to be opened
+    /// by the caller, and nobody else does. Waits, interruptibly, for those who open or close it.
+    fn join(cow: &BlockDevice, to_format: bool) -> Result<Joined> {
+        loop {
+            let mut stores = STORES.lock();
+            let turn = match stores.iter_mut().find(|e| e.cow == cow.dev()) {
+                Some(Entry {
+                    state: State::Open { .. },
+                    ..
+                }) if to_format => return Err(Refusal::StoreInUse.into()),
+                Some(Entry {
+                    state: State::Open { store, users },
+                    ..
+                }) => {
+                    *users += 1;
+                    return Ok(Joined::Open(Self::new(store.clone())));
+                }
+                Some(entry) => entry.turn.clone(),
+                None => {
+                    let turn = Turn::new()?;
+                    stores.push(
+                        Entry {
+                            cow: cow.dev(),
+                            state: State::Changing,
+                            turn: turn.clone(),
+                        },
+                        GFP_KERNEL,
+                    )?;
+                    let cow = cow.dev();
+                    return Ok(Joined::ToOpen(Changing { cow, turn }));
+                }
+            };
+            drop(stores);
+            turn.wait()?;
+        }
     }
 
     fn new(store: Arc<Store>) -> Self {
@@ -99,27 +213,46 @@ impl StoreHandle {
     }
 }
 
+/// What [`StoreHandle::join`] has found.
+enum Joined {
+    Open(StoreHandle),
+    ToOpen(Changing),
+}
+
+impl StoreHandle {
+    /// The user goes. Returns what the last one has to close the store with.
+    fn leave(&self) -> Option<Changing> {
+        let mut stores = STORES.lock();
+        let entry = stores.iter_mut().find(|e| e.is_of(&self.store))?;
+        if let State::Open { users, .. } = &mut entry.state {
+            *users -= 1;
+            if *users > 0 {
+                return None;
+            }
+        }
+        entry.turn.begin();
+        // Not the last reference to the store, which is this one's.
+        entry.state = State::Changing;
+        Some(Changing {
+            cow: entry.cow,
+            turn: entry.turn.clone(),
+        })
+    }
+}
+
+impl Entry {
+    fn is_of(&self, of: &Arc<Store>) -> bool {
+        matches!(&self.state, State::Open { store, .. } if Arc::ptr_eq(store, of))
+    }
+}
+
 impl Drop for StoreHandle {
     fn drop(&mut self) {
-        let mut stores = STORES.lock();
-        let Some(index) = stores
-            .iter()
-            .position(|e| Arc::ptr_eq(&e.store, &self.store))
-        else {
-            return;
-        };
-        let Some(entry) = stores.get_mut(index) else {
-            return;
-        };
-        entry.users -= 1;
-        if entry.users == 0 {
-            // Still under the lock: the next to open this device reads what is committed here.
+        if let Some(changing) = self.leave() {
             self.store.shut_down();
             self.farewell = Farewell::to(&self.store);
-            let _ = stores.remove(index);
-        }
-        if stores.is_empty() {
-            *stores = KVec::new();
+            // The next to open this device reads what was committed here.
+            drop(changing);
         }
     }
 }
