@@ -231,17 +231,32 @@ unsigned long dm_rs_counter_sum(unsigned long __percpu *counter)
 INTERVAL_TREE_DEFINE(struct dm_rs_range, rb, u64, subtree_last, RANGE_START,
 		     RANGE_LAST, static inline, range_tree)
 
-bool dm_rs_range_conflicts(struct rb_root_cached *root, u64 start, u64 last,
-			   bool exclusive)
+/* The first one that does not go with another. */
+struct dm_rs_range *dm_rs_range_conflict(struct rb_root_cached *root, u64 start,
+					 u64 last, bool exclusive)
 {
 	struct dm_rs_range *range;
 
 	for (range = range_tree_iter_first(root, start, last); range;
 	     range = range_tree_iter_next(range, start, last))
 		if (exclusive || range->exclusive)
-			return true;
+			break;
 
-	return false;
+	return range;
+}
+
+/* One whose turn is before another's. */
+struct dm_rs_range *dm_rs_range_before(struct rb_root_cached *root, u64 start,
+				       u64 last, u64 turn)
+{
+	struct dm_rs_range *range;
+
+	for (range = range_tree_iter_first(root, start, last); range;
+	     range = range_tree_iter_next(range, start, last))
+		if (range->turn < turn)
+			break;
+
+	return range;
 }
 
 void dm_rs_range_insert(struct dm_rs_range *range, struct rb_root_cached *root)

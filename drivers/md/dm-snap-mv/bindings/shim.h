@@ -66,11 +66,17 @@ struct dm_rs_range {
 	u64 start;
 	u64 last;
 	u64 subtree_last;
+	/* Of those that wait: who has the least is first. */
+	u64 turn;
 	bool exclusive;
+	/* Somebody could not lock because of it. */
+	bool waited_for;
 };
 
-bool dm_rs_range_conflicts(struct rb_root_cached *root, u64 start, u64 last,
-			   bool exclusive);
+struct dm_rs_range *dm_rs_range_conflict(struct rb_root_cached *root, u64 start,
+					 u64 last, bool exclusive);
+struct dm_rs_range *dm_rs_range_before(struct rb_root_cached *root, u64 start,
+				       u64 last, u64 turn);
 void dm_rs_range_insert(struct dm_rs_range *range, struct rb_root_cached *root);
 void dm_rs_range_remove(struct dm_rs_range *range, struct rb_root_cached *root);
 

@@ -24,23 +24,16 @@ pub(crate) enum Mode {
 }
 
 struct Ranges {
-    root: bindings::rb_root_cached,
-    /// Somebody could not lock, and waits.
-    waiting: bool,
-    /// What somebody wants to lock exclusively, and waits for since. Others let it be until there has
-    /// been a chance to lock it, or those who share it could have it for ever, one after the other.
-    wanted: Option<(u64, u64)>,
+    /// What is locked.
+    held: bindings::rb_root_cached,
+    /// What somebody wants to lock exclusively, and waits for: in the order of their turns. Others let it
+    /// be until then, or those who share it could have it for ever, one after the other.
+    wanted: bindings::rb_root_cached,
+    /// The turn of who waits next.
+    next_turn: u64,
 }
 
-impl Ranges {
-    /// Whether somebody else goes first.
-    fn is_wanted(&self, start: u64, last: u64) -> bool {
-        self.wanted
-            .is_some_and(|(from, to)| start <= to && from <= last)
-    }
-}
-
-// SAFETY: The nodes in the tree may be reached from any thread: each is a `RangeNode`, which is
+// SAFETY: The nodes in the trees may be reached from any thread: each is a `RangeNode`, which is
 // `Send` and `Sync`.
 unsafe impl Send for Ranges {}
 
@@ -60,9 +53,9 @@ impl RangeLock {
         pin_init!(Self {
             ranges <- new_irq_spinlock!(
                 Ranges {
-                    root: bindings::rb_root_cached::default(),
-                    waiting: false,
-                    wanted: None,
+                    held: bindings::rb_root_cached::default(),
+                    wanted: bindings::rb_root_cached::default(),
+                    next_turn: 0,
                 },
                 "dm::RangeLock::ranges"
             ),
@@ -71,26 +64,28 @@ impl RangeLock {
 
     /// Whether nothing is locked.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ranges.lock().root.rb_root.rb_node.is_null()
+        self.ranges.lock().held.rb_root.rb_node.is_null()
     }
 }
 
 /// The [`RangeNode::owner`] of a node that some thread is just working on.
 const BUSY: *mut RangeLock = ptr::without_provenance_mut(1);
 
-/// One range that is locked, or none. It lives where its user wants it: in a bio's data, say.
+/// One range that is locked or waited for, or none. It lives where its user wants it: in a bio's data,
+/// say.
 ///
 /// Dropping it unlocks. (And nobody is told whether others wait: see [`RangeNode::unlock`].)
 ///
 /// # Invariants
 ///
-/// `owner` is null, [`BUSY`], or what `Arc::into_raw` returned. In the last case `node` is in
-/// that lock's tree, and only then. Whoever set it to `BUSY` has the right to use `node`, and the
-/// reference, if it was not null.
+/// `owner` is null, [`BUSY`], or what `Arc::into_raw` returned. In the last case `node` is in one of
+/// that lock's trees, in `held` if `is_held` says so and else in `wanted`, and only then. Whoever set it
+/// to `BUSY` has the right to use `node` and to set `is_held`, and the reference, if it was not null.
 #[pin_data(PinnedDrop)]
 pub(crate) struct RangeNode {
     node: Opaque<bindings::dm_rs_range>,
     owner: Atomic<*mut RangeLock>,
+    is_held: Atomic<bool>,
     #[pin]
     _pin: PhantomPinned,
 }
@@ -107,17 +102,23 @@ impl RangeNode {
         pin_init!(Self {
             node: Opaque::uninit(),
             owner: Atomic::new(ptr::null_mut()),
+            is_held: Atomic::new(false),
             _pin: PhantomPinned,
         })
     }
 
-    /// Locks `start..=last`, unless somebody holds what does not go with it. An empty range
-    /// (`last < start`) and a node that has something locked already are refused too.
+    /// Locks `start..=last`, unless somebody holds what does not go with it, or has waited longer for
+    /// what overlaps it. An empty range (`last < start`), a node that has something locked already and
+    /// one that waits for another lock are refused too.
     ///
-    /// When this returns `false` for a conflict, a mark is left at the lock: somebody waits. The
-    /// next [`RangeNode::unlock`] takes the mark away and reports it. It may do so before the
-    /// caller has put what is to be tried again where the retrying looks for it, so the caller
-    /// must do that and then see to one retry itself (or try once more).
+    /// When this returns `false` for a conflict, the [`RangeNode::unlock`] of whoever is in the way
+    /// reports that somebody waits, that of nobody else. It may do so before the caller has put what is to
+    /// be tried again where the retrying looks for it, so the caller must do that and then see to one
+    /// retry itself (or try once more).
+    ///
+    /// Who wants it exclusively keeps its turn: until it has tried again and got it, or has called
+    /// [`RangeNode::unlock`], nobody else gets what it wants. So it must do the one or the other. It may
+    /// want another range when it tries again.
     pub(crate) fn try_lock(
         &self,
         lock: &Arc<RangeLock>,
@@ -128,48 +129,86 @@ impl RangeNode {
         if last < start {
             return false;
         }
-        // INVARIANT: The node is in no tree, and from here on it is ours.
-        if self.owner.cmpxchg(ptr::null_mut(), BUSY, Acquire).is_err() {
+        let owner = self.owner.load(Relaxed);
+        let waits = ptr::eq(owner, Arc::as_ptr(lock));
+        if !owner.is_null() && !waits {
+            return false;
+        }
+        // INVARIANT: From here on the node is ours, and the reference, if there is one.
+        if self.owner.cmpxchg(owner, BUSY, Acquire).is_err() {
+            return false;
+        }
+        if self.is_held.load(Relaxed) {
+            // INVARIANT: The node stays where it is, and the reference with it.
+            self.owner.store(owner, Release);
             return false;
         }
         let exclusive = mode == Mode::Exclusive;
 
-        let mut ranges = lock.ranges.lock();
-        let root = &raw mut ranges.root;
-        // Whoever is let go first finds what it wants unlocked when somebody unlocks, for until then
-        // somebody has it locked.
-        let stand_back = !exclusive && ranges.is_wanted(start, last);
-        // SAFETY: The tree is well-formed, and protected by the lock that is held.
-        if stand_back || unsafe { bindings::dm_rs_range_conflicts(root, start, last, exclusive) } {
-            ranges.waiting = true;
-            if exclusive && ranges.wanted.is_none() {
-                ranges.wanted = Some((start, last));
+        let mut guard = lock.ranges.lock();
+        let ranges = &mut *guard;
+        let (mut turn, mut waited_for) = (u64::MAX, false);
+        if waits {
+            // SAFETY: By the type's invariants the node is in this tree, which is protected by the lock
+            // that is held, and so can be read.
+            unsafe {
+                bindings::dm_rs_range_remove(self.node.get(), &raw mut ranges.wanted);
+                (turn, waited_for) = ((*self.node.get()).turn, (*self.node.get()).waited_for);
             }
-            drop(ranges);
-            // INVARIANT: The node is in no tree.
-            self.owner.store(ptr::null_mut(), Release);
-            return false;
         }
-        // SAFETY: The node is ours, so it may be written. It is pinned, and does not go without
-        // being removed, so it may be in the tree, which is protected by the lock that is held.
-        unsafe {
-            self.node.get().write(bindings::dm_rs_range {
-                start,
-                last,
-                exclusive,
-                ..Default::default()
-            });
-            bindings::dm_rs_range_insert(self.node.get(), root);
+        let (held, wanted) = (&raw mut ranges.held, &raw mut ranges.wanted);
+        // SAFETY: The trees are well-formed, and protected by the lock that is held. So are the nodes in
+        // them, of which one may be marked.
+        let is_free = unsafe {
+            let mut other = bindings::dm_rs_range_conflict(held, start, last, exclusive);
+            if other.is_null() {
+                other = bindings::dm_rs_range_before(wanted, start, last, turn);
+            }
+            if !other.is_null() {
+                (*other).waited_for = true;
+            }
+            other.is_null()
+        };
+        let goes_in = is_free || exclusive;
+        if goes_in {
+            if !is_free && turn == u64::MAX {
+                turn = ranges.next_turn;
+                ranges.next_turn += 1;
+            }
+            // SAFETY: The node is ours, and in no tree, so it may be written. It is pinned, and does not
+            // go without being removed, so it may be in a tree, which is protected by the lock that is
+            // held.
+            unsafe {
+                self.node.get().write(bindings::dm_rs_range {
+                    start,
+                    last,
+                    turn,
+                    exclusive,
+                    waited_for,
+                    ..Default::default()
+                });
+                let root = if is_free { held } else { wanted };
+                bindings::dm_rs_range_insert(self.node.get(), root);
+            }
         }
-        drop(ranges);
-        // INVARIANT: The node is in this tree.
-        self.owner
-            .store(Arc::into_raw(lock.clone()).cast_mut(), Release);
-        true
+        drop(guard);
+        if waits {
+            // SAFETY: By the type's invariants it came from `Arc::into_raw`, and is ours. It is not the
+            // last, as there is `lock`.
+            drop(unsafe { Arc::from_raw(owner.cast_const()) });
+        }
+        self.is_held.store(is_free, Relaxed);
+        let owner = match goes_in {
+            true => Arc::into_raw(lock.clone()).cast_mut(),
+            false => ptr::null_mut(),
+        };
+        // INVARIANT: The node is in the tree that `is_held` names, or in none.
+        self.owner.store(owner, Release);
+        is_free
     }
 
-    /// Unlocks. Returns whether somebody waits who should try again now. Does nothing, and returns
-    /// `false`, when nothing is locked.
+    /// Unlocks, or waits no longer. Returns whether somebody waits for that, and should try again now.
+    /// Does nothing, and returns `false`, when nothing is locked or waited for.
     pub(crate) fn unlock(&self) -> bool {
         let owner = self.owner.load(Relaxed);
         if owner.is_null() || owner == BUSY {
@@ -183,22 +222,27 @@ impl RangeNode {
         let lock = unsafe { Arc::from_raw(owner.cast_const()) };
 
         let mut ranges = lock.ranges.lock();
-        let root = &raw mut ranges.root;
+        let root = match self.is_held.load(Relaxed) {
+            true => &raw mut ranges.held,
+            false => &raw mut ranges.wanted,
+        };
         // SAFETY: By the type's invariants the node is in this tree, which is protected by the
         // lock that is held.
-        unsafe { bindings::dm_rs_range_remove(self.node.get(), root) };
-        let waiting = core::mem::take(&mut ranges.waiting);
-        ranges.wanted = None;
+        let waited_for = unsafe {
+            bindings::dm_rs_range_remove(self.node.get(), root);
+            (*self.node.get()).waited_for
+        };
         drop(ranges);
+        self.is_held.store(false, Relaxed);
         // INVARIANT: The node is in no tree.
         self.owner.store(ptr::null_mut(), Release);
-        waiting
+        waited_for
     }
 
     /// Whether it has something locked.
     pub(crate) fn is_locked(&self) -> bool {
         let owner = self.owner.load(Relaxed);
-        !owner.is_null() && owner != BUSY
+        !owner.is_null() && owner != BUSY && self.is_held.load(Relaxed)
     }
 }
 

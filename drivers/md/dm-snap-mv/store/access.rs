@@ -127,7 +127,7 @@ impl Engine {
     /// stay until then.
     fn note_redirected(&self, snapshot: &Snapshot, bio: &mut Bio) {
         let job = bio.job();
-        if snapshot.origin.redirects_reads() && job.redirected.is_none() {
+        if self.reads_source(snapshot.origin_nr()) && job.redirected.is_none() {
             *job.redirected = Some(Redirected::new(&snapshot.origin));
         }
     }

@@ -75,6 +75,8 @@ pub(super) struct Merge {
     phase: Phase,
     /// A write waits for this chunk.
     urgent: Option<Chunk>,
+    /// The chunks of a run could not be locked, which are waited for: what made it the next one.
+    awaited: Option<Option<Chunk>>,
     /// There is no space to preserve what the rollback would overwrite.
     pub(super) stuck: Option<Lack>,
     /// An error stopped it: when, in jiffies, and how many have in a row.
@@ -88,6 +90,7 @@ impl Merge {
             job: MergeCopy::new(cx.machinery.worker.clone())?,
             phase: Phase::Find,
             urgent: None,
+            awaited: None,
             stuck: None,
             failed: None,
             failures: 0,
@@ -110,6 +113,15 @@ impl Merge {
             .is_some_and(|since| time::msecs_since(since) < pause)
     }
 
+    /// What the next run begins with, or none in particular. One whose chunks are waited for stays the
+    /// next, whoever wants another one meanwhile: its turn is kept for it.
+    fn next(&mut self) -> Option<Chunk> {
+        match self.awaited.take() {
+            Some(awaited) => awaited,
+            None => self.urgent.take(),
+        }
+    }
+
     /// Whether no copy is on its way.
     pub(super) fn is_resting(&self) -> bool {
         matches!(self.phase, Phase::Find)
@@ -117,6 +129,21 @@ impl Merge {
 }
 
 impl Engine {
+    /// Whether a read may lead to the source of a rollback of an origin, which must stay until it is
+    /// over. Not when all is merged: who reads then does not hold up the end.
+    pub(super) fn reads_source(&self, nr: OriginNr) -> bool {
+        let state = self.origin_state(nr).ok();
+        let view = state.and_then(|state| state.view.as_deref());
+        view.is_some_and(|view| view.cursor < view.limit)
+    }
+
+    /// Whether a copy of the rollback of an origin is on its way.
+    pub(super) fn has_copies(&self, nr: OriginNr) -> bool {
+        let state = self.origin_state(nr).ok();
+        let merge = state.and_then(|state| state.merge.as_ref());
+        merge.is_some_and(|merge| !merge.is_resting())
+    }
+
     /// A write waits for a chunk: it is merged next.
     pub(super) fn urge_merge(&mut self, nr: OriginNr, chunk: Chunk) {
         if let Ok(state) = self.origin_state_mut(nr) {
@@ -311,9 +338,10 @@ impl Engine {
         };
         let (cursor, limit) = (view.cursor, view.limit);
         if cursor >= limit {
+            self.unlock(&job.node);
             return self.merge_finish(cx, origin);
         }
-        let urgent = state.merge.as_mut().and_then(|merge| merge.urgent.take());
+        let urgent = state.merge.as_mut().and_then(Merge::next);
         let urgent = urgent.filter(|_| can_mark);
         let start = urgent.unwrap_or(cursor);
         // Taking marks away writes metadata anew, for which there may be little room.
@@ -349,7 +377,7 @@ impl Engine {
             .try_lock(&origin.phys, run.start.get(), last, Mode::Exclusive)
         {
             if let Some(merge) = &mut self.origin_state_mut(nr)?.merge {
-                merge.urgent = urgent;
+                merge.awaited = Some(urgent);
             }
             return Ok(false);
         }

@@ -79,9 +79,10 @@ impl Engine {
             };
             let offset = cx.geometry.offset_of(bio.sector());
             let sectors = run_sectors(cx, &bio, run.len);
+            let reads_source = self.reads_source(origin.number);
             let job = bio.job();
             *job.stage = Stage::Reading;
-            if job.redirected.is_none() {
+            if reads_source && job.redirected.is_none() {
                 *job.redirected = Some(Redirected::new(origin));
             }
             let (location, sectors) = self.within_source(origin, &bio, run.location, sectors);
