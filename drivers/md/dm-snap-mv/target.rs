@@ -30,8 +30,8 @@ use kernel::sync::Arc;
 /// A bio of this target.
 pub(crate) type Bio = TargetBio<SnapMv>;
 
-/// The longest discard that is taken at once, in sectors: each chunk of it has to be looked at, and
-/// nobody should have to wait for more than that.
+/// The longest discard or write-zeroes that is taken at once, in sectors: each chunk of it has to be
+/// looked at, or preserved, and nobody should have to wait for more than that.
 const MAX_DISCARD_SECTORS: u32 = 128 * 1024;
 
 /// One table of the target `dm-snap-mv`.
@@ -412,8 +412,13 @@ impl Target for SnapMv {
             if limits.max_write_zeroes_sectors() > 0 {
                 limits.set_max_write_zeroes_sectors(MAX_DISCARD_SECTORS);
             }
-        } else if limits.max_discard_sectors() > MAX_DISCARD_SECTORS {
-            limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
+        } else {
+            if limits.max_discard_sectors() > MAX_DISCARD_SECTORS {
+                limits.set_max_discard_sectors(MAX_DISCARD_SECTORS);
+            }
+            limits.bound_write_zeroes_sectors(MAX_DISCARD_SECTORS);
+            // While a rollback runs it is read from there.
+            limits.stack_memory(&this.cow_dev);
         }
     }
 }

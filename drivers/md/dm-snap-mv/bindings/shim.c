@@ -155,6 +155,31 @@ unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev)
 	return bdev_physical_block_size(bdev);
 }
 
+int dm_rs_bdev_flush(struct block_device *bdev)
+{
+	return blkdev_issue_flush(bdev);
+}
+
+/*
+ * What the block layer cannot see to by splitting a bio, or can only if it knows of it
+ * when the bio is made: where its pages may lie. blk_stack_limits() does this, and much
+ * else that is of no concern to a device that is only read.
+ */
+void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *limits)
+{
+	const struct queue_limits *below = bdev_limits(bdev);
+
+	limits->dma_alignment = max(limits->dma_alignment, below->dma_alignment);
+	limits->dma_pad_mask = max(limits->dma_pad_mask, below->dma_pad_mask);
+	limits->virt_boundary_mask = min_not_zero(limits->virt_boundary_mask,
+						  below->virt_boundary_mask);
+	limits->seg_boundary_mask = min_not_zero(limits->seg_boundary_mask,
+						 below->seg_boundary_mask);
+	limits->max_segment_size = min_not_zero(limits->max_segment_size,
+						below->max_segment_size);
+	limits->max_segments = min_not_zero(limits->max_segments, below->max_segments);
+}
+
 /* Locks and counters */
 
 unsigned long dm_rs_spin_lock_irqsave(spinlock_t *lock)

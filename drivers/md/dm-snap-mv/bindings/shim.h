@@ -45,6 +45,8 @@ unsigned int dm_rs_bdev_discard_granularity(struct block_device *bdev);
 unsigned int dm_rs_bdev_write_zeroes_sectors(struct block_device *bdev);
 unsigned int dm_rs_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev);
+int dm_rs_bdev_flush(struct block_device *bdev);
+void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *limits);
 
 /* Locks and counters */
 unsigned long dm_rs_spin_lock_irqsave(spinlock_t *lock);

@@ -187,6 +187,17 @@ impl BlockDevice {
         unsafe { bindings::dm_rs_bdev_write_zeroes_sectors(self.as_raw()) }
     }
 
+    /// Makes all durable that had been written before. Process context; sleeps until the device has
+    /// answered, and no signal ends that. Needs no memory.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`.
+    pub(crate) fn flush(&self) -> Result {
+        // SAFETY: The device is open, so it is there.
+        to_result(unsafe { bindings::dm_rs_bdev_flush(self.as_raw()) })
+    }
+
     /// The smallest that can be read or written, in bytes.
     pub(crate) fn logical_block_size(&self) -> u32 {
         // SAFETY: The device is open, so it is there.

@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
+use super::block_device::BlockDevice;
 use crate::bindings;
 
 /// Queue limits as device-mapper has stacked them from those of the devices below, to be changed
@@ -14,6 +15,14 @@ impl<'a> Limits<'a> {
     /// Those of C.
     pub(super) fn new(limits: &'a mut bindings::queue_limits) -> Self {
         Self(limits)
+    }
+
+    /// Has pages of bios lie as `device` wants them, too, because bios of the mapped device may be sent
+    /// there though [`Target::iterate_devices`](super::target::Target::iterate_devices) does not visit
+    /// it. Logical blocks are not looked at.
+    pub(crate) fn stack_memory(&mut self, device: &BlockDevice) {
+        // SAFETY: The device is open, so it is there, and the limits are borrowed mutably.
+        unsafe { bindings::dm_rs_bdev_stack_memory(device.as_raw(), self.0) };
     }
 
     /// The smallest that can be read or written, in bytes.
@@ -84,6 +93,12 @@ impl<'a> Limits<'a> {
     pub(crate) fn set_max_write_zeroes_sectors(&mut self, sectors: u32) {
         self.0.max_write_zeroes_sectors = sectors;
         self.0.max_hw_wzeroes_unmap_sectors = 0;
+    }
+
+    /// Has no write-zeroes have more sectors than these, and leaves it at that whether one can unmap.
+    pub(crate) fn bound_write_zeroes_sectors(&mut self, sectors: u32) {
+        self.0.max_write_zeroes_sectors = self.0.max_write_zeroes_sectors.min(sectors);
+        self.0.max_hw_wzeroes_unmap_sectors = self.0.max_hw_wzeroes_unmap_sectors.min(sectors);
     }
 
     /// The most sectors that a write-zeroes can have.

@@ -67,6 +67,8 @@ enum Phase {
     },
     /// The new content is being copied onto the origin device.
     Merging { run: MergeRun },
+    /// It is being made durable there.
+    Flushing { run: MergeRun },
 }
 
 /// The background half of a rollback that runs.
@@ -297,7 +299,18 @@ impl Engine {
                 if !ok {
                     return Err(StoreError::Kernel(EIO));
                 }
-                cx.machinery.io.flush(&origin.dev)?;
+                self.set_phase(nr, Phase::Flushing { run })?;
+                // Not by the worker itself: what the origin device lies on may be served by it.
+                job.flush(&cx.machinery.kcopyd, &origin.dev);
+                Ok(false)
+            }
+            Phase::Flushing { run } => {
+                let Some(ok) = job.outcome() else {
+                    return Ok(false);
+                };
+                if !ok {
+                    return Err(StoreError::Kernel(EIO));
+                }
                 self.merge_done(cx, origin, run)?;
                 self.merge_goes_on(nr);
                 self.unlock(&job.node);

@@ -4,6 +4,7 @@
 //! their way.
 
 use super::store::Store;
+use crate::dm::block_device::BlockDevice;
 use crate::dm::kcopyd::{CopyJob, Kcopyd, Region};
 use crate::dm::range_lock::RangeNode;
 use crate::dm::worker::Worker;
@@ -58,6 +59,12 @@ impl MergeCopy {
     pub(super) fn zero(self: &Arc<Self>, kcopyd: &Kcopyd, to: &Region<'_>) {
         self.begin(1);
         kcopyd.zero(to, self.clone());
+    }
+
+    /// Makes what was written to `dev` durable. The last copy must have ended.
+    pub(super) fn flush(self: &Arc<Self>, kcopyd: &Kcopyd, dev: &BlockDevice) {
+        self.begin(1);
+        kcopyd.flush(dev, self.clone());
     }
 
     /// Whether the copy that was begun last has succeeded, once it has ended.

@@ -11,6 +11,7 @@ pub(crate) use done::{CopyJob, Done};
 pub(crate) use region::Region;
 
 use super::block_device::BlockDevice;
+use super::noio::NoIo;
 use crate::bindings;
 use core::{marker::PhantomData, ptr, ptr::NonNull};
 use kernel::{
@@ -69,7 +70,7 @@ struct Context<D: Done> {
     pool: NonNull<bindings::mempool_t>,
     done: *mut c_void,
     /// Keeps the devices open.
-    _devices: [BlockDevice; 2],
+    devices: [BlockDevice; 2],
     /// Of a long copy, until it has begun: how that is done, and what is to be copied by whom.
     work: Opaque<bindings::work_struct>,
     client: NonNull<bindings::dm_kcopyd_client>,
@@ -170,7 +171,7 @@ impl Kcopyd {
             context.write(Context {
                 pool: self.pool.0,
                 done: done.into_raw(),
-                _devices: [from.dev.share(), to.dev.share()],
+                devices: [from.dev.share(), to.dev.share()],
                 work: Opaque::uninit(),
                 client: client.0,
                 from: from.as_raw(),
@@ -202,20 +203,8 @@ impl Kcopyd {
             // SAFETY: It is new.
             return unsafe { Self::begin(context) };
         }
-        // SAFETY: The context is ours until it is queued; name and key live for ever. The queue is
-        // there until all that is queued has run.
-        unsafe {
-            let work = Opaque::cast_into(&raw const (*context).work);
-            bindings::init_work_with_key(
-                work,
-                Some(Self::run::<D>),
-                false,
-                c"dm::Kcopyd::work".as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            );
-            let processor = bindings::dm_rs_other_cpu(distance);
-            bindings::queue_work_on(processor, self.queue.0.as_ptr(), work);
-        }
+        // SAFETY: It is new, and to be begun.
+        unsafe { self.queue(context, Self::run::<D>, distance) };
     }
 
     /// How many sectors each part has when so many are copied in parts.
@@ -257,6 +246,71 @@ impl Kcopyd {
                 context.cast(),
             )
         };
+    }
+
+    /// Makes all durable that had been written to `dev` before. `done` is told when it is, or with `EIO`.
+    ///
+    /// Process context; may sleep, for memory that copies will free, but not for `dev`: whoever calls
+    /// this may be who answers for that. Never fails to start.
+    pub(crate) fn flush<D: Done>(&self, dev: &BlockDevice, done: D) {
+        let nothing = Region {
+            dev,
+            sector: 0,
+            count: 0,
+        };
+        let context = self.context(done, &self.first, &nothing, &nothing);
+        // SAFETY: As in `copy`.
+        unsafe { self.queue(context, Self::run_flush::<D>, 0) };
+    }
+
+    /// Has the work item of a context run, on another processor if `distance` is not 0.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be what [`Kcopyd::context`] of this `D` has returned; it is used up. `run` must be
+    /// fit for it.
+    unsafe fn queue<D: Done>(
+        &self,
+        context: *mut Context<D>,
+        run: unsafe extern "C" fn(*mut bindings::work_struct),
+        distance: u32,
+    ) {
+        // SAFETY: The context is ours until it is queued; name and key live for ever. The queue is
+        // there until all that is queued has run.
+        unsafe {
+            let work = Opaque::cast_into(&raw const (*context).work);
+            bindings::init_work_with_key(
+                work,
+                Some(run),
+                false,
+                c"dm::Kcopyd::work".as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+            let processor = match distance {
+                0 => bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                distance => bindings::dm_rs_other_cpu(distance),
+            };
+            bindings::queue_work_on(processor, self.queue.0.as_ptr(), work);
+        }
+    }
+
+    /// Flushes.
+    ///
+    /// # Safety
+    ///
+    /// `work` is that of a context, which nobody else uses.
+    unsafe extern "C" fn run_flush<D: Done>(work: *mut bindings::work_struct) {
+        let work = Opaque::cast_from(work).cast_mut();
+        // SAFETY: By the function's requirements. The work queue does not look at what it runs once
+        // it runs.
+        let context = unsafe { kernel::container_of!(work, Context<D>, work) };
+        // What others wait for to free memory.
+        let _noio = NoIo::enter();
+        // SAFETY: By the function's requirements.
+        let [device, _] = unsafe { &(*context).devices };
+        let failed = device.flush().is_err();
+        // SAFETY: By the function's requirements.
+        unsafe { Self::complete::<D>(0, c_ulong::from(failed), context.cast()) };
     }
 
     /// Begins a copy. Process context; may sleep, as [`Kcopyd::copy`].
