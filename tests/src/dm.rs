@@ -278,6 +278,12 @@ impl Mapped {
         Ok(call(WAIT, name, 0, last, &[], ROOM)?.event)
     }
 
+    /// Whether it is suspended: no bio is left, though the target may not be at rest yet.
+    pub fn is_suspended(&self) -> io::Result<bool> {
+        let answer = call(DEV_STATUS, &self.name, 0, 0, &[], 0)?;
+        Ok(answer.flags & SUSPEND_FLAG != 0)
+    }
+
     /// How often it is open.
     pub fn open_count(&self) -> io::Result<i32> {
         Ok(call(DEV_STATUS, &self.name, 0, 0, &[], 0)?.open_count)
@@ -362,6 +368,11 @@ pub fn remove(name: &str) -> io::Result<()> {
             result => return result,
         }
     }
+}
+
+/// Whether there is a device of this name.
+pub fn exists(name: &str) -> io::Result<bool> {
+    Ok(devices()?.iter().any(|device| device == name))
 }
 
 /// The names of all devices.

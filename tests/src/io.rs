@@ -122,14 +122,34 @@ impl Disk {
 
 /// How many of this program's threads sleep in a [`Disk::write`].
 pub fn writes_waiting() -> io::Result<usize> {
+    waiting("/proc/self/task", libc::SYS_pwrite64)
+}
+
+/// How many of this program's threads sleep in a [`Disk::read`].
+pub fn reads_waiting() -> io::Result<usize> {
+    waiting("/proc/self/task", libc::SYS_pread64)
+}
+
+/// How many of this program's threads sleep in an ioctl.
+pub fn ioctls_waiting() -> io::Result<usize> {
+    waiting("/proc/self/task", libc::SYS_ioctl)
+}
+
+/// Whether a process sleeps in an ioctl.
+pub fn is_in_ioctl(pid: u32) -> io::Result<bool> {
+    Ok(waiting(&format!("/proc/{pid}/task"), libc::SYS_ioctl)? > 0)
+}
+
+/// How many threads of a process sleep in a system call.
+fn waiting(tasks: &str, call: libc::c_long) -> io::Result<usize> {
     let mut count = 0;
-    for task in fs::read_dir("/proc/self/task")? {
+    for task in fs::read_dir(tasks)? {
         // Of a thread that does not sleep it is "running". One that has just ended is gone.
         let Ok(text) = fs::read_to_string(task?.path().join("syscall")) else {
             continue;
         };
         let number = text.split_whitespace().next().map(str::parse);
-        count += usize::from(number == Some(Ok(libc::SYS_pwrite64)));
+        count += usize::from(number == Some(Ok(call)));
     }
     Ok(count)
 }

@@ -20,7 +20,7 @@ use crate::model::report::{DeviceNumber, OriginStatus, SnapshotStatus, TableLine
 use crate::model::table::{FullPolicy, Role, Table};
 use crate::store::error::{Result as StoreResult, StoreError};
 use crate::store::job::Job;
-use crate::store::{OriginHandle, SnapshotHandle, StoreHandle};
+use crate::store::{InForce, OriginHandle, SnapshotHandle, StoreHandle};
 use core::convert::Infallible;
 use core::fmt::Write;
 use kernel::prelude::*;
@@ -184,6 +184,8 @@ impl SnapMv {
 impl Drop for SnapMv {
     fn drop(&mut self) {
         self.device.origin().remove_listener(self.ticket);
+        // A snapshot's device may be all that is left, and is in force.
+        self.device.store().go_on();
     }
 }
 
@@ -279,6 +281,12 @@ impl Target for SnapMv {
         this.suspending.store(ACTIVE, Relaxed);
     }
 
+    fn postsuspend(this: &Arc<Self>, _ti: &Instance<'_>) {
+        let origin = this.device.origin();
+        origin.set_in_force(this.ticket, InForce::Suspended);
+        this.device.store().rest(origin);
+    }
+
     fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
         let store = this.device.store();
         this.suspending.store(ACTIVE, Relaxed);
@@ -296,6 +304,12 @@ impl Target for SnapMv {
             store.begin_deferred(this.device.origin());
         }
         Ok(())
+    }
+
+    fn resume(this: &Arc<Self>, _ti: &Instance<'_>) {
+        let origin = this.device.origin();
+        origin.set_in_force(this.ticket, InForce::Yes);
+        this.device.store().go_on();
     }
 
     fn message(

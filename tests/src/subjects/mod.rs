@@ -21,6 +21,7 @@ mod replay;
 mod rollback;
 mod scale;
 mod snapshots;
+mod stalls;
 mod stress;
 
 use crate::disks::Disks;
@@ -40,6 +41,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("hostile", hostile::run),
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),
+    ("stalls", stalls::run),
     ("full", full::run),
     ("minute", full::minute),
     ("iocounts", iocounts::run),

@@ -204,6 +204,11 @@ impl TimelineId {
             None => None,
         }
     }
+
+    /// The timeline of the origin after this one's; none after the last there can be.
+    pub const fn next_origin(self) -> Option<TimelineId> {
+        TimelineId(self.0 | u32::MAX as u64).next()
+    }
 }
 
 /// Chunk of the COW device's data region, counted from the start of that; below 2^48.

@@ -103,7 +103,12 @@ impl Engine {
             return self.seek_on(from);
         }
         let hungry = !self.hungry.is_empty();
-        let from = self.clean_from;
+        let from = match self.next_to_clean(hungry) {
+            Ok(Some(from)) => from,
+            Ok(None) => return false,
+            // It is met again right here.
+            Err(_) => self.clean_from,
+        };
         let budget = self.changes_at_once(STEP);
         let step =
             budget.and_then(|budget| self.alter(|meta| clean_step(meta, from, budget.max(1))));
@@ -196,6 +201,34 @@ impl Engine {
         self.search = Search::At(TimelineId::LOWEST);
         self.cleaning = true;
         true
+    }
+
+    /// Where the next step begins. What belongs to an origin that rests is passed over, unless others
+    /// wait for its space, who so use the COW device already. `None`: there is nothing else; a resume
+    /// has it looked at again.
+    fn next_to_clean(&self, hungry: bool) -> Result<Option<TimelineId>> {
+        let meta = self.meta_ref()?;
+        let begin = self.clean_from;
+        // That there is nothing at all is for the step to find.
+        if hungry || meta.cleaning_from(TimelineId::LOWEST)?.is_none() {
+            return Ok(Some(begin));
+        }
+        for (from, end) in [(begin, None), (TimelineId::LOWEST, Some(begin))] {
+            let mut from = Some(from);
+            while let Some(at) = from {
+                let Some((t, _)) = meta.cleaning_from(at)? else {
+                    break;
+                };
+                let state = self.origin_state(t.origin());
+                if !state.is_ok_and(|state| state.shared.rests()) {
+                    return Ok(Some(t));
+                }
+                from = t
+                    .next_origin()
+                    .filter(|next| end.is_none_or(|end| *next < end));
+            }
+        }
+        Ok(None)
     }
 
     /// A snapshot was deleted: as [`Engine::begin_cleaning`], after a rest.

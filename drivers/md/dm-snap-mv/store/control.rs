@@ -18,7 +18,7 @@ use crate::model::room::For;
 use crate::model::{rollback, versions};
 use kernel::prelude::*;
 use kernel::sync::barrier::smp_mb;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, MutexGuard};
 
 /// Closes a gate for as long as it lives: no write passes, and those that had passed are over.
 struct Closed<'a> {
@@ -27,7 +27,7 @@ struct Closed<'a> {
 }
 
 impl<'a> Closed<'a> {
-    /// Sleeps until the writes on their way are done. The caller holds `control`.
+    /// Sleeps until the writes on their way are done. The caller holds the origin's `control`.
     ///
     /// What a gate kept waiting before has its turn first, or snapshots that follow close upon one
     /// another would let no write through between them.
@@ -69,7 +69,7 @@ impl Store {
         origin: &Arc<Origin>,
         memo: &[u8],
     ) -> Result<Tag> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let _closed = Closed::new(self, &origin.gate);
         // The snapshot's content is the origin device's, until a write wants it preserved: a power
         // cut must not take out of it what is still in that device's cache.
@@ -93,10 +93,9 @@ impl Store {
         parent: Tag,
         memo: &[u8],
     ) -> Result<Tag> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, parent);
-        let _closed = self.close_snapshot(timeline);
-        let mut engine = self.engine.lock();
+        let (_closed, mut engine) = self.close_snapshot(timeline);
         engine.want_room(For::Preserving, 1)?;
         engine.change(self, origin, |meta, row| {
             let mut snapshot = meta.snapshot_row(timeline)?;
@@ -112,17 +111,32 @@ impl Store {
         })
     }
 
-    /// Stops the writes of a snapshot that is active.
-    fn close_snapshot(&self, timeline: TimelineId) -> Option<Closed<'_>> {
-        let engine = self.engine.lock();
-        let gate = engine.snapshot_state(timeline).ok()?.shared.gate.clone();
-        drop(engine);
-        Some(Closed::new(self, &gate))
+    /// Stops the writes of a snapshot, and locks the engine: if the snapshot is not active it does not
+    /// become so while that is locked. The gate must not be opened before the engine is let go.
+    fn close_snapshot(&self, timeline: TimelineId) -> (Option<Closed<'_>>, MutexGuard<'_, Engine>) {
+        let mut closed: Option<Closed<'_>> = None;
+        loop {
+            let engine = self.engine.lock();
+            let state = engine.snapshot_state(timeline).ok();
+            let gate = state.map(|state| state.shared.gate.clone());
+            let is_closed = match (&gate, &closed) {
+                (Some(gate), Some(closed)) => Arc::ptr_eq(gate, &closed.gate),
+                (Some(_), None) => false,
+                (None, _) => true,
+            };
+            if is_closed {
+                return (closed, engine);
+            }
+            drop(engine);
+            // It has become active, perhaps anew, while its gate was being closed or nothing was.
+            drop(closed.take());
+            closed = gate.map(|gate| Closed::new(self, &gate));
+        }
     }
 
     /// `ds`: ends a snapshot's tag. Its space comes back in the background.
     pub(crate) fn delete_snapshot(self: &Arc<Self>, origin: &Arc<Origin>, tag: Tag) -> Result<()> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, tag);
         let mut engine = self.engine.lock();
         if engine.snapshot_state(timeline).is_ok() {
@@ -140,7 +154,7 @@ impl Store {
 
     /// `do`: takes an origin out of the store. Its device is passed through from then on.
     pub(crate) fn unbind(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<()> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let _closed = Closed::new(self, &origin.gate);
         let mut engine = self.engine.lock();
         let nr = origin.number;
@@ -163,12 +177,11 @@ impl Store {
         source: Tag,
         delete_source: bool,
     ) -> Result<()> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, source);
         let _closed = Closed::new(self, &origin.gate);
-        let _closed_source = self.close_snapshot(timeline);
         let merge = Merge::new(self)?;
-        let mut engine = self.engine.lock();
+        let (_closed_source, mut engine) = self.close_snapshot(timeline);
         // Whoever opens the origin from here on reads by way of the engine, and so what it is then.
         let redirected = origin.redirects_reads();
         origin.set_redirect(true);
@@ -195,7 +208,7 @@ impl Store {
         source: Tag,
         delete_source: bool,
     ) -> Result<()> {
-        let _control = self.control.lock();
+        let _control = origin.control.lock();
         let mut engine = self.engine.lock();
         let chunk_size = self.geometry.chunk_size;
         engine.change(self, origin, |meta, row| {
@@ -230,7 +243,7 @@ impl Store {
             ),
             Err(error) => {
                 pr_warn!("deferred rollback does not begin: {}\n", error.as_str());
-                let _control = self.control.lock();
+                let _control = origin.control.lock();
                 let mut engine = self.engine.lock();
                 let _ = engine.change(self, origin, rollback::forget_deferred);
             }

@@ -256,7 +256,7 @@ impl Engine {
             let _ = self.commit(cx);
         }
         self.release_committed(cx);
-        if !busy && self.meta_ref().is_ok_and(Meta::wants_commit) {
+        if !busy && self.wants_trees() {
             let _ = self.commit_trees();
         }
         let mut again = self.retry || self.can_serve() && !self.patient.is_empty();
@@ -367,6 +367,12 @@ impl Engine {
         self.meta_ref().is_ok_and(|meta| meta.is_dirty())
     }
 
+    /// Whether the trees are to be written when there is time. Not while all devices are suspended.
+    fn wants_trees(&self) -> bool {
+        self.meta_ref().is_ok_and(Meta::wants_commit)
+            && !self.origins.iter().all(|state| state.shared.rests())
+    }
+
     fn commit_is_due(&self) -> bool {
         let Ok(meta) = self.meta_ref() else {
             return false;
@@ -384,7 +390,7 @@ impl Engine {
         if !self.is_dirty() {
             self.dirty_since = None;
             // The trees are written when there is time for it, which nobody else may tell of.
-            if !self.is_failed() && self.meta_ref().is_ok_and(Meta::wants_commit) {
+            if !self.is_failed() && self.wants_trees() {
                 cx.machinery.worker.kick_after(COMMIT_MSECS);
             }
             return;

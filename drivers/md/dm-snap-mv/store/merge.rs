@@ -263,7 +263,9 @@ impl Engine {
         let job = merge.job.clone();
         match merge.phase {
             Phase::Find => {
-                if self.closing {
+                if self.closing || origin.rests() {
+                    // Nor are any chunks waited for, which would hold up who reads them.
+                    self.unlock(&job.node);
                     return Ok(false);
                 }
                 if merge.is_waiting() {
@@ -369,6 +371,7 @@ impl Engine {
         let most = cx.geometry.chunk_size.whole_chunks(most).max(1);
         let found = rollback::next_pending(meta, view, start, end, most)?;
         let Some((chunk, len, from)) = found else {
+            self.unlock(&job.node);
             if urgent.is_none() {
                 self.move_cursor(nr, end)?;
             } else {

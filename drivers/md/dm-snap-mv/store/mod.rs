@@ -44,7 +44,7 @@ mod trees;
 mod zeroing;
 
 pub(crate) use attach::{OriginHandle, SnapshotHandle};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{InForce, Origin};
 pub(crate) use registry::StoreHandle;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::Store;

@@ -33,6 +33,17 @@ pub(crate) enum RollbackState {
     Failed,
 }
 
+/// Whether a table of an origin, or of one of its snapshots, is what its mapped device goes by.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum InForce {
+    /// It was loaded, and never resumed.
+    NotYet,
+    /// It was resumed.
+    Yes,
+    /// It was, and has been suspended since.
+    Suspended,
+}
+
 /// An origin that at least one active device belongs to.
 ///
 /// Created with the engine's mutex held and shared by the devices. The fields here may be used from
@@ -67,6 +78,11 @@ pub(crate) struct Origin {
     pub(crate) rollback: Mutex<RollbackState>,
     #[pin]
     pub(crate) rollback_changed: CondVar,
+    /// See [`Origin::rests`].
+    rests: Atomic<bool>,
+    /// Held by a message that closes gates of the origin or of one of its snapshots: one at a time.
+    #[pin]
+    pub(super) control: Mutex<()>,
     /// Who wants to hear of events.
     #[pin]
     listeners: Mutex<Listeners>,
@@ -80,6 +96,7 @@ struct Listener {
     device: MappedDevice,
     /// Whether that is the origin's own.
     own: bool,
+    in_force: InForce,
 }
 
 /// Who is to be told when something changes.
@@ -87,6 +104,19 @@ pub(crate) struct Listeners {
     /// Everybody's table, with the ticket that it came with.
     tables: KVec<Listener>,
     next_ticket: u64,
+}
+
+impl Listeners {
+    /// See [`Origin::rests`].
+    fn rest(&self) -> bool {
+        let any = |own: bool, state: InForce| {
+            let is_so = |table: &Listener| table.own == own && table.in_force == state;
+            self.tables.iter().any(is_so)
+        };
+        let runs =
+            any(true, InForce::Yes) || !any(true, InForce::Suspended) && any(false, InForce::Yes);
+        !runs
+    }
 }
 
 impl Origin {
@@ -113,6 +143,8 @@ impl Origin {
                 }),
                 rollback <- new_mutex!(RollbackState::Idle),
                 rollback_changed <- new_condvar!(),
+                rests: Atomic::new(true),
+                control <- new_mutex!(()),
                 listeners <- new_mutex!(Listeners {
                     tables: KVec::new(),
                     next_ticket: 0,
@@ -226,7 +258,7 @@ impl Origin {
             match *state {
                 RollbackState::Idle => return Ok(()),
                 RollbackState::Failed => return Err(Refusal::Io.into()),
-                RollbackState::Running if is_suspended() => {
+                RollbackState::Running if self.rests() || is_suspended() => {
                     return Err(Refusal::RollbackGoesOn.into());
                 }
                 RollbackState::Running => {
@@ -280,9 +312,30 @@ impl Origin {
             events: events.clone(),
             device,
             own,
+            in_force: InForce::NotYet,
         };
         listeners.tables.push(listener, GFP_KERNEL)?;
         Ok(ticket)
+    }
+
+    /// A table has been resumed or suspended; `ticket` is what [`Origin::add_listener`] gave it.
+    /// Process context.
+    pub(crate) fn set_in_force(&self, ticket: u64, in_force: InForce) {
+        let mut listeners = self.listeners.lock();
+        for table in listeners.tables.iter_mut() {
+            if table.ticket == ticket {
+                table.in_force = in_force;
+            }
+        }
+        self.rests.store(listeners.rest(), Release);
+    }
+
+    /// Whether nothing is to be done for the origin that nobody waits for, a rollback and cleaning
+    /// above all: its own device is suspended, or it has none and all of its snapshots' are. A
+    /// snapshot's device alone does not count beside the origin's: who suspends it must not hold up
+    /// those who write to the origin. Any context.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.load(Acquire)
     }
 
     /// Whether a block device is one of those mapped devices. Process context.
@@ -300,5 +353,6 @@ impl Origin {
         listeners
             .tables
             .retain(|listener| listener.ticket != ticket);
+        self.rests.store(listeners.rest(), Release);
     }
 }

@@ -120,10 +120,7 @@ pub(crate) struct Store {
     pub(super) inbox: IrqSpinLock<Inbox>,
     #[pin]
     pub(super) engine: Mutex<Engine>,
-    /// Held by what closes gates: one at a time.
-    #[pin]
-    pub(super) control: Mutex<()>,
-    /// Signalled, with the engine's mutex, when background work has come to rest.
+    /// Signalled, with the engine's mutex, after each turn: background work may have come to rest.
     #[pin]
     pub(super) rested: CondVar,
     #[pin]
@@ -187,7 +184,6 @@ impl Store {
                     retry: false,
                 }),
                 engine <- new_mutex!(engine),
-                control <- new_mutex!(()),
                 rested <- new_condvar!(),
                 status <- new_spinlock!(StoreStatus {
                     usage: Usage {
@@ -235,6 +231,28 @@ impl Store {
     /// Process context.
     pub(crate) fn dismiss_hungry(&self, is_of: impl Fn(&Bio) -> bool) {
         self.engine.lock().dismiss(is_of);
+        self.machinery.worker.kick();
+    }
+
+    /// A device of an origin has been suspended, and none of its bios is left. If the work in the
+    /// background for that origin rests from now on, waits for what is on its way of it; and has all
+    /// that was changed durable. Process context; sleeps.
+    pub(crate) fn rest(self: &Arc<Self>, origin: &Origin) {
+        // Who waits for the rollback by another of its devices.
+        origin.end_waits();
+        let mut engine = self.engine.lock();
+        while origin.rests() && engine.has_copies(origin.number) {
+            self.rested.wait(&mut engine);
+        }
+        // If it fails the store has, which everybody sees.
+        let _ = engine.commit(self);
+        engine.publish(self);
+        drop(engine);
+        self.machinery.worker.kick();
+    }
+
+    /// A device has been resumed, or has gone: work in the background may go on. Any context.
+    pub(crate) fn go_on(&self) {
         self.machinery.worker.kick();
     }
 
