@@ -40,8 +40,6 @@ soon() {
 store_failed() { [[ $(dmsetup status orig) == *' error '* ]]; }
 # waits PID FUNCTION: it does so in the kernel.
 waits() { grep -q " $2+" "/proc/$1/stack"; }
-suspended() { [[ $(dmsetup info -c --noheadings -o suspended "$1") == Suspended ]]; }
-has_ended() { ! kill -0 "$1" 2>/dev/null; }
 # ended PID: what a call in the background came to, with its output in /tmp/out.
 ended() {
 	wait "$1" && code=0 || code=$?
@@ -89,48 +87,31 @@ refused 'nor one that has another table in use' 3 'is no dm-snap-mv device' dms 
 check 'which stays' exists half
 dmsetup remove half
 
-# Signals while a device is suspended.
+# Signals while a snapshot is taken.
 call dms create orig $o $c
 check 'the store is free again' done_silently
 for signal in USR1 ALRM; do
 	hold
 	dms snapshot orig >/tmp/out 2>/tmp/err &
-	soon suspended orig
-	check "$signal comes while it is suspended" suspended orig
-	kill -$signal $!
-	sleep 0.3
-	check "$signal has to wait" suspended orig
+	taking=$!
+	soon waits $taking dm_io
+	check "$signal comes while it is taken" waits $taking dm_io
+	kill -$signal $taking
+	check "$signal has to wait" waits $taking dm_io
 	slow 0
-	ended $!
+	ended $taking
 	check 'it ends the program' test "$code" = $((128 + $(kill -l $signal)))
 	check 'after the device goes on' active orig
 done
 check 'the snapshots were taken' test "$(last_tag)" = 2
 hold
 dms snapshot orig >/tmp/out 2>/tmp/err &
-soon suspended orig
-soon waits $! target_message
+soon waits $! dm_io
 kill -INT $!
 slow 0
 ended $!
 check 'a snapshot that has begun is taken' prints 3
 check 'and the device goes on' active orig
-# What is to be preserved first has to be waited for before the device is suspended.
-hold
-dd if=/dev/urandom of=/dev/mapper/orig bs=4k count=1 oflag=direct status=none &
-writing=$!
-soon waits $writing blkdev_write_iter
-dms snapshot orig >/tmp/out 2>/tmp/err &
-soon waits $! dm_suspend
-check 'suspending takes its time' active orig
-kill -INT $!
-soon has_ended $!
-slow 0
-ended $!
-check 'suspending can be interrupted' told 130 'while orig was to be suspended'
-check 'then the device goes on' active orig
-wait $writing
-check 'and no snapshot was taken' test "$(last_tag)" = 3
 
 # Something is where udev should be, and no cookie can be had for it.
 mkdir -p /run/udev

@@ -13,6 +13,7 @@
 //!
 //! Calls go one way: target, device, store, dm. `model` is called by all and calls none.
 
+use dm::freeze::Freezer;
 use dm::target::{Registration, TargetType};
 use kernel::prelude::*;
 use target::SnapMv;
@@ -36,6 +37,8 @@ module! {
     authors: ["The dm-snap-mv developers"],
     description: "device-mapper multi-version snapshots",
     license: "GPL",
+    // As device-mapper asks for it when a table names a target that it does not know.
+    alias: ["dm-dm-snap-mv"],
 }
 
 static TARGET: TargetType<SnapMv> = TargetType::new();
@@ -43,12 +46,16 @@ static TARGET: TargetType<SnapMv> = TargetType::new();
 /// The module: as long as it lives, the target can be used in tables.
 struct Module {
     _target: Registration<SnapMv>,
+    /// Goes after the last table has.
+    _freezer: Freezer,
 }
 
 impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        let freezer = Freezer::new()?;
         Ok(Self {
             _target: Registration::new(&TARGET, module)?,
+            _freezer: freezer,
         })
     }
 }

@@ -10,11 +10,11 @@ use crate::dm::limits::Limits;
 use crate::dm::noio::NoIo;
 use crate::dm::shortcut::{Glance, Shortcut};
 use crate::dm::status::Status;
-use crate::dm::table::{Instance, Setup, TableDevice, Visitor};
+use crate::dm::table::{Instance, MappedDevice, Setup, TableDevice, Visitor};
 use crate::dm::target::{StatusKind, Target, FEATURE_NOWAIT, FEATURE_SINGLETON};
 use crate::dm::text::Text;
 use crate::model::ids::Tag;
-use crate::model::message::{is_tried, Message, Request};
+use crate::model::message::{is_tried, Freeze, Message, Request};
 use crate::model::refusal::Refusal;
 use crate::model::report::{DeviceNumber, OriginStatus, SnapshotStatus, TableLine};
 use crate::model::table::{FullPolicy, Role, Table};
@@ -132,7 +132,7 @@ impl SnapMv {
         };
         let ticket = device
             .origin()
-            .add_listener(&events, mapped, tag.is_none())?;
+            .add_listener(&events, mapped, tag)?;
         Ok(Self {
             device,
             origin_dev,
@@ -146,17 +146,47 @@ impl SnapMv {
         })
     }
 
-    /// Does what a message asks for. The reply, if any, is appended to `reply`.
-    fn handle(&self, message: &Message, reply: &mut Text<'_>) -> StoreResult<()> {
+    /// Does something while the file system on the origin, or on snapshot `tag`, is frozen as `how`
+    /// says; without that, does it at once.
+    fn frozen<T>(
+        &self,
+        through: MappedDevice,
+        tag: Option<Tag>,
+        how: Option<&Freeze>,
+        act: impl FnOnce() -> StoreResult<T>,
+    ) -> StoreResult<T> {
+        let frozen = match how {
+            Some(how) => self.device.origin().freeze(through, tag, how)?,
+            None => None,
+        };
+        let done = act();
+        if let Some(frozen) = frozen {
+            frozen.thaw();
+        }
+        done
+    }
+
+    /// Does what a message to the device `through` asks for. The reply, if any, is appended to
+    /// `reply`.
+    fn handle(
+        &self,
+        through: MappedDevice,
+        message: &Message,
+        reply: &mut Text<'_>,
+    ) -> StoreResult<()> {
         let store = self.device.store();
         let origin = self.device.origin();
         match message {
-            Message::TakeOfOrigin { memo } => {
-                let tag = store.take_origin_snapshot(origin, memo.as_bytes())?;
+            Message::TakeOfOrigin { memo, freeze } => {
+                let tag = self.frozen(through, None, freeze.as_ref(), || {
+                    store.take_origin_snapshot(origin, memo.as_bytes())
+                })?;
                 let _ = write!(reply, "{tag}");
             }
-            Message::TakeOfSnapshot { tag, memo } => {
-                let tag = store.take_snapshot_snapshot(origin, *tag, memo.as_bytes())?;
+            Message::TakeOfSnapshot { tag, memo, freeze } => {
+                let tag = self.frozen(through, Some(*tag), freeze.as_ref(), || {
+                    store.take_snapshot_snapshot(origin, *tag, memo.as_bytes())
+                })?;
                 let _ = write!(reply, "{tag}");
             }
             Message::Unbind => store.unbind(origin)?,
@@ -166,11 +196,14 @@ impl SnapMv {
                 background,
                 delete,
                 later,
+                freeze,
             } => {
                 if *later {
                     return store.defer_roll_back(origin, *tag, *delete);
                 }
-                store.roll_back(origin, *tag, *delete)?;
+                self.frozen(through, Some(*tag), freeze.as_ref(), || {
+                    store.roll_back(origin, *tag, *delete)
+                })?;
                 if !background {
                     origin.wait_for_rollback(|| self.is_suspending())?;
                 }
@@ -271,7 +304,9 @@ impl Target for SnapMv {
             ENDING
         };
         this.suspending.store(how, Relaxed);
-        this.device.origin().end_waits();
+        let origin = this.device.origin();
+        origin.end_waits();
+        origin.suspend_begins(this.ticket);
         // Those that look for space from here on see it, as the lock that is taken is theirs, too.
         let is_of = |bio: &Bio| Arc::ptr_eq(bio.target(), this);
         this.device.store().dismiss_hungry(is_of);
@@ -279,6 +314,7 @@ impl Target for SnapMv {
 
     fn presuspend_undo(this: &Arc<Self>, _ti: &Instance<'_>) {
         this.suspending.store(ACTIVE, Relaxed);
+        this.device.origin().suspend_ends(this.ticket);
     }
 
     fn postsuspend(this: &Arc<Self>, _ti: &Instance<'_>) {
@@ -308,6 +344,7 @@ impl Target for SnapMv {
 
     fn resume(this: &Arc<Self>, _ti: &Instance<'_>) {
         let origin = this.device.origin();
+        origin.suspend_ends(this.ticket);
         origin.set_in_force(this.ticket, InForce::Yes);
         this.device.store().go_on();
     }
@@ -333,7 +370,7 @@ impl Target for SnapMv {
                     let list = matches!(request.message, Message::List { .. });
                     let _ = reply.write_str(if list { "\n" } else { " " });
                 }
-                this.handle(&request.message, reply)
+                this.handle(ti.mapped_device(), &request.message, reply)
             });
         match result {
             Ok(()) => {

@@ -117,6 +117,9 @@ pub struct Create {
     #[arg(short = 'e', long, value_name = "POLICY")]
     #[arg(value_parser = ["invalidate", "error", "queue"])]
     pub on_full: Option<String>,
+    /// Do not ask before the snapshots that are on the COW device are destroyed
+    #[arg(short, long, requires = "force_format")]
+    pub yes: bool,
     /// How the COW device knows the origin [default: its path]
     ///
     /// Give one of your own if the origin's path may change, as /dev/sdb1 does when disks are

@@ -34,7 +34,9 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::IdControl
         | R::MemoTooLong
         | R::MemoNotUtf8
-        | R::MemoControl => Kind::Usage,
+        | R::MemoControl
+        | R::BadDevice
+        | R::TooManyAbove => Kind::Usage,
         R::NoStore | R::NotBound | R::UnknownTag | R::SnapshotGone | R::Unbound => Kind::NotFound,
         R::BadChecksum
         | R::BadSuperblock
@@ -46,6 +48,7 @@ pub fn kind(refusal: Refusal) -> Kind {
         _ => match refusal.error() {
             Errno::EBUSY => Kind::Busy,
             Errno::ENOSPC => Kind::NoSpace,
+            Errno::EINTR => Kind::Interrupted,
             _ => Kind::Refused,
         },
     }
@@ -105,6 +108,9 @@ pub fn hint(refusal: Refusal) -> Option<&'static str> {
             "the COW device was full when the origin was written; delete the snapshot with: dms delete DM_DEV TAG"
         }
         R::RollbackRunning | R::DuringRollback => "wait for it: dms wait DM_DEV --rollback",
+        R::NotFrozen => {
+            "the kernel log (dmesg) says why; dmsetup message DM_DEV 0 so takes one without freezing"
+        }
         R::NoSpace | R::NoMetadataSpace => {
             "delete snapshots (dms delete DM_DEV TAG) or enlarge the COW device"
         }

@@ -37,6 +37,20 @@ pub fn dm_name(arg: &str) -> Result<&str> {
     Ok(name)
 }
 
+/// The device that is meant by a path: of its node, or of what is mounted there. `None` for what is
+/// no path, or leads nowhere, or to another place than a device.
+pub fn devno_at(arg: &str) -> Option<Devno> {
+    // What is below /dev/mapper is a name, and may be there without a node.
+    if !arg.contains('/') || arg.starts_with("/dev/mapper/") {
+        return None;
+    }
+    let meta = fs::metadata(arg).ok()?;
+    match meta.file_type().is_block_device() {
+        true => Some(Devno::of_dev_t(meta.rdev())),
+        false => Some(Devno::of_dev_t(meta.dev())).filter(|devno| devno.major != 0),
+    }
+}
+
 /// The path meant by `arg`: absolute, and the same however it was typed.
 ///
 /// `sdb1` is /dev/sdb1 and `vg/lv` is /dev/vg/lv. Links are not followed: the link is what

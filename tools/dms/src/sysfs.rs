@@ -86,6 +86,38 @@ impl Sysfs {
         names
     }
 
+    /// The devices on top of all that is built on one; none if nothing is.
+    pub fn tops(&self, dev: Devno) -> Vec<Devno> {
+        let mut tops = Vec::new();
+        let mut seen = vec![dev];
+        let mut left = self.holder_devices(dev);
+        while let Some(next) = left.pop() {
+            if seen.contains(&next) {
+                continue;
+            }
+            seen.push(next);
+            match self.holder_devices(next) {
+                above if above.is_empty() => tops.push(next),
+                above => left.extend(above),
+            }
+        }
+        tops.sort();
+        tops
+    }
+
+    /// The numbers of the devices built directly on one.
+    fn holder_devices(&self, dev: Devno) -> Vec<Devno> {
+        fs::read_dir(self.dir(dev).join("holders"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let number = self.root.join("class/block").join(entry.file_name()).join("dev");
+                fs::read_to_string(number).ok()?.trim().parse().ok()
+            })
+            .collect()
+    }
+
     fn holder_name(&self, kernel: String) -> String {
         let dir = Path::new("class/block").join(&kernel).join("dm/name");
         match fs::read_to_string(self.root.join(dir)) {
@@ -118,6 +150,31 @@ pub fn hyphen(group: &str, volume: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_on_top_is_found_once() {
+        let root = std::env::temp_dir().join(format!("dms-sysfs-{}", std::process::id()));
+        // 1 carries 2 and 3, both of which carry 4; 3 carries 5, too.
+        for (number, holders) in [(1, &[2, 3][..]), (2, &[4]), (3, &[4, 5]), (4, &[]), (5, &[])] {
+            let dir = root.join(format!("dev/block/253:{number}/holders"));
+            fs::create_dir_all(&dir).unwrap();
+            for holder in holders {
+                fs::write(dir.join(format!("dm-{holder}")), "").unwrap();
+            }
+            let class = root.join(format!("class/block/dm-{number}"));
+            fs::create_dir_all(&class).unwrap();
+            fs::write(class.join("dev"), format!("253:{number}\n")).unwrap();
+        }
+        let sysfs = Sysfs::at(&root);
+        let tops = |minor| {
+            let tops = sysfs.tops(Devno { major: 253, minor });
+            tops.iter().map(|dev| dev.minor).collect::<Vec<_>>()
+        };
+        assert_eq!(tops(1), [4, 5]);
+        assert_eq!(tops(2), [4]);
+        assert_eq!(tops(4), [0; 0]);
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn names_of_volumes() {

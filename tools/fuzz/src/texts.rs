@@ -121,7 +121,7 @@ pub fn message(data: &[u8]) {
     };
     assert_eq!(request.tried, words[0] == b"try");
     match request.message {
-        Message::TakeOfOrigin { memo } | Message::TakeOfSnapshot { memo, .. } => {
+        Message::TakeOfOrigin { memo, .. } | Message::TakeOfSnapshot { memo, .. } => {
             assert_eq!(parse_memo(memo.as_bytes()), Ok(memo));
         }
         Message::List { max, .. } => assert!(max > 0),

@@ -8,7 +8,7 @@ use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::snapshot_row::Memo;
 use dm_snap_mv_model::escape::{self, Reader, Sink};
 use dm_snap_mv_model::ids::Tag;
-use dm_snap_mv_model::message::{is_tried, Message, Request};
+use dm_snap_mv_model::message::{is_tried, Freeze, Message, Request};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{DeviceNumber, TableLine};
 use dm_snap_mv_model::table::{check_id, Format, FullPolicy, Role, Table};
@@ -284,47 +284,44 @@ fn messages() {
         background,
         delete,
         later,
+        freeze: None,
+    };
+    let take = |memo, freeze| Message::TakeOfOrigin { memo, freeze };
+    let take_of = |memo, freeze| Message::TakeOfSnapshot {
+        tag: tag(3),
+        memo,
+        freeze,
     };
     let longest = "m".repeat(64);
     let good = [
-        ("so", Message::TakeOfOrigin { memo: memo("") }),
-        ("so -m memo", Message::TakeOfOrigin { memo: memo("memo") }),
-        ("so -mmemo", Message::TakeOfOrigin { memo: memo("memo") }),
+        ("so", take(memo(""), None)),
+        ("so -m memo", take(memo("memo"), None)),
+        ("so -mmemo", take(memo("memo"), None)),
         (
             "so -m two\\ words",
-            Message::TakeOfOrigin {
-                memo: memo("two words"),
-            },
+            take(memo("two words"), None),
         ),
-        ("so -m -", Message::TakeOfOrigin { memo: memo("-") }),
-        ("so -m -m", Message::TakeOfOrigin { memo: memo("-m") }),
+        ("so -m -", take(memo("-"), None)),
+        ("so -m -m", take(memo("-m"), None)),
         (
             &format!("so -m {longest}"),
-            Message::TakeOfOrigin {
-                memo: memo(&longest),
-            },
+            take(memo(&longest), None),
         ),
         (
             "ss 3",
-            Message::TakeOfSnapshot {
-                tag: tag(3),
-                memo: memo(""),
-            },
+            take_of(memo(""), None),
         ),
         (
             "ss -m é 3",
-            Message::TakeOfSnapshot {
-                tag: tag(3),
-                memo: memo("é"),
-            },
+            take_of(memo("é"), None),
         ),
         (
             "ss 3 -m x",
-            Message::TakeOfSnapshot {
-                tag: tag(3),
-                memo: memo("x"),
-            },
+            take_of(memo("x"), None),
         ),
+        ("so -z", take(memo(""), Some(Freeze::default()))),
+        ("so -zm x", take(memo("x"), Some(Freeze::default()))),
+        ("ss -z 3", take_of(memo(""), Some(Freeze::default()))),
         ("do", Message::Unbind),
         ("ds 12", Message::Delete { tag: tag(12) }),
         ("rs 4", roll_back(tag(4), false, false, false)),
@@ -368,6 +365,18 @@ fn messages() {
         ("so -m", "option needs an argument"),
         ("so -b", "option does not go with this command"),
         ("so -x", "unknown option"),
+        ("so -z -z", "option given twice"),
+        ("so -Z", "option needs an argument"),
+        ("so -Z 8", "device to be frozen is not given as MAJOR:MINOR"),
+        ("so -Z 8:x", "device to be frozen is not given as MAJOR:MINOR"),
+        ("so -Z 8:1:2", "device to be frozen is not given as MAJOR:MINOR"),
+        (
+            &format!("so {}", "-Z 8:1 ".repeat(33)),
+            "more than 32 devices to be frozen",
+        ),
+        ("do -z", "option does not go with this command"),
+        ("ds 1 -Z 8:1", "option does not go with this command"),
+        ("rs 1 -lz", "option does not go with this command"),
         ("so -m a -m b", "option given twice"),
         ("ss", "missing tag"),
         ("ss 0", "tag is not a number from 1 to 4294967295"),
@@ -396,6 +405,23 @@ fn messages() {
     }
     let refusal = message(b"so -m \xff").expect_err("no UTF-8");
     assert_eq!(refusal.as_str(), "memo is not valid UTF-8");
+    let frozen = |line: &str| match message(line.as_bytes()).unwrap().message {
+        Message::TakeOfOrigin { freeze, .. }
+        | Message::TakeOfSnapshot { freeze, .. }
+        | Message::RollBack { freeze, .. } => {
+            let above = freeze.unwrap();
+            above
+                .above()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(frozen("rs -b 1 -z"), [""; 0]);
+    assert_eq!(frozen("so -Z 253:7 -Z8:1"), ["253:7", "8:1"]);
+    assert_eq!(frozen("ss -Z 253:7 1 -z"), ["253:7"]);
+    assert_eq!(frozen(&format!("so {}", "-Z 8:1 ".repeat(32))).len(), 32);
     assert!(is_tried([&b"try"[..], b"x"]));
     assert!(!is_tried([&b"so"[..]]));
     assert!(!is_tried([]));

@@ -12,6 +12,7 @@
 #include <linux/file.h>
 #include <linux/interval_tree_generic.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/part_stat.h>
 #include <linux/sched/isolation.h>
 #include <linux/sched/mm.h>
@@ -85,6 +86,12 @@ unsigned int dm_rs_md_openers(struct mapped_device *md)
 dev_t dm_rs_md_dev(struct mapped_device *md)
 {
 	return disk_devt(dm_disk(md));
+}
+
+/* It goes with the mapped device. */
+struct block_device *dm_rs_md_bdev(struct mapped_device *md)
+{
+	return dm_disk(md)->part0;
 }
 
 /* Block devices */
@@ -178,6 +185,28 @@ void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *lim
 	limits->max_segment_size = min_not_zero(limits->max_segment_size,
 						below->max_segment_size);
 	limits->max_segments = min_not_zero(limits->max_segments, below->max_segments);
+}
+
+/*
+ * Whether bdev_freeze() has succeeded, and nobody is about to change that: while it
+ * freezes or thaws, the mutex is held.
+ */
+bool dm_rs_bdev_is_frozen(struct block_device *bdev)
+{
+	return atomic_read(&bdev->bd_fsfreeze_count) > 0 &&
+	       !mutex_is_locked(&bdev->bd_fsfreeze_mutex);
+}
+
+/*
+ * bdev_thaw() counts a freeze again that it could not undo. When that is because
+ * nothing is frozen, it must not be counted: no later bdev_freeze() would freeze
+ * anything, and nothing could be mounted.
+ */
+void dm_rs_bdev_forget_freeze(struct block_device *bdev)
+{
+	mutex_lock(&bdev->bd_fsfreeze_mutex);
+	atomic_dec_if_positive(&bdev->bd_fsfreeze_count);
+	mutex_unlock(&bdev->bd_fsfreeze_mutex);
 }
 
 /* Locks and counters */
@@ -321,6 +350,22 @@ struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered)
 	if (ordered)
 		return alloc_ordered_workqueue("%s", WQ_MEM_RECLAIM, name);
 	return alloc_workqueue("%s", WQ_MEM_RECLAIM | WQ_PERCPU, 0, name);
+}
+
+/* For what may wait for long, any number at once. */
+struct workqueue_struct *dm_rs_alloc_long_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
+}
+
+void dm_rs_module_get(void)
+{
+	__module_get(THIS_MODULE);
+}
+
+void dm_rs_module_put(void)
+{
+	module_put(THIS_MODULE);
 }
 
 unsigned int dm_rs_num_online_cpus(void)

@@ -31,6 +31,7 @@ struct bio *dm_rs_bio_part(struct bio *bio, unsigned int bytes,
 /* Mapped devices */
 unsigned int dm_rs_md_openers(struct mapped_device *md);
 dev_t dm_rs_md_dev(struct mapped_device *md);
+struct block_device *dm_rs_md_bdev(struct mapped_device *md);
 
 /* Block devices */
 struct file *dm_rs_bdev_open(dev_t dev, blk_mode_t mode);
@@ -47,6 +48,9 @@ unsigned int dm_rs_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev);
 int dm_rs_bdev_flush(struct block_device *bdev);
 void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *limits);
+
+bool dm_rs_bdev_is_frozen(struct block_device *bdev);
+void dm_rs_bdev_forget_freeze(struct block_device *bdev);
 
 /* Locks and counters */
 unsigned long dm_rs_spin_lock_irqsave(spinlock_t *lock);
@@ -88,6 +92,9 @@ void *dm_rs_mempool_alloc(mempool_t *pool);
 unsigned int dm_rs_noio_save(void);
 void dm_rs_noio_restore(unsigned int flags);
 struct workqueue_struct *dm_rs_alloc_workqueue(const char *name, bool ordered);
+struct workqueue_struct *dm_rs_alloc_long_workqueue(const char *name);
+void dm_rs_module_get(void);
+void dm_rs_module_put(void);
 unsigned int dm_rs_num_online_cpus(void);
 int dm_rs_other_cpu(unsigned int n);
 

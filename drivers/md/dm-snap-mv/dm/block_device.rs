@@ -35,6 +35,14 @@ impl Dev {
         Ok(Self(dev))
     }
 
+    /// The device with these numbers; `None` if there cannot be one.
+    pub(crate) const fn new(major: u32, minor: u32) -> Option<Self> {
+        match major >> (u32::BITS - MINOR_BITS) == 0 && minor >> MINOR_BITS == 0 {
+            true => Some(Self(major << MINOR_BITS | minor)),
+            false => None,
+        }
+    }
+
     /// The major number.
     pub(crate) const fn major(self) -> u32 {
         self.0 >> MINOR_BITS
@@ -131,6 +139,14 @@ impl BlockDevice {
     pub(crate) fn share(&self) -> Self {
         // SAFETY: By the type's invariants.
         unsafe { Self::from_file(self.file) }
+    }
+
+    /// Closes it before this returns, if nobody shares it. By a thread of the kernel's, which must
+    /// hold nothing that closing it could need.
+    pub(super) fn close(self) {
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: By the type's invariants the reference is ours, and nobody puts it again.
+        unsafe { bindings::__fput_sync(this.file.as_ptr()) };
     }
 
     /// Its number.

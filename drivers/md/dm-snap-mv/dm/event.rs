@@ -2,6 +2,7 @@
 
 //! A handle to a table that may outlive it.
 
+use super::freeze::HeldDevice;
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -74,5 +75,24 @@ impl EventHandle {
             // SAFETY: The table is there for the duration of the call, and so is its device.
             unsafe { bindings::dm_rs_md_openers(bindings::dm_table_get_md(table)) > 0 }
         })
+    }
+
+    /// Whether the mapped device is suspended; `None` once the table has gone.
+    pub(crate) fn is_suspended(&self) -> Option<bool> {
+        let attached = self.0.attached.lock();
+        let ti = attached.as_ref()?.0;
+        // SAFETY: The instance is there: see `with_table`.
+        Some(unsafe { bindings::dm_suspended(ti.as_ptr()) != 0 })
+    }
+
+    /// Keeps the mapped device from going; `None` once the table has gone, or when the device is
+    /// being removed.
+    pub(crate) fn hold(&self) -> Option<HeldDevice> {
+        self.with_table(|table| {
+            // SAFETY: The table is there for the duration of the call, and so is its device.
+            let md = NonNull::new(unsafe { bindings::dm_table_get_md(table) })?;
+            // SAFETY: As above.
+            unsafe { HeldDevice::new(md) }.ok()
+        })?
     }
 }

@@ -11,6 +11,7 @@
 //! * [`target`], [`callbacks`]: what a target does, and its registration; how C calls it;
 //! * [`table`]: what a constructor sets up and what a callback may ask its instance;
 //! * [`event`]: a handle to a table that outlives it, for events;
+//! * [`freeze`]: freezing the file system on a mapped device;
 //! * [`limits`], [`text`]: queue limits; what status and messages answer;
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
 //! * [`shortcut`]: bios that it only directs elsewhere;
@@ -30,6 +31,7 @@ pub(crate) mod bio_set;
 pub(crate) mod block_device;
 mod callbacks;
 pub(crate) mod event;
+pub(crate) mod freeze;
 pub(crate) mod gate;
 pub(crate) mod global;
 pub(crate) mod io;

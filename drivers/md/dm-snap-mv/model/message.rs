@@ -6,7 +6,32 @@ use super::disk::snapshot_row::{Memo, MEMO_MAX};
 use super::ids::Tag;
 use super::options::{number, once, set, Arguments, Item, Options};
 use super::refusal::Refusal;
+use super::report::DeviceNumber;
 use super::table::parse_tag;
+
+/// Most devices that a message can name to be frozen.
+pub const MAX_ABOVE: usize = 32;
+
+/// What is to be frozen besides the device itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freeze {
+    above: [DeviceNumber; MAX_ABOVE],
+    len: usize,
+}
+
+impl Freeze {
+    /// The devices on top of it, in the order in which they are to be frozen.
+    pub fn above(&self) -> &[DeviceNumber] {
+        self.above.get(..self.len).unwrap_or_default()
+    }
+
+    fn push(&mut self, number: DeviceNumber) -> Result<(), Refusal> {
+        let place = self.above.get_mut(self.len).ok_or(Refusal::TooManyAbove)?;
+        *place = number;
+        self.len += 1;
+        Ok(())
+    }
+}
 
 /// What a message asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +40,8 @@ pub enum Message {
     TakeOfOrigin {
         /// `-m`; empty without it.
         memo: Memo,
+        /// `-z`, `-Z`: the file system on the origin is frozen meanwhile.
+        freeze: Option<Freeze>,
     },
     /// `ss`: a snapshot of a snapshot.
     TakeOfSnapshot {
@@ -22,6 +49,8 @@ pub enum Message {
         tag: Tag,
         /// `-m`; empty without it.
         memo: Memo,
+        /// `-z`, `-Z`: the file system on that snapshot's device is frozen meanwhile.
+        freeze: Option<Freeze>,
     },
     /// `do`: unbind the origin.
     Unbind,
@@ -40,6 +69,9 @@ pub enum Message {
         later: bool,
         /// `-d`: delete the snapshot at the end.
         delete: bool,
+        /// `-z`, `-Z`: the file system on the snapshot's device is frozen until the origin reads as
+        /// the snapshot.
+        freeze: Option<Freeze>,
     },
     /// `list`: what there is of this origin.
     List {
@@ -86,19 +118,20 @@ impl Message {
     ) -> Result<Message, Refusal> {
         // How many arguments it takes, and its options without and with an argument.
         let (most, flags, values): (usize, &[u8], &[u8]) = match command {
-            b"so" => (0, b"", b"m"),
-            b"ss" => (1, b"", b"m"),
+            b"so" => (0, b"z", b"mZ"),
+            b"ss" => (1, b"z", b"mZ"),
             b"do" => (0, b"", b""),
             b"ds" => (1, b"", b""),
-            b"rs" => (1, b"bdl", b""),
+            b"rs" => (1, b"bdlz", b"Z"),
             b"list" => (2, b"", b""),
             b"try" => return Err(Refusal::NestedTry),
             _ => return Err(Refusal::UnknownMessage),
         };
         let mut memo = None;
         let (mut background, mut delete, mut later) = (false, false, false);
+        let (mut frozen, mut freeze) = (false, None);
         let mut arguments = Arguments::<2>::new();
-        for item in Options::new(words, b"bdl", b"m") {
+        for item in Options::new(words, b"bdlz", b"mZ") {
             match item? {
                 Item::Value(letter, _) if !values.contains(&letter) => {
                     return Err(Refusal::MisplacedOption)
@@ -106,9 +139,13 @@ impl Message {
                 Item::Flag(letter) if !flags.contains(&letter) => {
                     return Err(Refusal::MisplacedOption)
                 }
+                Item::Value(b'Z', word) => freeze
+                    .get_or_insert_with(Freeze::default)
+                    .push(parse_device(word)?)?,
                 Item::Value(_, word) => once(&mut memo, parse_memo(word)?)?,
                 Item::Flag(b'b') => set(&mut background)?,
                 Item::Flag(b'd') => set(&mut delete)?,
+                Item::Flag(b'z') => set(&mut frozen)?,
                 Item::Flag(_) => set(&mut later)?,
                 Item::Argument(word) => arguments.push(word)?,
             }
@@ -119,10 +156,21 @@ impl Message {
         }
         let [first, second] = words;
         let memo = memo.unwrap_or(Memo::EMPTY);
+        if frozen {
+            let _ = freeze.get_or_insert_with(Freeze::default);
+        }
+        if later && freeze.is_some() {
+            // Who knows what will be mounted then.
+            return Err(Refusal::MisplacedOption);
+        }
         let tag = || parse_tag(first.ok_or(Refusal::MissingTag)?);
         Ok(match command {
-            b"so" => Message::TakeOfOrigin { memo },
-            b"ss" => Message::TakeOfSnapshot { tag: tag()?, memo },
+            b"so" => Message::TakeOfOrigin { memo, freeze },
+            b"ss" => Message::TakeOfSnapshot {
+                tag: tag()?,
+                memo,
+                freeze,
+            },
             b"do" => Message::Unbind,
             b"ds" => Message::Delete { tag: tag()? },
             b"rs" => Message::RollBack {
@@ -130,6 +178,7 @@ impl Message {
                 background,
                 later,
                 delete,
+                freeze,
             },
             _ => Message::List {
                 start: first.map_or(Ok(0), parse_number)?,
@@ -139,6 +188,14 @@ impl Message {
                 },
             },
         })
+    }
+}
+
+fn parse_device(word: &[u8]) -> Result<DeviceNumber, Refusal> {
+    let mut parts = word.splitn(2, |&byte| byte == b':').map(number);
+    match (parts.next(), parts.next()) {
+        (Some(Some(major)), Some(Some(minor))) => Ok(DeviceNumber { major, minor }),
+        _ => Err(Refusal::BadDevice),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Errno {
     ENOENT = 2,
     /// I/O error.
     EIO = 5,
+    /// Not now.
+    EAGAIN = 11,
     /// Out of memory.
     ENOMEM = 12,
     /// In use.
@@ -45,6 +47,7 @@ impl Errno {
         match self {
             Errno::ENOENT => "ENOENT",
             Errno::EIO => "EIO",
+            Errno::EAGAIN => "EAGAIN",
             Errno::ENOMEM => "ENOMEM",
             Errno::EBUSY => "EBUSY",
             Errno::EEXIST => "EEXIST",
@@ -145,6 +148,10 @@ refusals! {
     MemoNotUtf8: EINVAL, c"memo is not valid UTF-8";
     /// A memo with control characters.
     MemoControl: EINVAL, c"memo has control characters";
+    /// A device to be frozen that is none.
+    BadDevice: EINVAL, c"device to be frozen is not given as MAJOR:MINOR";
+    /// More devices to be frozen than a message can name.
+    TooManyAbove: EINVAL, c"more than 32 devices to be frozen";
     /// A target that does not start at the device's first sector.
     NotAtStart: EINVAL, c"target does not begin at sector 0 of its device";
 
@@ -263,6 +270,19 @@ refusals! {
     NoMoreEpochs: EOVERFLOW, c"no more snapshots can be taken of this device";
     /// Snapshots of snapshots of snapshots, too many times.
     TooDeep: EINVAL, c"snapshots are nested too deeply";
+
+    // Freezing.
+
+    /// Freezing while the device is about to be suspended, or another is through with that soon.
+    Suspending: EAGAIN, c"device is being suspended (try again)";
+    /// Freezing a device that is suspended without its file system being frozen.
+    Suspended: EAGAIN, c"device is suspended and its file system not frozen (resume it first)";
+    /// A device on top that cannot be opened.
+    NoDeviceAbove: ENODEV, c"cannot open a device to be frozen";
+    /// The file system says no.
+    NotFrozen: EIO, c"file system cannot be frozen";
+    /// A signal before anything was done.
+    InterruptedBefore: EINTR, c"interrupted before anything was done";
 
     // Rollback.
 

@@ -250,7 +250,7 @@ impl fmt::Display for SnapshotStatus {
 }
 
 /// Number of a block device. Shown as `<major>:<minor>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumber {
     /// Of its driver.
     pub major: u32,

@@ -8,7 +8,8 @@
 //! * [`preserve`], [`discard`]: writes and discards of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
 //! * [`merge`], [`merge_copy`]: rollback in the background; [`cleaner`]: deletion in the background;
 //! * [`failure`]: when the metadata cannot be changed any more;
-//! * [`control`]: messages; [`listing`]: what `list` replies; [`publish`]: what status says;
+//! * [`control`]: messages; [`freeze`]: file systems that are frozen for them;
+//! * [`listing`]: what `list` replies; [`publish`]: what status says;
 //! * [`metadata`], [`trees`], [`records`], [`rows`]: B-trees and space maps; [`journal`]: what they do not say yet;
 //! * [`allocator`]: space for data;
 //! * [`origin`], [`snapshot`]: what is active; [`error`]: refusals and failures.
@@ -23,6 +24,7 @@ mod distrust;
 mod engine;
 pub(crate) mod error;
 mod failure;
+mod freeze;
 pub(crate) mod job;
 mod journal;
 mod listing;

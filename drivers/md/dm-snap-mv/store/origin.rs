@@ -8,6 +8,7 @@ use crate::dm::gate::Gate;
 use crate::dm::number_set::NumberSet;
 use crate::dm::range_lock::RangeLock;
 use crate::dm::table::MappedDevice;
+use super::freeze::Asked;
 use crate::model::ids::{Chunk, OriginNr, Tag};
 use crate::model::refusal::Refusal;
 use crate::model::report::{RollbackProgress, State};
@@ -85,32 +86,46 @@ pub(crate) struct Origin {
     pub(super) control: Mutex<()>,
     /// Who wants to hear of events.
     #[pin]
-    listeners: Mutex<Listeners>,
+    pub(super) listeners: Mutex<Listeners>,
+    /// Signalled, with the listeners' mutex, when somebody is through with freezing, or a device is
+    /// about to be suspended.
+    #[pin]
+    pub(super) freezing_changed: CondVar,
 }
 
 /// One table of this origin or of one of its snapshots.
-struct Listener {
+pub(super) struct Listener {
     ticket: u64,
-    events: EventHandle,
+    pub(super) events: EventHandle,
     /// The mapped device that the table is of.
-    device: MappedDevice,
-    /// Whether that is the origin's own.
-    own: bool,
+    pub(super) device: MappedDevice,
+    /// The snapshot that it shows; `None`: the origin itself.
+    pub(super) tag: Option<Tag>,
     in_force: InForce,
+    /// Whether the device is being suspended with this table, or is.
+    pub(super) suspending: bool,
+}
+
+impl Listener {
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket
+    }
 }
 
 /// Who is to be told when something changes.
 pub(crate) struct Listeners {
     /// Everybody's table, with the ticket that it came with.
-    tables: KVec<Listener>,
+    pub(super) tables: KVec<Listener>,
     next_ticket: u64,
+    /// What is being frozen for messages, or is frozen.
+    pub(super) freezing: KVec<Asked>,
 }
 
 impl Listeners {
     /// See [`Origin::rests`].
     fn rest(&self) -> bool {
         let any = |own: bool, state: InForce| {
-            let is_so = |table: &Listener| table.own == own && table.in_force == state;
+            let is_so = |table: &Listener| table.tag.is_none() == own && table.in_force == state;
             self.tables.iter().any(is_so)
         };
         let runs =
@@ -148,7 +163,9 @@ impl Origin {
                 listeners <- new_mutex!(Listeners {
                     tables: KVec::new(),
                     next_ticket: 0,
+                    freezing: KVec::new(),
                 }),
+                freezing_changed <- new_condvar!(),
             }),
             GFP_KERNEL,
         )
@@ -284,12 +301,12 @@ impl Origin {
         listeners
             .tables
             .iter()
-            .any(|listener| listener.own && listener.events.is_open() == Some(true))
+            .any(|listener| listener.tag.is_none() && listener.events.is_open() == Some(true))
     }
 
-    /// Has a table told of events, until [`Origin::remove_listener`] gets the ticket. `own`: the
-    /// mapped device is the origin's own; only one can be, though a reload has two tables of it for
-    /// a moment. Process context.
+    /// Has a table told of events, until [`Origin::remove_listener`] gets the ticket. `tag`: of the
+    /// snapshot that the mapped device shows; without one it is the origin's own. Only one can be,
+    /// though a reload has two tables of it for a moment. Process context.
     ///
     /// # Errors
     ///
@@ -298,11 +315,11 @@ impl Origin {
         &self,
         events: &EventHandle,
         device: MappedDevice,
-        own: bool,
+        tag: Option<Tag>,
     ) -> super::error::Result<u64> {
         let mut listeners = self.listeners.lock();
-        let another = |listener: &Listener| listener.own && listener.device != device;
-        if own && listeners.tables.iter().any(another) {
+        let another = |listener: &Listener| listener.tag.is_none() && listener.device != device;
+        if tag.is_none() && listeners.tables.iter().any(another) {
             return Err(Refusal::OriginActive.into());
         }
         let ticket = listeners.next_ticket;
@@ -311,8 +328,9 @@ impl Origin {
             ticket,
             events: events.clone(),
             device,
-            own,
+            tag,
             in_force: InForce::NotYet,
+            suspending: false,
         };
         listeners.tables.push(listener, GFP_KERNEL)?;
         Ok(ticket)

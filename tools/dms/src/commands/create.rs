@@ -11,7 +11,11 @@ use crate::{list, reply, target::Wanted};
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::{Device, Store};
+use std::io::{self, BufRead, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
+
+/// How a device-mapper UUID begins that is one of ours.
+const UUID_PREFIX: &str = "SNAPMV-";
 
 pub fn run(args: &Create) -> Result<()> {
     let name = names::dm_name(&args.dm_dev)?;
@@ -58,11 +62,21 @@ pub fn run(args: &Create) -> Result<()> {
         Some(tag) => snapshot_size(&dm, &cow, &wanted.id, tag).unwrap_or(origin.sectors),
     };
 
+    if wanted.force {
+        agreed_to_loss(&dm, &cow, args.yes)?;
+    }
+
     // Whatever happens from here on, the device must either be of use or go.
     let interrupt = Interrupt::watch()?;
     let _held = interrupt.hold()?;
-    dm.create(name)?;
-    match activate(&dm, name, sectors, line, &cow, &wanted, &interrupt) {
+    let uuid = match wanted.format || wanted.force {
+        true => None,
+        false => uuid(&cow, &wanted.id, snapshot),
+    };
+    dm.create(name, uuid.as_deref())?;
+    let unnamed = uuid.is_none();
+    let done = activate(&dm, name, sectors, line, &cow, &wanted, &interrupt, unnamed);
+    match done {
         Ok(()) => Ok(()),
         Err(failure) => {
             // What is half made goes, and what was wrong first is what counts.
@@ -74,6 +88,7 @@ pub fn run(args: &Create) -> Result<()> {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn activate(
     dm: &Dm,
     name: &str,
@@ -82,10 +97,19 @@ fn activate(
     cow: &BlockDevice,
     wanted: &Wanted,
     interrupt: &Interrupt,
+    unnamed: bool,
 ) -> Result<()> {
     let devno = dm.load(name, sectors, line).map_err(|reason| {
         let errno = reason.errno.unwrap_or_default();
         let failure = reply::failure(&errno, &reason.text);
+        let nothing_there = [Refusal::NotBound, Refusal::NoStore, Refusal::ForeignData]
+            .iter()
+            .any(|refusal| reason.text == refusal.as_str());
+        let failure = match nothing_there && wanted.tag.is_some() {
+            // Binding or formatting would bring no snapshot.
+            true => failure.hint("give the origin and the COW device that the snapshot was taken with"),
+            false => failure,
+        };
         let failure = match reason.text == Refusal::NotBound.as_str() {
             true => bound_instead(failure, cow),
             false => failure,
@@ -99,13 +123,94 @@ fn activate(
     if interrupt.came() {
         return Err(interrupted(name, wanted));
     }
-    dm.resume(name)?;
+    let is_copy = wanted.tag.is_some();
+    // Formatting and binding have made what it is called by.
+    let late = || unnamed.then(|| uuid(cow, &wanted.id, None)).flatten();
+    let early = late();
+    if let Some(uuid) = &early {
+        dm.set_uuid(name, uuid);
+    }
+    dm.resume(name, is_copy)?;
+    if early.is_none() {
+        if let Some(uuid) = late() {
+            dm.set_uuid(name, &uuid);
+        }
+    }
     node::make(name, devno).map_err(|e| {
         Failure::new(
             Kind::Refused,
             format!("cannot make {}: {e}", node::path(name).display()),
         )
     })
+}
+
+/// What udev's rules and others know a device by: its store, the origin's number there, and the
+/// tag, which is 0 for the origin itself. `None` where that cannot be known.
+fn uuid(cow: &BlockDevice, id: &[u8], tag: Option<u32>) -> Option<String> {
+    let device = Device::open(&cow.node).ok()?;
+    Store::read(&device, |store| {
+        let store_uuid: String = store
+            .superblock()
+            .uuid
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let origin = store.origin_by_id(id)?;
+        Ok(origin.map(|row| {
+            format!("{UUID_PREFIX}{store_uuid}-{}-{}", row.number.get(), tag.unwrap_or(0))
+        }))
+    })
+    .ok()?
+}
+
+/// Says what is lost by formatting a COW device with a store on it, and asks for consent where there
+/// is somebody to be asked.
+fn agreed_to_loss(dm: &Dm, cow: &BlockDevice, yes: bool) -> Result<()> {
+    if dm.devices()?.iter().any(|device| device.line.cow == cow.devno) {
+        // It is in use, and will not be formatted.
+        return Ok(());
+    }
+    let Some(losses) = losses(cow).filter(|losses| !losses.is_empty()) else {
+        return Ok(());
+    };
+    for loss in &losses {
+        eprintln!("dms: lost with what is on {}: {loss}", cow.node.display());
+    }
+    if yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    eprint!("Format it? [y/N] ");
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|e| Failure::new(Kind::Refused, format!("cannot read the answer: {e}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Kind::Refused, "nothing has been formatted")),
+    }
+}
+
+/// The origins and snapshots on a COW device; none where there is no store that could be read.
+fn losses(cow: &BlockDevice) -> Option<Vec<String>> {
+    let device = Device::open(&cow.node).ok()?;
+    Store::read(&device, |store| {
+        let mut losses = Vec::new();
+        for row in store.origins()? {
+            let id = String::from_utf8_lossy(row.id.as_bytes()).into_owned();
+            let tags: Vec<_> = store
+                .snapshots(row.number)?
+                .iter()
+                .filter(|row| !row.ghost)
+                .map(|row| row.tag.to_string())
+                .collect();
+            losses.push(match tags.as_slice() {
+                [] => format!("the binding of {id}, which has no snapshots"),
+                [tag] => format!("snapshot {tag} of {id}"),
+                tags => format!("snapshots {} of {id}", tags.join(", ")),
+            });
+        }
+        Ok(losses)
+    })
+    .ok()
 }
 
 /// A signal came while the table was loaded. That may take long, and has bound the origin.

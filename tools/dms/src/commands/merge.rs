@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms merge`
 
-use super::{print, rollback, tag, wait};
+use super::{need_snapshot, print, rollback, tag, wait};
 use crate::cli::Merge;
 use crate::dm::Dm;
 use crate::failure::{Failure, Kind, Result};
@@ -15,6 +15,7 @@ pub fn run(args: &Merge) -> Result<()> {
         rollback::begin(&dm, &device, tag, &["-d", "-l"], &doing)?;
         return print("the merge begins when the origin's device is activated next\n");
     }
+    need_snapshot(&dm, &device, tag).map_err(|failure| failure.context(doing.as_str()))?;
     if let Some(origin) = dm.origin_of(&device)?.filter(|origin| dm.is_in_use(origin)) {
         let failure = dm.in_use(&origin.name, origin.devno).context(doing);
         let defer = format!(

@@ -17,7 +17,10 @@ mod wait;
 
 use crate::cli::Command;
 use crate::failure::{Failure, Kind, Result};
+use crate::dm::{Dm, Mapped};
 use crate::hints;
+use crate::list as lists;
+use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::table;
 use std::io::{self, Write};
 
@@ -55,6 +58,16 @@ fn tag(word: &str) -> Result<u32> {
     table::parse_tag(word.as_bytes())
         .map(|tag| tag.get())
         .map_err(hints::failure)
+}
+
+/// Whether there is a snapshot. To be asked before anything else is found to stand against what is
+/// to be done with it.
+fn need_snapshot(dm: &Dm, device: &Mapped, tag: u32) -> Result<()> {
+    let page = lists::page(dm, &device.name, tag)?;
+    match page.rows.iter().any(|row| row.tag == tag) {
+        true => Ok(()),
+        false => Err(hints::failure(Refusal::UnknownTag)),
+    }
 }
 
 /// Prints to where the output goes. That nobody reads it is no failure.

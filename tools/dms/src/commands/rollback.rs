@@ -25,17 +25,16 @@ pub fn run(args: &Rollback) -> Result<()> {
 /// If the origin is in use, says how.
 pub fn begin(dm: &Dm, device: &Mapped, tag: u32, options: &[&str], doing: &str) -> Result<()> {
     let number = tag.to_string();
-    let mut message = vec!["rs", &number];
-    message.extend(options);
+    let mut message = vec![b"rs".as_slice(), number.as_bytes()];
+    message.extend(options.iter().map(|option| option.as_bytes()));
+    let later = options.contains(&"-l");
     let interrupt = Interrupt::watch()?;
     for last in [false, false, true] {
-        let source = dm.snapshot_of(device, tag)?;
-        let (reply, thawed) =
-            freeze::around(dm, source, &interrupt, || dm.tell(&device.name, &message))?;
-        let reply = reply?;
+        let source = dm.snapshot_of(device, tag)?.filter(|_| !later);
+        let reply = freeze::tell(dm, device, source.as_ref(), &interrupt, &message)?;
         let in_use = reply.is(Refusal::OriginInUse);
         let failure = match reply.done(doing) {
-            Ok(_) => return thawed,
+            Ok(_) => return Ok(()),
             Err(failure) => failure,
         };
         match dm.origin_of(device)?.filter(|_| in_use) {

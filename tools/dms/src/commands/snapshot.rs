@@ -37,14 +37,8 @@ pub fn run(args: &Snapshot) -> Result<()> {
         words.extend([b"-m", memo]);
     }
 
-    // Whatever happens from here on, the device must be resumed.
     let interrupt = Interrupt::watch()?;
-    let (reply, thawed) = freeze::around(&dm, frozen, &interrupt, || {
-        dm.tell(&device.name, &words)?
-            .done(&format!("cannot take a snapshot of {what}"))
-    })?;
-    let reply = String::from_utf8_lossy(&reply?).into_owned();
-    // It may lead to a file on the device that was frozen.
-    print(&format!("{}\n", reply.trim()))?;
-    thawed
+    let reply = freeze::tell(&dm, &device, frozen.as_ref(), &interrupt, &words)?
+        .done(&format!("cannot take a snapshot of {what}"))?;
+    print(&format!("{}\n", String::from_utf8_lossy(&reply).trim()))
 }

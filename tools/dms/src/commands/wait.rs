@@ -9,12 +9,17 @@ use crate::interrupt::Interrupt;
 use crate::list;
 use crate::progress::Progress;
 use crate::status::{Own, Status};
+use nix::poll::{poll, PollTimeout};
 use std::time::{Duration, Instant};
 
 /// How long to wait for an event before the status is looked at again, in milliseconds: often
 /// where somebody watches, and else only in case an event is missed.
 const WATCHED: u16 = 200;
 const UNWATCHED: u16 = 1000;
+
+/// The least time from one look at the status to the next, in milliseconds: events, of whatever
+/// device, can come so fast that nothing else would be done.
+const BREATH: u16 = 100;
 
 /// What is waited for.
 #[derive(Clone, Copy)]
@@ -107,7 +112,11 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<bool> {
             UNWATCHED
         };
         let left = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+        let looked = Instant::now();
         dm.wait_event(pause.min(left.max(1)));
+        let rest = Duration::from_millis(BREATH.into()).saturating_sub(looked.elapsed());
+        // A signal ends it.
+        let _ = poll(&mut [], PollTimeout::from(u16::try_from(rest.as_millis()).unwrap_or(BREATH)));
     }
 }
 

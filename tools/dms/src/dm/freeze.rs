@@ -1,82 +1,86 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Holding a device still for a moment.
+//! Messages for which the kernel freezes file systems: it does that, what is asked for, and the
+//! thawing in one step, so that nothing stays frozen whatever becomes of this program.
 
 use super::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
-use crate::interrupt::{Held, Interrupt};
-use nix::sys::mman::{mlockall, MlockAllFlags};
+use crate::interrupt::Interrupt;
+use crate::reply::Reply;
+use dm_snap_mv_model::message::MAX_ABOVE;
+use dm_snap_mv_model::refusal::Refusal;
+use nix::poll::{poll, PollTimeout};
+use std::time::{Duration, Instant};
 
-/// Does something while `device`, if there is one, is suspended and the file system on it
-/// frozen. Gives what came of it, and whether the device was resumed. No signal ends the
-/// program in the meantime; one that asks for that before `act` begins has it not begin.
-pub fn around<T>(
+/// How long somebody else's suspending is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pause before a message is sent anew, in milliseconds.
+const PAUSE: u16 = 20;
+
+/// Sends a message to `through`, for which the file system on `device` is frozen, if there is one,
+/// and those on what is built on it: partitions, LUKS, logical volumes. What others do at the same
+/// time is waited for.
+pub fn tell(
     dm: &Dm,
-    device: Option<Mapped>,
+    through: &Mapped,
+    device: Option<&Mapped>,
     interrupt: &Interrupt,
-    act: impl FnOnce() -> Result<T>,
-) -> Result<(Result<T>, Result<()>)> {
-    let frozen = match device {
-        Some(device) => Frozen::new(dm, device, interrupt)?,
-        None => None,
-    };
-    let done = match interrupt.came() {
-        false => act(),
-        true => Err(Failure::new(
-            Kind::Interrupted,
-            "interrupted before anything was done",
-        )),
-    };
-    Ok((done, frozen.map_or(Ok(()), Frozen::thaw)))
-}
-
-/// A device that is suspended, and with it frozen the file system on it.
-struct Frozen<'a> {
-    dm: &'a Dm,
-    name: String,
-    /// There is nothing left to do.
-    thawed: bool,
-    /// Given up last.
-    _held: Held,
-}
-
-impl<'a> Frozen<'a> {
-    /// Suspends `device`, unless somebody has done that before.
-    fn new(dm: &'a Dm, device: Mapped, interrupt: &Interrupt) -> Result<Option<Self>> {
-        if dm.info(&device.name)?.suspended {
-            return Ok(None);
+    message: &[&[u8]],
+) -> Result<Reply> {
+    let begin = Instant::now();
+    let mut told = false;
+    // Signals that do not ask for an end would end the waiting in the kernel, too.
+    let _held = interrupt.hold()?;
+    loop {
+        if interrupt.came() {
+            return Err(interrupted());
         }
-        // This program may have been read from that very device: what is still needed of it
-        // must be in memory before.
-        let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);
-        let frozen = Self {
-            dm,
-            name: device.name,
-            thawed: false,
-            _held: interrupt.hold()?,
-        };
-        dm.suspend(&frozen.name)?;
-        Ok(Some(frozen))
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        self.thawed = true;
-        self.dm.resume(&self.name).map_err(|failure| {
-            failure.hint(format!(
-                "writes to it hang until it is resumed: dmsetup resume {}",
-                self.name
-            ))
-        })
-    }
-
-    fn thaw(mut self) -> Result<()> {
-        self.resume()
+        let above = device.map(|device| above(dm, device)).unwrap_or_default();
+        let mut words = message.to_vec();
+        if device.is_some() {
+            words.push(b"-z");
+        }
+        for number in &above {
+            words.extend([b"-Z", number.as_bytes()]);
+        }
+        let reply = dm.tell(&through.name, &words)?;
+        let stopped = reply.is(Refusal::InterruptedBefore);
+        if stopped && interrupt.came() {
+            return Err(interrupted());
+        }
+        let suspended = reply.is(Refusal::Suspended);
+        let again = suspended
+            || stopped
+            || reply.is(Refusal::Suspending)
+            // What was on top a moment ago is not any more.
+            || reply.is(Refusal::NoDeviceAbove);
+        if !again || begin.elapsed() > PATIENCE {
+            return Ok(reply);
+        }
+        if suspended && !told {
+            told = true;
+            let name = device.map_or(through.name.as_str(), |device| &device.name);
+            eprintln!("dms: {name} is suspended: waiting until it is resumed");
+        }
+        // A signal ends it.
+        let _ = poll(&mut [], PollTimeout::from(PAUSE));
     }
 }
 
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        if !self.thawed {
-            let _ = self.resume();
-        }
+fn interrupted() -> Failure {
+    Failure::new(
+        Kind::Interrupted,
+        "interrupted before anything was done",
+    )
+}
+
+/// The devices on top of all that is built on `device`: file systems can be on these only. What
+/// cannot be named is told of.
+fn above(dm: &Dm, device: &Mapped) -> Vec<String> {
+    let mut all = dm.sysfs.tops(device.devno);
+    for dev in all.split_off(all.len().min(MAX_ABOVE)) {
+        let name = dm.sysfs.short_name(dev);
+        eprintln!("dms: a file system on {name} is not frozen: too much is built on {}", device.name);
     }
+    all.iter().map(ToString::to_string).collect()
 }

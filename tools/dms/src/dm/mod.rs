@@ -121,6 +121,13 @@ impl Dm {
 
     /// The device of our target that is called `arg`, or has that number.
     pub fn find(&self, arg: &str) -> Result<Mapped> {
+        if let Some(devno) = crate::names::devno_at(arg) {
+            let mut devices = self.devices()?.into_iter();
+            return devices.find(|device| device.devno == devno).ok_or_else(|| {
+                let what = format!("{arg} is not on a dm-snap-mv device");
+                Failure::new(Kind::NotFound, what).hint(self.offer())
+            });
+        }
         let name = match arg.strip_prefix("/dev/dm-") {
             Some(_) => arg.trim_start_matches("/dev/"),
             None => crate::names::dm_name(arg)?,
@@ -188,9 +195,14 @@ impl Dm {
         raw::info(&self.control, name).map_err(|e| refused(&format!("look at {name}"), e))
     }
 
-    /// Creates a device without a table.
-    pub fn create(&self, name: &str) -> Result<()> {
-        match raw::create(&self.control, name) {
+    /// Creates a device without a table; with a UUID, if it is known.
+    pub fn create(&self, name: &str, uuid: Option<&str>) -> Result<()> {
+        let made = match raw::create(&self.control, name, uuid.unwrap_or_default()) {
+            // Another device may have the UUID: of a copy of the COW device.
+            Err(Errno::EBUSY) if uuid.is_some() => raw::create(&self.control, name, ""),
+            made => made,
+        };
+        match made {
             Err(Errno::EBUSY) => Err(Failure::new(
                 Kind::Busy,
                 format!("there is a device {name} already"),
@@ -238,24 +250,19 @@ impl Dm {
         })
     }
 
-    /// Suspends a device: the file system on it is frozen, what is under way is finished.
-    pub fn suspend(&self, name: &str) -> Result<()> {
-        raw::suspend(&self.control, name).map_err(|e| match e {
-            // The kernel has taken back what it had begun.
-            Errno::EINTR => Failure::new(
-                Kind::Interrupted,
-                format!("interrupted while {name} was to be suspended; it goes on"),
-            ),
-            e => refused(&format!("suspend {name}"), e),
-        })
+    /// Gives a device a UUID that was created without one. It can be used without.
+    pub fn set_uuid(&self, name: &str, uuid: &str) {
+        let _ = raw::set_uuid(&self.control, name, uuid);
     }
 
-    /// Resumes a device, with the table that was loaded last.
-    pub fn resume(&self, name: &str) -> Result<()> {
+    /// Resumes a device, with the table that was loaded last. `is_copy`: it shows what another
+    /// device holds, too.
+    pub fn resume(&self, name: &str, is_copy: bool) -> Result<()> {
+        let flags = udev::flags(is_copy);
         loop {
-            let resumed = udev::runs().then(|| udev::resume(name)).flatten();
+            let resumed = udev::runs().then(|| udev::resume(name, flags)).flatten();
             // Does nothing if that has been done.
-            match resumed.unwrap_or_else(|| raw::resume(&self.control, name)) {
+            match resumed.unwrap_or_else(|| raw::resume(&self.control, name, flags.bits())) {
                 Err(Errno::EINTR) => {}
                 other => return other.map_err(|e| refused(&format!("resume {name}"), e)),
             }

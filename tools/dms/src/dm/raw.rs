@@ -152,21 +152,33 @@ pub fn info(control: &File, name: &str) -> Result<Info, Errno> {
     })
 }
 
-/// Creates a device without a table.
-pub fn create(control: &File, name: &str) -> Result<(), Errno> {
-    Request::<ROOM>::new(name)?.send(control, sys::DM_DEV_CREATE_CMD)
-}
-
-/// Suspends a device, freezing the file system on it.
-pub fn suspend(control: &File, name: &str) -> Result<(), Errno> {
+/// Creates a device without a table; with a UUID, unless that is empty.
+pub fn create(control: &File, name: &str, uuid: &str) -> Result<(), Errno> {
     let mut request = Request::<ROOM>::new(name)?;
-    request.header.flags = sys::DM_SUSPEND_FLAG;
-    request.send(control, sys::DM_DEV_SUSPEND_CMD)
+    // The last byte stays 0.
+    if uuid.len() >= request.header.uuid.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    for (to, from) in request.header.uuid.iter_mut().zip(uuid.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.send(control, sys::DM_DEV_CREATE_CMD)
 }
 
-/// Resumes a device, with the table that was loaded last.
-pub fn resume(control: &File, name: &str) -> Result<(), Errno> {
-    Request::<ROOM>::new(name)?.send(control, sys::DM_DEV_SUSPEND_CMD)
+/// Gives a device a UUID that has none.
+pub fn set_uuid(control: &File, name: &str, uuid: &str) -> Result<(), Errno> {
+    let mut request = Request::<ROOM>::new(name)?;
+    request.put(&[uuid.as_bytes()])?;
+    request.header.flags = sys::DM_UUID_FLAG;
+    request.send(control, sys::DM_DEV_RENAME_CMD)
+}
+
+/// Resumes a device, with the table that was loaded last. `udev`: flags for udev's rules, which get
+/// them with the event if there are any.
+pub fn resume(control: &File, name: &str, udev: u32) -> Result<(), Errno> {
+    let mut request = Request::<ROOM>::new(name)?;
+    request.header.event_nr = udev << sys::DM_UDEV_FLAGS_SHIFT;
+    request.send(control, sys::DM_DEV_SUSPEND_CMD)
 }
 
 /// Removes a device.

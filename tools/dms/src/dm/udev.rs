@@ -4,7 +4,7 @@
 //! Two ioctls take a cookie that udev answers when it is through; the devicemapper crate knows
 //! how that goes. It can be used only where udev runs.
 
-use devicemapper::{errors, DevId, DmError, DmName, DmOptions, DmResult, DM};
+use devicemapper::{errors, DevId, DmError, DmName, DmOptions, DmResult, DmUdevFlags, DM};
 use nix::errno::Errno;
 use std::path::Path;
 
@@ -13,11 +13,22 @@ pub fn runs() -> bool {
     std::env::var_os("DM_DISABLE_UDEV").is_none() && Path::new("/run/udev/control").exists()
 }
 
+/// What udev's rules are told of a device.
+pub fn flags(is_copy: bool) -> DmUdevFlags {
+    match is_copy {
+        // As LVM does for its snapshots: links that lead to what is on a device by its UUID or
+        // label stay with whatever else has them.
+        true => DmUdevFlags::DM_UDEV_LOW_PRIORITY_FLAG,
+        false => DmUdevFlags::empty(),
+    }
+}
+
 /// Resumes a device, and returns when udev knows it. `None` if there could be no keeping in
 /// step: then nobody knows whether the device was resumed.
-pub fn resume(name: &str) -> Option<Result<(), Errno>> {
+pub fn resume(name: &str, flags: DmUdevFlags) -> Option<Result<(), Errno>> {
     with(name, |dm, id| {
-        dm.device_suspend(id, DmOptions::default()).map(drop)
+        let options = DmOptions::default().set_udev_flags(flags);
+        dm.device_suspend(id, options).map(drop)
     })
 }
 
