@@ -22,7 +22,7 @@ step() { printf '\n%s%s%s\n' "$bold" "$*" "$off"; }
 # show COMMAND...: as one would type it. All of them must succeed.
 show() {
 	printf '%s# %s%s\n' "$dim" "$*" "$off"
-	if ! eval "$*" 2>&1; then
+	if ! eval "$*" 2>&1 </dev/null; then
 		claim "$* succeeds" false
 		# What is suspended would hold up the end.
 		dmsetup info -c --noheadings -o name | xargs -rn1 dmsetup resume
@@ -62,7 +62,7 @@ with_dms() {
 	esac
 }
 
-# By hand: a table line, a message to a device at rest.
+# By hand: a table line, a message.
 with_dmsetup() {
 	local dev sectors
 	case $1 in
@@ -77,31 +77,26 @@ with_dmsetup() {
 	snapshot)
 		dev=$2
 		shift 2
-		local at_rest=$dev
 		case $1 in
-		[0-9]*) at_rest=snap$1 && set -- ss "$@" ;;
+		[0-9]*) set -- ss "$@" ;;
 		*) set -- so "$@" ;;
 		esac
-		# Suspending a device freezes what is mounted from it. In one word, so that dmsetup
-		# does not take the options for its own.
-		show dmsetup suspend "$at_rest"
-		show dmsetup message "$dev" 0 "'$*'"
-		show dmsetup resume "$at_rest"
+		# With -z what is mounted is frozen. In one word, so that dmsetup does not take the
+		# options for its own.
+		show dmsetup message "$dev" 0 "'$* -z'"
 		;;
 	remove) show dmsetup remove "$2" ;;
 	list) show dmsetup message orig 0 list ;;
 	rollback)
-		show dmsetup suspend "$2"
-		show dmsetup message "$2" 0 "'rs $3 -b'"
-		show dmsetup resume "$2"
+		show dmsetup message "$2" 0 "'rs $3 -b -z'"
 		show "until dmsetup status $2 | grep ' -\$'; do sleep 0.2; done"
 		;;
 	esac
 }
 
-# session TOOL FS: the whole story.
+# session TOOL FS FORMAT: the whole story.
 session() {
-	local tool=$1 fs=$2 options=''
+	local tool=$1 fs=$2 format=$3 options=''
 	name="$fs, ${tool#with_}"
 	[ "$fs" != xfs ] || options='-o nouuid '
 
@@ -109,7 +104,7 @@ session() {
 	show "mkfs.$fs -q ${force[$fs]} /dev/$origin"
 
 	step 'Format another disk for the snapshots, bind the first one to it, and use it as ever.'
-	"$tool" create orig $origin $cow -bF
+	"$tool" create orig $origin $cow "$format"
 	show "mount ${options}/dev/mapper/orig /mnt/orig"
 	show touch /mnt/orig/this-is-orig
 	show ls /mnt/orig
@@ -188,11 +183,11 @@ EOF
 lsblk -dno NAME,SIZE /dev/$origin /dev/$cow
 
 part 'ext4, with dms'
-session with_dms ext4
+session with_dms ext4 -bf
 part 'xfs, with dms'
-session with_dms xfs
+session with_dms xfs -bF
 part 'ext4, with dmsetup alone'
-session with_dmsetup ext4
+session with_dmsetup ext4 -bF
 
 if [ $failed = 0 ]; then
 	printf '\n%sAll of it was so.%s\n' "$bold" "$off"

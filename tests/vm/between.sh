@@ -94,10 +94,10 @@ for signal in USR1 ALRM; do
 	hold
 	dms snapshot orig >/tmp/out 2>/tmp/err &
 	taking=$!
-	soon waits $taking dm_io
-	check "$signal comes while it is taken" waits $taking dm_io
+	soon waits $taking '\(dm_io\|sync_io\)'
+	check "$signal comes while it is taken" waits $taking '\(dm_io\|sync_io\)'
 	kill -$signal $taking
-	check "$signal has to wait" waits $taking dm_io
+	check "$signal has to wait" waits $taking '\(dm_io\|sync_io\)'
 	slow 0
 	ended $taking
 	check 'it ends the program' test "$code" = $((128 + $(kill -l $signal)))
@@ -106,7 +106,7 @@ done
 check 'the snapshots were taken' test "$(last_tag)" = 2
 hold
 dms snapshot orig >/tmp/out 2>/tmp/err &
-soon waits $! dm_io
+soon waits $! '\(dm_io\|sync_io\)'
 kill -INT $!
 slow 0
 ended $!

@@ -48,6 +48,14 @@ echo one >/mnt/o/file
 call dms snapshot orig -m 'say "à propos" \ - '
 check 'snapshot prints the tag' prints 1
 check 'the origin goes on' active orig
+for path in /dev/mapper/orig "/dev/$(lsblk -ndo KNAME /dev/mapper/orig)" /mnt/o; do
+	call dms status "$path"
+	check "$path leads to the device" matches '^orig: '
+done
+check 'its UUID tells what it is' \
+	grep -qE '^SNAPMV-[0-9a-f]{32}-1-0$' <<<"$(dmsetup info -c --noheadings -o uuid orig)"
+call dms help snapshot
+check 'help with a command' matches 'Usage: dms snapshot'
 call dms create s1 /dev/$o /dev/$c 1
 check 'create shows a snapshot' done_silently
 mount /dev/mapper/s1 /mnt/s
@@ -181,8 +189,20 @@ dms snapshot orig >/dev/null
 big
 exec 8</dev/mapper/orig
 refused 'no merge while it is open' 4 "open in process $$" dms merge orig 4
+refused 'a wrong tag is told before that' 3 'unknown tag' dms merge orig 99
 call dms merge orig 4 --defer
 check 'merge can be deferred' test "$code" = 0
+call dms status orig
+check 'which its status shows' matches 'to 4, when the origin'
+call dms list orig
+check 'and its list' matches 'rollbacking +: to 4, when the origin'
+call dms merge orig --call-off
+check 'it can be called off' done_silently
+call dms status orig
+check 'and is not shown any more' matches 'rollbacking +: no'
+refused 'but only once' 3 'no rollback of the origin is deferred' dms merge orig --call-off
+call dms merge orig 4 --defer
+check 'and deferred again' test "$code" = 0
 exec 8<&-
 dms remove orig
 dms create orig $o $c

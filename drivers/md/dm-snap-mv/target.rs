@@ -130,9 +130,7 @@ impl SnapMv {
                 Device::Snapshot(SnapshotDevice::new(snapshot))
             }
         };
-        let ticket = device
-            .origin()
-            .add_listener(&events, mapped, tag)?;
+        let ticket = device.origin().add_listener(&events, mapped, tag)?;
         Ok(Self {
             device,
             origin_dev,
@@ -208,6 +206,7 @@ impl SnapMv {
                     origin.wait_for_rollback(|| self.is_suspending())?;
                 }
             }
+            Message::CallOff => store.call_off_roll_back(origin)?,
             Message::List { start, max } => store.list(origin, *start, *max, reply)?,
         }
         Ok(())
@@ -334,7 +333,11 @@ impl Target for SnapMv {
             }
         }
         if let Err(error) = store.revive() {
-            pr_err!("the store stays as it is ({})\n", error.as_str());
+            pr_err!(
+                "{}: the store stays as it is ({})\n",
+                store.cow.name(),
+                error.as_str()
+            );
         }
         if this.tag.is_none() {
             store.begin_deferred(this.device.origin());

@@ -240,13 +240,17 @@ pub struct Merge {
     /// A device of the origin, or of any of its snapshots
     pub dm_dev: String,
     /// The tag of the snapshot
-    pub tag: String,
+    #[arg(required_unless_present = "call_off")]
+    pub tag: Option<String>,
     /// Do not wait until it is done
     #[arg(short, long)]
     pub background: bool,
     /// Begin when the origin's device is activated next
     #[arg(long, conflicts_with = "background")]
     pub defer: bool,
+    /// Call off what --defer has put off
+    #[arg(long, conflicts_with_all = ["tag", "background", "defer"])]
+    pub call_off: bool,
 }
 
 /// Check the store on a COW device

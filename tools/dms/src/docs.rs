@@ -139,7 +139,8 @@ snapshots, an origin must be written through its device-mapper device only.
 Devices are not kept over a reboot: \"dms create\" brings them back, without -b and -f.";
 
 const NAMES: &str = "\
-DM_DEV is the name of a device-mapper device, with or without /dev/mapper/.
+DM_DEV is the name of a device-mapper device, with or without /dev/mapper/. But for \"dms create\", \
+any path to it will do as well, and any to a file on a file system that is mounted from it.
 
 ORIGIN and COW are block devices. What does not begin with a slash or a dot is taken to be \
 below /dev: sdb1 is /dev/sdb1, and vg/lv is the logical volume /dev/vg/lv. MAJOR:MINOR will do \

@@ -85,6 +85,8 @@ pub enum Stopped {
     Full,
     /// None for the metadata of it.
     FullMetadata,
+    /// It begins when the origin's device is activated next.
+    Deferred,
 }
 
 impl Stopped {
@@ -94,7 +96,15 @@ impl Stopped {
             Stopped::Error => "stopped by an I/O error, to be tried again",
             Stopped::Full => "stopped, the COW device is full",
             Stopped::FullMetadata => "stopped, the metadata region of the COW device is full",
+            Stopped::Deferred => "when the origin's device is activated next",
         }
+    }
+}
+
+impl Rollback {
+    /// Whether it has not begun.
+    pub fn is_deferred(&self) -> bool {
+        self.stopped == Some(Stopped::Deferred)
     }
 }
 
@@ -103,6 +113,13 @@ impl FromStr for Rollback {
 
     fn from_str(field: &str) -> Result<Self, Malformed> {
         let (tag, rest) = field.split_once(':').ok_or(Malformed)?;
+        if rest == "deferred" {
+            return Ok(Self {
+                tag: tag.parse().map_err(|_| Malformed)?,
+                chunks: Part { used: 0, total: 0 },
+                stopped: Some(Stopped::Deferred),
+            });
+        }
         let (chunks, stopped) = match rest.split_once(':') {
             None => (rest, None),
             Some((chunks, "full")) => (chunks, Some(Stopped::Full)),
@@ -164,6 +181,10 @@ mod tests {
         assert_eq!(
             "7:1/9:full-metadata".parse::<Rollback>().unwrap().stopped,
             Some(Stopped::FullMetadata)
+        );
+        assert_eq!(
+            "7:deferred".parse::<Rollback>().unwrap().stopped,
+            Some(Stopped::Deferred)
         );
         assert_eq!(unless_dash::<Cleaning>("-"), Ok(None));
         assert_eq!(unless_dash::<Cleaning>("x"), Err(Malformed));

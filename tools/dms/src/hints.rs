@@ -37,7 +37,12 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::MemoControl
         | R::BadDevice
         | R::TooManyAbove => Kind::Usage,
-        R::NoStore | R::NotBound | R::UnknownTag | R::SnapshotGone | R::Unbound => Kind::NotFound,
+        R::NoStore
+        | R::NotBound
+        | R::UnknownTag
+        | R::SnapshotGone
+        | R::Unbound
+        | R::NothingDeferred => Kind::NotFound,
         R::BadChecksum
         | R::BadSuperblock
         | R::Corrupt

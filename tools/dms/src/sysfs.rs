@@ -112,7 +112,11 @@ impl Sysfs {
             .flatten()
             .flatten()
             .filter_map(|entry| {
-                let number = self.root.join("class/block").join(entry.file_name()).join("dev");
+                let number = self
+                    .root
+                    .join("class/block")
+                    .join(entry.file_name())
+                    .join("dev");
                 fs::read_to_string(number).ok()?.trim().parse().ok()
             })
             .collect()
@@ -155,7 +159,13 @@ mod tests {
     fn what_is_on_top_is_found_once() {
         let root = std::env::temp_dir().join(format!("dms-sysfs-{}", std::process::id()));
         // 1 carries 2 and 3, both of which carry 4; 3 carries 5, too.
-        for (number, holders) in [(1, &[2, 3][..]), (2, &[4]), (3, &[4, 5]), (4, &[]), (5, &[])] {
+        for (number, holders) in [
+            (1, &[2, 3][..]),
+            (2, &[4]),
+            (3, &[4, 5]),
+            (4, &[]),
+            (5, &[]),
+        ] {
             let dir = root.join(format!("dev/block/253:{number}/holders"));
             fs::create_dir_all(&dir).unwrap();
             for holder in holders {

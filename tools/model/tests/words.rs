@@ -297,28 +297,13 @@ fn messages() {
         ("so", take(memo(""), None)),
         ("so -m memo", take(memo("memo"), None)),
         ("so -mmemo", take(memo("memo"), None)),
-        (
-            "so -m two\\ words",
-            take(memo("two words"), None),
-        ),
+        ("so -m two\\ words", take(memo("two words"), None)),
         ("so -m -", take(memo("-"), None)),
         ("so -m -m", take(memo("-m"), None)),
-        (
-            &format!("so -m {longest}"),
-            take(memo(&longest), None),
-        ),
-        (
-            "ss 3",
-            take_of(memo(""), None),
-        ),
-        (
-            "ss -m é 3",
-            take_of(memo("é"), None),
-        ),
-        (
-            "ss 3 -m x",
-            take_of(memo("x"), None),
-        ),
+        (&format!("so -m {longest}"), take(memo(&longest), None)),
+        ("ss 3", take_of(memo(""), None)),
+        ("ss -m é 3", take_of(memo("é"), None)),
+        ("ss 3 -m x", take_of(memo("x"), None)),
         ("so -z", take(memo(""), Some(Freeze::default()))),
         ("so -zm x", take(memo("x"), Some(Freeze::default()))),
         ("ss -z 3", take_of(memo(""), Some(Freeze::default()))),
@@ -328,6 +313,7 @@ fn messages() {
         ("rs -b 4", roll_back(tag(4), true, false, false)),
         ("rs 4 -d", roll_back(tag(4), false, true, false)),
         ("rs 4 -l", roll_back(tag(4), false, false, true)),
+        ("rs -l", Message::CallOff),
         ("rs -bd 4", roll_back(tag(4), true, true, false)),
         (
             "list",
@@ -368,8 +354,14 @@ fn messages() {
         ("so -z -z", "option given twice"),
         ("so -Z", "option needs an argument"),
         ("so -Z 8", "device to be frozen is not given as MAJOR:MINOR"),
-        ("so -Z 8:x", "device to be frozen is not given as MAJOR:MINOR"),
-        ("so -Z 8:1:2", "device to be frozen is not given as MAJOR:MINOR"),
+        (
+            "so -Z 8:x",
+            "device to be frozen is not given as MAJOR:MINOR",
+        ),
+        (
+            "so -Z 8:1:2",
+            "device to be frozen is not given as MAJOR:MINOR",
+        ),
         (
             &format!("so {}", "-Z 8:1 ".repeat(33)),
             "more than 32 devices to be frozen",
@@ -388,6 +380,7 @@ fn messages() {
         ("ds 1 1", "too many arguments"),
         ("ds 1 -b", "option does not go with this command"),
         ("rs", "missing tag"),
+        ("rs -lb", "missing tag"),
         ("rs 1 -b -b", "option given twice"),
         ("rs 1 -m x", "option does not go with this command"),
         ("list x", "not a number from 0 to 4294967295"),

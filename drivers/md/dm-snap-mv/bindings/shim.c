@@ -117,6 +117,11 @@ dev_t dm_rs_bdev_dev(struct block_device *bdev)
 	return bdev->bd_dev;
 }
 
+void dm_rs_bdev_name(struct block_device *bdev, char *name, size_t size)
+{
+	snprintf(name, size, "%pg", bdev);
+}
+
 sector_t dm_rs_bdev_sectors(struct block_device *bdev)
 {
 	return bdev_nr_sectors(bdev);

@@ -37,6 +37,7 @@ struct block_device *dm_rs_md_bdev(struct mapped_device *md);
 struct file *dm_rs_bdev_open(dev_t dev, blk_mode_t mode);
 struct file *dm_rs_get_file(struct file *file);
 dev_t dm_rs_bdev_dev(struct block_device *bdev);
+void dm_rs_bdev_name(struct block_device *bdev, char *name, size_t size);
 sector_t dm_rs_bdev_sectors(struct block_device *bdev);
 u64 dm_rs_bdev_requests(struct block_device *bdev);
 bool dm_rs_bdev_read_only(struct block_device *bdev);

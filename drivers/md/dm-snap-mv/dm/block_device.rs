@@ -68,6 +68,32 @@ impl kernel::fmt::Display for Dev {
     }
 }
 
+/// What the kernel calls a block device, as `sdb1` or `dm-3`, for its log.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockName([u8; BlockName::SIZE]);
+
+impl BlockName {
+    /// `BDEVNAME_SIZE`.
+    const SIZE: usize = 32;
+
+    /// # Safety
+    ///
+    /// `bdev` must be there for the duration of the call.
+    pub(super) unsafe fn of(bdev: *mut bindings::block_device) -> Self {
+        let mut name = [0; Self::SIZE];
+        // SAFETY: By the function's requirements, and there is that much room.
+        unsafe { bindings::dm_rs_bdev_name(bdev, name.as_mut_ptr().cast(), Self::SIZE) };
+        Self(name)
+    }
+}
+
+impl kernel::fmt::Display for BlockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
+        f.write_str(core::str::from_utf8(name).unwrap_or("?"))
+    }
+}
+
 /// A block device that is open for as long as this lives.
 ///
 /// # Invariants
@@ -153,6 +179,12 @@ impl BlockDevice {
     pub(crate) fn dev(&self) -> Dev {
         // SAFETY: The device is open, so it is there.
         Dev(unsafe { bindings::dm_rs_bdev_dev(self.as_raw()) })
+    }
+
+    /// What the kernel calls it.
+    pub(crate) fn name(&self) -> BlockName {
+        // SAFETY: The device is open, so it is there.
+        unsafe { BlockName::of(self.as_raw()) }
     }
 
     /// Whether both are the same device.

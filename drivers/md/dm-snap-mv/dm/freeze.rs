@@ -9,7 +9,7 @@
 //!
 //! C header: [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use super::block_device::{BlockDevice, Dev};
+use super::block_device::{BlockDevice, BlockName, Dev};
 use crate::bindings;
 use core::ptr::{self, NonNull};
 use kernel::{
@@ -43,7 +43,8 @@ impl Freezer {
     /// `ENOMEM`; `EBUSY` when there is one.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The name is valid. Whether it worked is looked at.
-        let queue = unsafe { bindings::dm_rs_alloc_long_workqueue(c"dm-snap-mv-freeze".as_char_ptr()) };
+        let queue =
+            unsafe { bindings::dm_rs_alloc_long_workqueue(c"dm-snap-mv-freeze".as_char_ptr()) };
         let queue = NonNull::new(queue).ok_or(ENOMEM)?;
         if QUEUE
             .cmpxchg(ptr::null_mut(), queue.as_ptr(), Release)
@@ -316,10 +317,7 @@ impl Freezing {
     }
 
     /// Freezes what is built on the device. Those that are frozen are put into `opened`.
-    fn freeze_above(
-        &self,
-        opened: &mut KVec<BlockDevice>,
-    ) -> core::result::Result<(), Unfrozen> {
+    fn freeze_above(&self, opened: &mut KVec<BlockDevice>) -> core::result::Result<(), Unfrozen> {
         let no_memory = |_| Unfrozen::Failed(ENOMEM);
         opened
             .reserve(self.above.len(), GFP_KERNEL)
@@ -384,7 +382,9 @@ unsafe fn thaw(bdev: *mut bindings::block_device) {
             }
             // A file system could not write what it has to. It may be able to yet.
             Err(error) if tried + 1 == TRIES => {
-                pr_err!("a file system stays frozen ({error:?}): fsfreeze -u thaws it\n");
+                // SAFETY: By the function's requirements.
+                let name = unsafe { BlockName::of(bdev) };
+                pr_err!("{name}: its file system stays frozen ({error:?}): fsfreeze -u thaws it\n");
             }
             // SAFETY: A work item may sleep.
             Err(_) => unsafe { bindings::msleep(PAUSE_MSECS) },

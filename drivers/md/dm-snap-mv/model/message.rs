@@ -73,6 +73,8 @@ pub enum Message {
         /// the snapshot.
         freeze: Option<Freeze>,
     },
+    /// `rs -l` without a tag: a rollback that is to begin later is not to.
+    CallOff,
     /// `list`: what there is of this origin.
     List {
         /// From this tag on; 0 is the origin itself.
@@ -158,6 +160,9 @@ impl Message {
         let memo = memo.unwrap_or(Memo::EMPTY);
         if frozen {
             let _ = freeze.get_or_insert_with(Freeze::default);
+        }
+        if later && !background && !delete && freeze.is_none() && first.is_none() {
+            return Ok(Message::CallOff);
         }
         if later && freeze.is_some() {
             // Who knows what will be mounted then.

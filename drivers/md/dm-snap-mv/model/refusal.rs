@@ -292,6 +292,8 @@ refusals! {
     DuringRollback: EBUSY, c"not while a rollback of the origin is running";
     /// The snapshot's size does not allow it.
     RollbackSize: EINVAL, c"snapshot is smaller than the origin and not a multiple of the chunk size";
+    /// Nothing to be called off.
+    NothingDeferred: ENOENT, c"no rollback of the origin is deferred";
     /// A wait for a rollback ended by a signal; the rollback goes on.
     Interrupted: EINTR, c"interrupted, the rollback goes on in the background";
     /// A wait for a rollback ended because its device is being suspended, or the origin's is: the

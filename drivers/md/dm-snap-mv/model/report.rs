@@ -106,6 +106,8 @@ pub enum Stopped {
     Full,
     /// There is none for the metadata of it.
     MetadataFull,
+    /// It begins when the origin is activated next.
+    Deferred,
 }
 
 impl Stopped {
@@ -124,12 +126,13 @@ impl fmt::Display for Stopped {
             Stopped::Error => "error",
             Stopped::Full => "full",
             Stopped::MetadataFull => "full-metadata",
+            Stopped::Deferred => "deferred",
         })
     }
 }
 
 /// How far a rollback is. Shown as `<tag>:<chunks done>/<chunks>`, and `:<why>` behind it if it
-/// stands still.
+/// stands still; as `<tag>:deferred` if it has not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollbackProgress {
     /// The snapshot.
@@ -143,9 +146,16 @@ pub struct RollbackProgress {
 }
 
 impl RollbackProgress {
-    /// Of the rollback that runs on an origin.
+    /// Of the rollback that runs on an origin, or is to.
     pub fn of(row: &OriginRow) -> Option<RollbackProgress> {
-        let rollback = row.rollback.as_ref()?;
+        let Some(rollback) = &row.rollback else {
+            return row.deferred.map(|deferred| RollbackProgress {
+                tag: deferred.source,
+                done: 0,
+                chunks: 0,
+                stopped: Some(Stopped::Deferred),
+            });
+        };
         Some(RollbackProgress {
             tag: rollback.source,
             done: rollback.cursor.get(),
@@ -157,6 +167,9 @@ impl RollbackProgress {
 
 impl fmt::Display for RollbackProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stopped == Some(Stopped::Deferred) {
+            return write!(f, "{}:{}", self.tag, Stopped::Deferred);
+        }
         write!(f, "{}:{}/{}", self.tag, self.done, self.chunks)?;
         match self.stopped {
             Some(why) => write!(f, ":{why}"),

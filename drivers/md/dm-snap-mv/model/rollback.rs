@@ -316,6 +316,14 @@ pub fn defer<M: Metadata>(
 }
 
 /// Forgets a rollback that was noted and has become impossible.
+pub fn call_off<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<(), M::Error> {
+    match row.deferred {
+        Some(_) => forget_deferred(m, row),
+        None => Err(Refusal::NothingDeferred.into()),
+    }
+}
+
+/// As [`call_off`], but it need not be there.
 pub fn forget_deferred<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<(), M::Error> {
     row.deferred = None;
     m.put_origin(row)

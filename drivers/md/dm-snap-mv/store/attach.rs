@@ -363,7 +363,11 @@ impl Store {
         drop(engine);
         if let Some(mut meta) = meta.filter(|_| !failed) {
             if let Err(error) = meta.commit(true) {
-                pr_err!("last commit failed ({})\n", error.name());
+                pr_err!(
+                    "{}: last commit failed ({})\n",
+                    self.cow.name(),
+                    error.name()
+                );
             }
         }
         drop(source);

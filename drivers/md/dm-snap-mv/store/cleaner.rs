@@ -147,7 +147,7 @@ impl Engine {
 
     /// What cannot be read now is looked at again when the store is opened next.
     fn cleaning_failed(&mut self, error: StoreError) {
-        pr_err!("cleaning stopped ({})\n", error.name());
+        pr_err!("{}: cleaning stopped ({})\n", self.label, error.name());
         self.cleaning = false;
         self.cleaned = None;
         self.search = Search::Over;

@@ -50,7 +50,7 @@ impl<'a> Closed<'a> {
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         if self.gate.open().is_err() {
-            pr_err!("gate does not open again\n");
+            pr_err!("{}: gate does not open again\n", self.store.cow.name());
         }
         let mut engine = self.store.engine.lock();
         if !engine.waiting.is_empty() {
@@ -213,7 +213,23 @@ impl Store {
         let chunk_size = self.geometry.chunk_size;
         engine.change(self, origin, |meta, row| {
             rollback::defer(meta, row, source, delete_source, chunk_size)
-        })
+        })?;
+        drop(engine);
+        pr_info!(
+            "{}: rollback of origin {} ({}) to snapshot {} is put off until the origin is activated next\n",
+            self.cow.name(),
+            origin.number.get(),
+            origin.dev.name(),
+            source.get()
+        );
+        Ok(())
+    }
+
+    /// `rs -l` without a tag: what [`Store::defer_roll_back`] has put off does not happen.
+    pub(crate) fn call_off_roll_back(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<()> {
+        let _control = origin.control.lock();
+        let mut engine = self.engine.lock();
+        engine.change(self, origin, rollback::call_off)
     }
 
     /// Begins a deferred rollback of an origin that is being activated, if there is one. One that
@@ -230,19 +246,27 @@ impl Store {
         let Some(deferred) = deferred else {
             return;
         };
+        let (cow, name, nr) = (self.cow.name(), origin.dev.name(), origin.number.get());
         match self.roll_back(origin, deferred.source, deferred.delete_source) {
-            Ok(()) | Err(StoreError::Refused(Refusal::OriginInUse | Refusal::SnapshotInUse)) => {}
+            Ok(()) => pr_info!("{cow}: deferred rollback of origin {nr} ({name}) begins\n"),
             Err(
                 error @ (StoreError::Kernel(_)
                 | StoreError::Refused(
-                    Refusal::NoMetadataSpace | Refusal::StoreFailed | Refusal::NeedsCheck,
+                    Refusal::OriginInUse
+                    | Refusal::SnapshotInUse
+                    | Refusal::NoMetadataSpace
+                    | Refusal::StoreFailed
+                    | Refusal::NeedsCheck,
                 )),
             ) => pr_warn!(
-                "deferred rollback waits for the next activation: {}\n",
+                "{cow}: deferred rollback of origin {nr} ({name}) waits for the next activation: {}\n",
                 error.as_str()
             ),
             Err(error) => {
-                pr_warn!("deferred rollback does not begin: {}\n", error.as_str());
+                pr_warn!(
+                    "{cow}: deferred rollback of origin {nr} ({name}) does not begin: {}\n",
+                    error.as_str()
+                );
                 let _control = origin.control.lock();
                 let mut engine = self.engine.lock();
                 let _ = engine.change(self, origin, rollback::forget_deferred);
@@ -261,6 +285,10 @@ impl Engine {
         delete_source: bool,
     ) -> Result<()> {
         let timeline = TimelineId::of_snapshot(origin.number, source);
+        // What there is not is said before what stands against it.
+        if self.meta_ref()?.snapshot_row(timeline)?.ghost {
+            return Err(Refusal::UnknownTag.into());
+        }
         if origin.is_open() {
             return Err(Refusal::OriginInUse.into());
         }

@@ -19,6 +19,7 @@ use super::store::Store;
 use crate::device::Device;
 use crate::dm::bio::Op;
 use crate::dm::bio_list::BioList;
+use crate::dm::block_device::BlockName;
 use crate::dm::plug;
 use crate::dm::range_lock::RangeNode;
 use crate::dm::status::Status;
@@ -82,6 +83,8 @@ pub(crate) struct Engine {
     pub(super) meta: Option<KBox<Meta>>,
     /// Where the metadata are read from again after a failure; `None` once the store is closed.
     pub(super) source: Option<Source>,
+    /// The COW device, for the log.
+    pub(super) label: BlockName,
     /// It takes no changes until it is opened anew.
     pub(super) failed: bool,
     /// How often it has failed.
@@ -147,6 +150,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(super) fn new(meta: KBox<Meta>, source: Source, policy: FullPolicy) -> Result<Self> {
         let mut engine = Self {
+            label: source.cow.name(),
             failed: meta.superblock.needs_check,
             meta: Some(meta),
             source: Some(source),
@@ -671,9 +675,11 @@ impl Engine {
         self.publish(cx);
         let shared = self.origin_state(nr)?.shared.clone();
         pr_warn!(
-            "{}: the snapshots of origin {} are invalid\n",
+            "{}: {}: the snapshots of origin {} ({}) are invalid\n",
+            self.label,
             reason.as_str(),
-            nr.get()
+            nr.get(),
+            shared.dev.name()
         );
         shared.raise_event();
         Ok(())

@@ -75,21 +75,33 @@ impl Engine {
         meta.abandon();
         if meta.corrupt || matches!(error, StoreError::Refused(Refusal::Corrupt)) {
             match meta.mark_needs_check() {
-                Ok(()) => pr_err!("metadata is corrupt: the store needs a check from now on\n"),
-                Err(e) => pr_err!("metadata is corrupt, and cannot be marked ({})\n", e.name()),
+                Ok(()) => pr_err!(
+                    "{}: metadata is corrupt: the store needs a check from now on\n",
+                    self.label
+                ),
+                Err(e) => pr_err!(
+                    "{}: metadata is corrupt, and cannot be marked ({})\n",
+                    self.label,
+                    e.name()
+                ),
             }
         }
         self.failed = true;
         self.failures = self.failures.wrapping_add(1);
         pr_err!(
-            "metadata change failed ({}): the store takes no more changes, its last commit stands\n",
+            "{}: metadata change failed ({}): the store takes no more changes, its last commit stands\n",
+            self.label,
             error.name()
         );
         for state in self.snapshots.iter_mut() {
             state.lost |= state.written;
         }
         if let Err(error) = self.reload(Purpose::Look) {
-            pr_err!("metadata cannot be read ({})\n", error.name());
+            pr_err!(
+                "{}: metadata cannot be read ({})\n",
+                self.label,
+                error.name()
+            );
         }
         self.cleaning = false;
         self.cleaned = None;
@@ -219,7 +231,10 @@ impl Engine {
         self.retry = true;
         self.begin_cleaning();
         self.resume_merges();
-        pr_info!("the store works again, from its last commit on\n");
+        pr_info!(
+            "{}: the store works again, from its last commit on\n",
+            self.label
+        );
         self.publish(cx);
         self.tell_all();
         cx.machinery.worker.kick();

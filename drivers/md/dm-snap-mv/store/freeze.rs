@@ -88,13 +88,17 @@ impl Origin {
             if tables.any(|t| (t.device == device || t.device == through) && is_next(t)) {
                 return Err(Refusal::Suspending.into());
             }
-            let is_taken = listeners.freezing.iter().any(|asked| asked.device == device);
+            let is_taken = listeners
+                .freezing
+                .iter()
+                .any(|asked| asked.device == device);
             match (suspended, is_taken) {
-                (true, true) => return Err(Refusal::Suspending.into()),
+                (true, true) if held.is_frozen() => return Err(Refusal::Suspending.into()),
                 (true, false) if held.is_frozen() && above.is_empty() => {
                     break (device, held, true);
                 }
-                (true, false) => return Err(Refusal::Suspended.into()),
+                // Whoever had begun to freeze it cannot go on either.
+                (true, _) => return Err(Refusal::Suspended.into()),
                 (false, false) => break (device, held, false),
                 (false, true) => {}
             }
@@ -125,7 +129,11 @@ impl Origin {
             Err(Unfrozen::NoDevice) => Err(Refusal::NoDeviceAbove.into()),
             Err(Unfrozen::Failed(error)) if error == ENOMEM => Err(error.into()),
             Err(Unfrozen::Failed(error)) => {
-                pr_warn!("a file system could not be frozen ({error:?})\n");
+                pr_warn!(
+                    "the file system on a device of origin {} ({}) could not be frozen ({error:?})\n",
+                    self.number.get(),
+                    self.dev.name()
+                );
                 Err(Refusal::NotFrozen.into())
             }
         }

@@ -216,8 +216,10 @@ impl Engine {
         cx.machinery.worker.kick_after(RETRY_MSECS);
         if first {
             pr_err!(
-                "rollback of origin {} stopped ({}); it is tried again\n",
+                "{}: rollback of origin {} ({}) stopped ({}); it is tried again\n",
+                self.label,
                 origin.number.get(),
+                origin.dev.name(),
                 error.name()
             );
             self.publish(cx);
@@ -239,6 +241,7 @@ impl Engine {
 
     /// A run is through, or nothing was left to be done.
     fn merge_goes_on(&mut self, nr: OriginNr) {
+        let label = self.label;
         let Ok(state) = self.origin_state_mut(nr) else {
             return;
         };
@@ -249,7 +252,13 @@ impl Engine {
         merge.stuck = None;
         if core::mem::take(&mut merge.failures) > 0 {
             state.shared.set_rollback(RollbackState::Running);
-            pr_info!("rollback of origin {} goes on\n", nr.get());
+            let name = state.shared.dev.name();
+            pr_info!(
+                "{}: rollback of origin {} ({}) goes on\n",
+                label,
+                nr.get(),
+                name
+            );
         }
     }
 
@@ -593,7 +602,12 @@ impl Engine {
         self.search = Search::Open;
         self.begin_cleaning();
         self.retry = true;
-        pr_info!("rollback of origin {} is done\n", nr.get());
+        pr_info!(
+            "{}: rollback of origin {} ({}) is done\n",
+            self.label,
+            nr.get(),
+            origin.dev.name()
+        );
         // Who is woken finds the status as it is now.
         self.publish(cx);
         origin.set_rollback(RollbackState::Idle);

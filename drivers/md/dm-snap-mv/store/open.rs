@@ -58,7 +58,10 @@ pub(super) enum Purpose {
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
     let mut meta = load(io, cow, Purpose::Change, None)?;
     if meta.superblock.needs_check {
-        pr_warn!("store needs a check: it takes no changes until it is repaired\n");
+        pr_warn!(
+            "{}: store needs a check: it takes no changes until it is repaired\n",
+            cow.name()
+        );
         return Ok(meta);
     }
     if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
@@ -116,7 +119,7 @@ pub(super) fn load(
         cleaning: BTree::open(&txn, roots.cleaning)?,
     };
     let mut meta = assemble(cow, txn, data, trees, superblock)?;
-    catch_up(&mut meta, purpose, known)?;
+    catch_up(cow, &mut meta, purpose, known)?;
     Ok(meta)
 }
 
@@ -136,7 +139,12 @@ fn assemble(
 
 /// Does what is in the journal.
 #[inline(never)]
-fn catch_up(meta: &mut Meta, purpose: Purpose, known: Option<End>) -> Result<()> {
+fn catch_up(
+    cow: &BlockDevice,
+    meta: &mut Meta,
+    purpose: Purpose,
+    known: Option<End>,
+) -> Result<()> {
     let distrusted = meta.superblock.needs_check && purpose != Purpose::ChangeAnyway;
     if distrusted && !meta.journal_is_empty(known)? {
         return Err(Refusal::NeedsCheck.into());
@@ -149,7 +157,11 @@ fn catch_up(meta: &mut Meta, purpose: Purpose, known: Option<End>) -> Result<()>
     // nor blocks of a batch that was not written in whole, so this is done if nothing was found, too.
     meta.commit(false).map_err(no_room)?;
     if changes != 0 {
-        pr_info!("{} changes of the journal are in place\n", changes);
+        pr_info!(
+            "{}: {} changes of the journal are in place\n",
+            cow.name(),
+            changes
+        );
     }
     Ok(())
 }

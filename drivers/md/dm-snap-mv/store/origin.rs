@@ -2,13 +2,13 @@
 
 //! One active origin: what its devices and the store's worker share.
 
+use super::freeze::Asked;
 use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::event::EventHandle;
 use crate::dm::gate::Gate;
 use crate::dm::number_set::NumberSet;
 use crate::dm::range_lock::RangeLock;
 use crate::dm::table::MappedDevice;
-use super::freeze::Asked;
 use crate::model::ids::{Chunk, OriginNr, Tag};
 use crate::model::refusal::Refusal;
 use crate::model::report::{RollbackProgress, State};

@@ -12,7 +12,7 @@ use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::ids::TimelineId;
 use crate::model::records::Metadata;
-use crate::model::report::{RollbackProgress, State, Usage};
+use crate::model::report::{RollbackProgress, State, Stopped, Usage};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -30,7 +30,8 @@ impl Engine {
         self.low_water = low;
         if news {
             pr_warn!(
-                "COW device nearly full: {} of {} chunks are in use\n",
+                "{}: COW device nearly full: {} of {} chunks are in use\n",
+                self.label,
                 used,
                 total
             );
@@ -45,9 +46,12 @@ impl Engine {
             let stopped = state.merge.as_ref().and_then(Merge::stopped);
             state.shared.set_status(OriginStatus {
                 state: State::Error,
-                rollback: status.rollback.map(|progress| RollbackProgress {
-                    stopped,
-                    ..progress
+                rollback: status.rollback.map(|progress| match progress.stopped {
+                    Some(Stopped::Deferred) => progress,
+                    _ => RollbackProgress {
+                        stopped,
+                        ..progress
+                    },
                 }),
                 ..status
             });
@@ -124,7 +128,8 @@ impl Engine {
         if core::mem::replace(&mut self.told_full, self.full) != self.full {
             if let Some(lack) = self.full {
                 pr_warn!(
-                    "{}: writes that need space fail or wait\n",
+                    "{}: {}: writes that need space fail or wait\n",
+                    self.label,
                     lack.refusal().as_str()
                 );
             }
@@ -154,7 +159,9 @@ impl Engine {
                 snapshots: row.as_ref().map_or(0, |row| row.snapshots),
                 rollback: row.as_ref().and_then(RollbackProgress::of).map(|progress| {
                     RollbackProgress {
-                        stopped: state.merge.as_ref().and_then(Merge::stopped),
+                        stopped: progress
+                            .stopped
+                            .or(state.merge.as_ref().and_then(Merge::stopped)),
                         ..progress
                     }
                 }),

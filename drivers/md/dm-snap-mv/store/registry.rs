@@ -144,7 +144,11 @@ impl StoreHandle {
             Joined::Open(handle) => {
                 if let Err(error) = handle.revive() {
                     // What can be read is still there for the device to be made.
-                    pr_err!("the store stays as it is ({})\n", error.as_str());
+                    pr_err!(
+                        "{}: the store stays as it is ({})\n",
+                        cow.name(),
+                        error.as_str()
+                    );
                 }
                 handle.grow(&cow)?;
                 return Ok(handle);

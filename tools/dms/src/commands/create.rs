@@ -107,7 +107,9 @@ fn activate(
             .any(|refusal| reason.text == refusal.as_str());
         let failure = match nothing_there && wanted.tag.is_some() {
             // Binding or formatting would bring no snapshot.
-            true => failure.hint("give the origin and the COW device that the snapshot was taken with"),
+            true => {
+                failure.hint("give the origin and the COW device that the snapshot was taken with")
+            }
             false => failure,
         };
         let failure = match reason.text == Refusal::NotBound.as_str() {
@@ -157,7 +159,11 @@ fn uuid(cow: &BlockDevice, id: &[u8], tag: Option<u32>) -> Option<String> {
             .collect();
         let origin = store.origin_by_id(id)?;
         Ok(origin.map(|row| {
-            format!("{UUID_PREFIX}{store_uuid}-{}-{}", row.number.get(), tag.unwrap_or(0))
+            format!(
+                "{UUID_PREFIX}{store_uuid}-{}-{}",
+                row.number.get(),
+                tag.unwrap_or(0)
+            )
         }))
     })
     .ok()?
@@ -166,7 +172,11 @@ fn uuid(cow: &BlockDevice, id: &[u8], tag: Option<u32>) -> Option<String> {
 /// Says what is lost by formatting a COW device with a store on it, and asks for consent where there
 /// is somebody to be asked.
 fn agreed_to_loss(dm: &Dm, cow: &BlockDevice, yes: bool) -> Result<()> {
-    if dm.devices()?.iter().any(|device| device.line.cow == cow.devno) {
+    if dm
+        .devices()?
+        .iter()
+        .any(|device| device.line.cow == cow.devno)
+    {
         // It is in use, and will not be formatted.
         return Ok(());
     }

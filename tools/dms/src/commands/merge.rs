@@ -7,13 +7,24 @@ use crate::dm::Dm;
 use crate::failure::{Failure, Kind, Result};
 
 pub fn run(args: &Merge) -> Result<()> {
-    let tag = tag(&args.tag)?;
+    let tag = args.tag.as_deref().map(tag).transpose()?;
     let dm = Dm::open()?;
     let device = dm.find(&args.dm_dev)?;
+    let Some(tag) = tag else {
+        let doing = format!(
+            "cannot call off the merge into the origin of {}",
+            device.name
+        );
+        return dm.tell(&device.name, &["rs", "-l"])?.done(&doing).map(drop);
+    };
     let doing = format!("cannot merge snapshot {tag} of {}", device.name);
     if args.defer {
         rollback::begin(&dm, &device, tag, &["-d", "-l"], &doing)?;
-        return print("the merge begins when the origin's device is activated next\n");
+        return print(&format!(
+            "the merge begins when the origin's device is activated next; \
+             to call it off: dms merge {} --call-off\n",
+            device.name
+        ));
     }
     need_snapshot(&dm, &device, tag).map_err(|failure| failure.context(doing.as_str()))?;
     if let Some(origin) = dm.origin_of(&device)?.filter(|origin| dm.is_in_use(origin)) {

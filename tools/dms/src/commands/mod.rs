@@ -16,8 +16,8 @@ mod status;
 mod wait;
 
 use crate::cli::Command;
-use crate::failure::{Failure, Kind, Result};
 use crate::dm::{Dm, Mapped};
+use crate::failure::{Failure, Kind, Result};
 use crate::hints;
 use crate::list as lists;
 use dm_snap_mv_model::refusal::Refusal;

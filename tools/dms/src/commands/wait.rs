@@ -78,7 +78,9 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<bool> {
             )
             .hint("the kernel log (dmesg) says what failed; the origin itself is not affected"));
         }
-        let rollback = status.rollback.filter(|_| goal.rollback);
+        let rollback = status
+            .rollback
+            .filter(|rollback| goal.rollback && !rollback.is_deferred());
         let cleaning = status.cleaning.filter(|_| goal.cleaning);
         let what = match (rollback, cleaning) {
             (None, None) => {
@@ -116,7 +118,10 @@ fn until(dm: &Dm, device: &Mapped, goal: Goal) -> Result<bool> {
         dm.wait_event(pause.min(left.max(1)));
         let rest = Duration::from_millis(BREATH.into()).saturating_sub(looked.elapsed());
         // A signal ends it.
-        let _ = poll(&mut [], PollTimeout::from(u16::try_from(rest.as_millis()).unwrap_or(BREATH)));
+        let _ = poll(
+            &mut [],
+            PollTimeout::from(u16::try_from(rest.as_millis()).unwrap_or(BREATH)),
+        );
     }
 }
 
@@ -148,6 +153,7 @@ fn stands_still(device: &Mapped, why: Stopped) -> Failure {
                 "it goes on by itself when there is room: delete snapshots (dms delete {name} TAG)"
             ))
         }
+        Stopped::Deferred => told("it has not begun"),
         Stopped::Error => told("an I/O error").hint(
             "it is tried again by itself, after 64 seconds at the latest\n\
              the kernel log (dmesg) says what failed",

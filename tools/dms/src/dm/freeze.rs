@@ -68,10 +68,7 @@ pub fn tell(
 }
 
 fn interrupted() -> Failure {
-    Failure::new(
-        Kind::Interrupted,
-        "interrupted before anything was done",
-    )
+    Failure::new(Kind::Interrupted, "interrupted before anything was done")
 }
 
 /// The devices on top of all that is built on `device`: file systems can be on these only. What
@@ -80,7 +77,10 @@ fn above(dm: &Dm, device: &Mapped) -> Vec<String> {
     let mut all = dm.sysfs.tops(device.devno);
     for dev in all.split_off(all.len().min(MAX_ABOVE)) {
         let name = dm.sysfs.short_name(dev);
-        eprintln!("dms: a file system on {name} is not frozen: too much is built on {}", device.name);
+        eprintln!(
+            "dms: a file system on {name} is not frozen: too much is built on {}",
+            device.name
+        );
     }
     all.iter().map(ToString::to_string).collect()
 }

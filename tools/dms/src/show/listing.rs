@@ -104,7 +104,10 @@ pub fn format(block: &Block, all: bool, time: impl Fn(u64) -> String) -> String 
     );
     let rollback = store.rollback.map_or_else(
         || "no".to_owned(),
-        |r| format!("to {}, {}", r.tag, part(r.chunks)),
+        |r| match r.stopped.filter(|_| r.is_deferred()) {
+            Some(why) => format!("to {}, {}", r.tag, why.words()),
+            None => format!("to {}, {}", r.tag, part(r.chunks)),
+        },
     );
     let mut out = String::new();
     for (label, value) in [

@@ -95,6 +95,9 @@ pub fn format(device: &Device) -> String {
         status.rollback.map_or_else(
             || "no".to_owned(),
             |r| {
+                if let Some(why) = r.stopped.filter(|_| r.is_deferred()) {
+                    return format!("to {}, {}", r.tag, why.words());
+                }
                 let stopped = r.stopped.map_or("", |why| why.words());
                 let comma = if stopped.is_empty() { "" } else { "; " };
                 format!("to {}, {}{comma}{stopped}", r.tag, part(r.chunks, "chunks"))
