@@ -44,7 +44,7 @@ impl Patient {
         Superblock::decode(&block.0, sum).map_err(|refusal| anyhow!("{refusal}"))
     }
 
-    /// Changes the superblock.
+    /// Changes the superblock, and its backup, which would contradict it.
     pub fn set_superblock(&self, edit: impl FnOnce(&mut Superblock)) -> Result<()> {
         let mut superblock = self.superblock()?;
         edit(&mut superblock);
@@ -52,6 +52,11 @@ impl Patient {
         superblock.encode(&mut block.0);
         Superblock::seal(&mut block.0, sum);
         self.device.write(0, &block)?;
+        if let Some(number) = superblock.backup() {
+            superblock.encode_at(&mut block.0, number);
+            Superblock::seal(&mut block.0, sum);
+            self.device.write(number, &block)?;
+        }
         self.device.flush()?;
         Ok(())
     }

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 pub mod build;
 mod children;
 mod cleaning;
@@ -33,6 +34,7 @@ mod timelines;
 mod used;
 mod walk;
 
+pub use backup::{Backup, State};
 pub use repair::{plan, plan_for, Plan, Step, Wanted};
 pub use report::{Finding, Kind, Outcome, Quiet, Report, Statistics, Watch};
 
@@ -54,7 +56,11 @@ pub struct Options {
 /// Checks the store on a device of `sectors` sectors. `watch` is told of what is found, and how
 /// far it is.
 pub fn check(blocks: &dyn Blocks, sectors: u64, options: Options, watch: &mut dyn Watch) -> Report {
-    examine(blocks, sectors, options, watch).0
+    let mut report = examine(blocks, sectors, options, watch).0;
+    if report.has_lost_superblock() {
+        report.found = backup::search(blocks, sectors, false, watch);
+    }
+    report
 }
 
 /// What was found on the way, for a repair.
@@ -76,6 +82,7 @@ fn examine(
     };
     let mut cx = Context::new(blocks, superblock, watch);
     superblock::flags(&mut cx);
+    backup::compare(&mut cx);
     let mut facts = Facts::default();
     let mut changes = Changes::default();
     if !options.super_only {

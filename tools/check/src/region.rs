@@ -73,7 +73,10 @@ pub(crate) fn check(cx: &mut Context<'_>, read: bool) {
 /// What is not between one region and the next.
 fn bounds(cx: &mut Context<'_>) {
     let layout = cx.superblock.layout;
-    let end = layout.journal_end();
+    let end = match cx.superblock.backup() {
+        Some(backup) => backup.saturating_add(1),
+        None => layout.journal_end(),
+    };
     let begin = (end.saturating_mul(BLOCK_SECTORS))
         .checked_next_multiple_of(layout.chunk_size.sectors())
         .unwrap_or(u64::MAX);
@@ -86,7 +89,7 @@ fn bounds(cx: &mut Context<'_>) {
     }
     if begin != layout.data_start {
         let what = format!(
-            "superblock: the journal ends at block {end}, data begin at sector {}",
+            "superblock: the journal ends before block {end}, data begin at sector {}",
             layout.data_start
         );
         cx.found(Kind::Superblock, None, what);

@@ -7,6 +7,7 @@
 //! is kept nor of what is replaced; when they are on stable storage, the superblock leads to them.
 //! Until then the store is as it was.
 
+use crate::backup::{self, Backup};
 use crate::build::{self, Entry};
 use crate::facts::{Facts, OriginFacts, SnapshotFacts};
 use crate::fold::{self, changed};
@@ -47,6 +48,8 @@ pub enum Step {
     MetadataSpace,
     /// The flags of the superblock are set right.
     Flags,
+    /// The superblock is brought back from its backup, as it was.
+    Superblock,
 }
 
 impl Step {
@@ -64,6 +67,7 @@ impl Step {
             Step::DataSpace => "make the data space map anew, and free leaked chunks",
             Step::MetadataSpace => "make the metadata space map anew, and free leaked blocks",
             Step::Flags => "mark the store as checked",
+            Step::Superblock => "bring the superblock back from its backup",
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Wanted {
     /// What is missing is given up: counts are set to what there is, and what nothing leads to is
     /// freed.
     pub give_up: bool,
+    /// Where there is no superblock it is brought back from its backup, over whatever is there.
+    pub superblock: bool,
 }
 
 /// As [`plan_for`], without anything beyond what takes no guessing.
@@ -104,7 +110,17 @@ pub fn plan_for(
     watch: &mut dyn Watch,
 ) -> (Report, Option<Plan>) {
     let before = Seen::of(blocks);
-    let (report, examined) = examine(blocks, sectors, Options::default(), watch);
+    let (mut report, examined) = examine(blocks, sectors, Options::default(), watch);
+    if report.has_lost_superblock() {
+        let found = backup::search(blocks, sectors, wanted.superblock, watch);
+        report.found = found;
+        let plan = report
+            .found
+            .as_ref()
+            .filter(|found| wanted.superblock && found.errors == 0)
+            .map(|found| Plan::bring_back(found, sectors, before));
+        return (report, plan);
+    }
     let steps = steps(&report, wanted);
     let plan = match (examined, &report.superblock) {
         (Some(examined), Some(superblock)) if !steps.is_empty() => {
@@ -223,6 +239,20 @@ impl Seen {
 const MOST_JOURNAL: u64 = 4096;
 
 impl Plan {
+    /// Has the superblock written that a backup is of.
+    fn bring_back(found: &Backup, sectors: u64, seen: Seen) -> Self {
+        Self {
+            superblock: found.superblock.clone(),
+            facts: Facts::default(),
+            reached: Reached::new(0),
+            changes: Changes::default(),
+            sectors,
+            seen,
+            steps: BTreeSet::from([Step::Superblock]),
+            journaled: true,
+        }
+    }
+
     /// What will be done, in order.
     pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
         self.steps.iter().copied()
@@ -273,6 +303,9 @@ impl Plan {
             let root = build::metadata_map(&mut room, self.metadata_blocks())?;
             superblock.metadata_space = encoded(root);
         }
+        if self.has(Step::Superblock) {
+            return self.write(device, &superblock);
+        }
         superblock.needs_check = false;
         superblock.cow_full = false;
         // The journal belongs to a transaction: what it adds to the trees it adds to the repaired
@@ -282,13 +315,25 @@ impl Plan {
             superblock.transaction = superblock.transaction.wrapping_add(1);
         }
 
+        self.write(device, &superblock)
+    }
+
+    /// Makes all that was written before valid.
+    fn write<D: WritableBlocks>(&self, device: &D, superblock: &Superblock) -> io::Result<()> {
         let mut block = Block::zeroed();
         superblock.encode(&mut block.0);
         Superblock::seal(&mut block.0, crate::superblock::sum);
         device.flush()?;
         self.seen.is_still(device)?;
         device.write(0, &block)?;
-        device.flush()
+        device.flush()?;
+        // From here on it is repaired, whatever becomes of the backup.
+        if let Some(number) = superblock.backup() {
+            superblock.encode_at(&mut block.0, number);
+            Superblock::seal(&mut block.0, crate::superblock::sum);
+            let _ = device.write(number, &block).and_then(|()| device.flush());
+        }
+        Ok(())
     }
 
     /// How many blocks the metadata space map is for: as many as it was, if that could be.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a check finds.
 
+use crate::backup::{Backup, State};
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::ids::TimelineId;
 use dm_snap_mv_model::refusal::Refusal;
@@ -224,6 +225,10 @@ pub struct Report {
     pub superblock: Option<Superblock>,
     /// What there is.
     pub statistics: Statistics,
+    /// How the backup of the superblock compares with it, if there is to be one.
+    pub backup: Option<State>,
+    /// Where there is no superblock: a backup of one.
+    pub found: Option<Backup>,
     /// How many findings there are of each kind.
     pub counts: BTreeMap<Kind, u64>,
 }
@@ -234,8 +239,21 @@ impl Report {
             outcome,
             superblock,
             statistics: Statistics::default(),
+            backup: None,
+            found: None,
             counts: BTreeMap::new(),
         }
+    }
+
+    /// Whether there is no superblock, rather than one of a later version.
+    pub(crate) fn has_lost_superblock(&self) -> bool {
+        let lost = match self.outcome {
+            Outcome::Checked | Outcome::Unreadable(_) => true,
+            Outcome::Refused(refusal) => {
+                matches!(refusal, Refusal::NoStore | Refusal::ForeignData)
+            }
+        };
+        lost && self.superblock.is_none()
     }
 
     /// Whether the store was checked and nothing is wrong with it.

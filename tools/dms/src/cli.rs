@@ -305,6 +305,10 @@ pub struct Repair {
     /// Give up what is missing: counts are set to what there is, and what nothing leads to is freed
     #[arg(long)]
     pub give_up_missing: bool,
+    /// Where there is no store any more, bring the superblock back from its backup, over whatever is
+    /// there instead; look for it everywhere
+    #[arg(long)]
+    pub superblock: bool,
     /// Print nothing; the exit code says enough
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,

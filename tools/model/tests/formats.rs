@@ -140,6 +140,7 @@ prop_compose! {
             },
             metadata_space: spaces.0.try_into().unwrap(),
             data_space: spaces.1.try_into().unwrap(),
+            strange: if features.0 > 1 { [7; 72] } else { [0; 72] },
         }
     }
 }
@@ -176,6 +177,7 @@ fn superblock_value() -> Superblock {
         },
         metadata_space: [0xaa; 128],
         data_space: [0xbb; 128],
+        strange: [0; 72],
     }
 }
 
@@ -262,9 +264,7 @@ proptest! {
         Superblock::seal(&mut block, checksum);
         if let Ok(superblock) = Superblock::decode(&block, checksum) {
             let again = encoded(&superblock);
-            if superblock.compat == 0 && superblock.ro_compat == 0 {
-                prop_assert_eq!(again, block);
-            }
+            prop_assert_eq!(again, block);
         }
         let _ = SnapshotRow::decode(bytes[..SnapshotRow::SIZE].try_into().unwrap());
         let _ = OriginRow::decode(bytes[..OriginRow::SIZE].try_into().unwrap());
@@ -440,7 +440,35 @@ fn superblock_refusals() {
         Err(Refusal::NeedsCheck)
     );
     // What this version need not understand may be in use where it is 0 otherwise.
-    assert_eq!(with(44, &[1]).unwrap().compat, 1);
+    assert_eq!(with(44, &[2]).unwrap().compat, 2);
+    // It stays as it is.
+    let mut block = encoded(&superblock);
+    block[44] = 2;
+    block[190] = 9;
+    Superblock::seal(&mut block, checksum);
+    let strange = Superblock::decode(&block, checksum).unwrap();
+    assert_eq!(encoded(&strange), block);
+    // A backup is one nowhere but where it belongs.
+    let backup = Superblock {
+        compat: 1,
+        ..superblock.clone()
+    };
+    let number = backup.backup().unwrap();
+    assert_eq!(number, backup.layout.journal_end());
+    assert!((number + 1) * 8 <= backup.layout.data_start);
+    let mut block = [0; BLOCK_SIZE];
+    backup.encode_at(&mut block, number);
+    Superblock::seal(&mut block, checksum);
+    let found = Superblock::decode_at(&block, number, checksum);
+    assert_eq!(found, Ok(backup.clone()));
+    for other in [0, number - 1, number + 1] {
+        let found = Superblock::decode_at(&block, other, checksum);
+        assert_eq!(found, Err(Refusal::BadSuperblock));
+    }
+    let mut tight = backup;
+    tight.layout.journal_blocks += 1;
+    let found = Superblock::decode(&encoded(&tight), checksum);
+    assert_eq!(found, Err(Refusal::BadSuperblock));
 }
 
 #[test]
@@ -457,7 +485,7 @@ fn layout_examples() {
     assert_eq!(layout.metadata_blocks, 512 * gib / 8 / 64 / 16);
     let layout = Layout::new(gib, pages(256), None).unwrap();
     assert_eq!(layout.metadata_blocks, METADATA_MIN);
-    assert_eq!(layout.journal_blocks, 1024);
+    assert_eq!(layout.journal_blocks, 1023);
     assert_eq!((layout.data_start, layout.data_chunks), (16384, 1016));
     // The smallest device.
     let least = (METADATA_MIN + 64) * 8 + 16 * 8;

@@ -316,8 +316,8 @@ fn the_chunk_size_does_not_matter_to_the_region() {
         let size = ChunkSize::from_pages(pages).unwrap();
         let small = Layout::new(1 << 16, size, None).unwrap();
         let large = Layout::new(1 << 40, size, None).unwrap();
-        assert_eq!((small.journal_blocks, large.journal_blocks), (64, 4096));
-        let end = (small.journal_start + small.journal_blocks) * 8;
+        assert_eq!((small.journal_blocks, large.journal_blocks), (63, 4095));
+        let end = (small.journal_end() + 1) * 8;
         assert!(end <= small.data_start && small.data_start - end < size.sectors());
     }
 }

@@ -260,6 +260,7 @@ fn superblock(transaction: u64) -> Superblock {
         },
         metadata_space: [0; 128],
         data_space: [0; 128],
+        strange: [0; 72],
     }
 }
 

@@ -9,7 +9,7 @@
 use super::error::{Result, StoreError};
 use crate::dm::block_device::BlockDevice;
 use crate::dm::io::{DmIo, Durability};
-use crate::dm::pdata::checksum_with;
+use crate::dm::pdata::{checksum, checksum_with};
 use crate::model::disk::journal::{
     self, Batch, Block, Entry, Place, BATCH_BLOCKS, BEHIND_BLOCKS, CHECKSUM_XOR,
 };
@@ -144,6 +144,24 @@ impl Journal {
         self.place.transaction = transaction;
         self.place.index = 0;
         self.data_chunks = data_chunks;
+    }
+
+    /// Writes the backup of a superblock that has just been written, if the store has one. To be called
+    /// when nothing is noted. It becomes durable with the next batch. That it fails is no reason for
+    /// anything: the superblock is there, and the next commit comes by again.
+    pub(super) fn back_up(&mut self, superblock: &Superblock) {
+        let (Some(number), Some(block)) = (superblock.backup(), self.blocks.first_mut()) else {
+            return;
+        };
+        superblock.encode_at(block, number);
+        Superblock::seal(block, checksum);
+        let sector = number * BLOCK_SECTORS;
+        let written = self
+            .io
+            .write(&self.cow, sector, &*block, Durability::Volatile);
+        if written.is_err() {
+            pr_warn!("backup of the superblock cannot be written\n");
+        }
     }
 
     /// Whether there is nothing in the region.

@@ -557,6 +557,7 @@ impl Meta {
         let superblock = &self.superblock;
         if let Some(journal) = &mut self.journal {
             journal.restart(superblock.transaction, superblock.layout.data_chunks);
+            journal.back_up(superblock);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::dm::pdata::{checksum, BTree, DiskSpaceMap, Transaction};
 use crate::dm::time;
 use crate::model::chunk_size::{ChunkSize, DEFAULT_PAGES};
 use crate::model::disk::layout::{Layout, BLOCK_SECTORS};
-use crate::model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE};
+use crate::model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, STRANGE_SIZE};
 use crate::model::refusal::Refusal;
 use crate::model::table::Format;
 use kernel::prelude::*;
@@ -207,7 +207,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         needs_check: false,
         cow_full: false,
         uuid: time::random_uuid(),
-        compat: 0,
+        compat: Superblock::compat_of(&layout),
         ro_compat: 0,
         incompat: Superblock::incompat_of(&layout),
         layout,
@@ -217,6 +217,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         roots: Roots::default(),
         metadata_space: [0; 128],
         data_space: [0; 128],
+        strange: [0; STRANGE_SIZE],
     };
     let mut meta = assemble(cow, txn, data, trees, superblock)?;
     meta.commit(true)?;

@@ -15,6 +15,9 @@ use crate::world::World;
 
 /// Damages one store again and again, which is used in between.
 pub fn run(subject: &mut Subject, disks: &Disks) {
+    subject.case("a superblock that was written over comes back", || {
+        overwritten(disks)
+    });
     // It outlasts the cases, so none of them makes it.
     let mut world = match patient(disks) {
         Ok(world) => world,
@@ -43,6 +46,36 @@ fn patient(disks: &Disks) -> Result<World> {
     drop(disk);
     co.remove()?;
     Ok(world)
+}
+
+/// Something is formatted over a store that is not active: what was in its first block is brought back.
+fn overwritten(disks: &Disks) -> Result<()> {
+    let mut world = patient(disks)?;
+    let path = world.store.cow.path();
+    let name = path.display().to_string();
+    let patient = Patient::open(&path)?;
+    let uuid = patient.superblock()?.uuid;
+    patient.edit(0, None, |block| block.fill(0x53))?;
+    drop(patient);
+    let before = metadata(&world.store.cow)?;
+    let text = dms_says(&["check", &name], 4, "but a store was here")?;
+    ensure!(
+        text.contains(&format!("store {:02x}{:02x}", uuid[0], uuid[1])),
+        "{text}"
+    );
+    dms_says(&["repair", "-y", &name], 4, "--superblock")?;
+    ensure!(
+        metadata(&world.store.cow)? == before,
+        "it was changed unasked"
+    );
+    dms_says(&["repair", "-y", "--superblock", &name], 1, "repaired")?;
+    let json = dms_says(&["check", "--json", &name], 0, "\"clean\": true")?;
+    ensure!(json.contains("\"backup\": \"same\""), "{json}");
+    let co = world.co()?;
+    world.check(&co)?;
+    use_it(&mut world, &co)?;
+    co.remove()?;
+    clean(&world).map(drop)
 }
 
 fn repaired(world: &mut World, kind: Kind, damage: fn(&Patient) -> Result<()>) -> Result<()> {

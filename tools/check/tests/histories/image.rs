@@ -228,7 +228,7 @@ impl Image {
             needs_check: false,
             cow_full: false,
             uuid: [7; 16],
-            compat: 0,
+            compat: Superblock::compat_of(&layout),
             ro_compat: 0,
             incompat: Superblock::incompat_of(&layout),
             layout,
@@ -246,6 +246,7 @@ impl Image {
             },
             metadata_space: [0; 128],
             data_space: [0; 128],
+            strange: [0; 72],
         };
         data.encode(&mut superblock.data_space);
         metadata.encode(&mut superblock.metadata_space);
@@ -285,5 +286,17 @@ impl Image {
         superblock.encode(&mut block.0);
         Superblock::seal(&mut block.0, superblock_sum);
         self.blocks.insert(0, block);
+        self.put_backup(superblock);
+    }
+
+    /// What stands behind the journal.
+    pub fn put_backup(&mut self, superblock: &Superblock) {
+        let Some(number) = superblock.backup() else {
+            return;
+        };
+        let mut block = *Block::zeroed();
+        superblock.encode_at(&mut block.0, number);
+        Superblock::seal(&mut block.0, superblock_sum);
+        self.blocks.insert(number, block);
     }
 }

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
-use dm_snap_mv_check::{plan, plan_for, Finding, Kind, Step, Wanted};
+use dm_snap_mv_check::{check, plan, plan_for, Finding, Kind, Options, Step, Wanted};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
+use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::ids::{Chunk, Epoch, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 use dm_snap_mv_store::btree::Btree;
-use dm_snap_mv_store::node;
+use dm_snap_mv_store::{node, Block};
 
 use crate::damage::{
     edit_origin, edit_snapshot, large, look, lying, rolling, with, with_superblock, BITMAP, INDEX,
@@ -118,6 +119,11 @@ pub fn repair_to(name: &str, image: &Image, expected: &Content, random: &mut Ran
     assert!(after.superblock().transaction > image.superblock().transaction);
 
     // All is flushed, then the superblock, which is flushed.
+    // The backup comes last.
+    let [log @ .., Some((backup, _)), None] = log.as_slice() else {
+        panic!("{name}: no backup");
+    };
+    assert_eq!(after.superblock().backup(), Some(*backup));
     let writes: Vec<_> = log.iter().flatten().collect();
     assert_eq!(writes.last().unwrap().0, 0);
     let n = log.len();
@@ -154,13 +160,122 @@ pub fn repair_to(name: &str, image: &Image, expected: &Content, random: &mut Ran
 pub fn give_up(name: &str, image: &Image) -> Image {
     refuse(name, image);
     let device = Logged::new(image);
-    let wanted = Wanted { give_up: true };
+    let wanted = Wanted {
+        give_up: true,
+        superblock: false,
+    };
     let (report, plan) = plan_for(&device, SECTORS, wanted, &mut Vec::new());
     assert!(report.can_be_given_up(), "{name}");
     plan.expect(name).carry_out(&device).unwrap();
     let after = device.image();
     assert_eq!(look(&after).0, [], "{name}");
     after
+}
+
+/// What mkfs and the like leave of a superblock.
+fn overwritten(image: &Image, with: u8) -> Image {
+    let mut image = image.clone();
+    image.blocks.get_mut(&0).unwrap().0.fill(with);
+    image
+}
+
+#[test]
+fn a_superblock_is_brought_back() {
+    let store = rich();
+    let mut good = with_superblock(&store, |s| s.clean = false);
+    let place = crate::journal::place(&store);
+    let record = crate::journal::records(place, RecordValue::Zero, 1);
+    good.journal(0, &[record]);
+    assert_eq!(look(&good).0, []);
+    let wanted = Wanted {
+        give_up: false,
+        superblock: true,
+    };
+    let mut torn = good.clone();
+    torn.blocks.get_mut(&0).unwrap().0[700] ^= 1;
+    for image in [overwritten(&good, 0), overwritten(&good, 0x53), torn] {
+        let report = check(&image, SECTORS, Options::default(), &mut Vec::new());
+        let found = report.found.expect("a backup");
+        assert_eq!((found.errors, found.superblock.uuid), (0, [7; 16]));
+        refuse_quietly(&image);
+        let device = Logged::new(&image);
+        let (_, plan) = plan_for(&device, SECTORS, wanted, &mut Vec::new());
+        plan.unwrap().carry_out(&device).unwrap();
+        let after = device.image();
+        let same = |(a, b): ((&u64, &Block), (&u64, &Block))| a.0 == b.0 && a.1 .0 == b.1 .0;
+        assert_eq!(after.blocks.len(), good.blocks.len());
+        assert!(after.blocks.iter().zip(&good.blocks).all(same));
+    }
+    // One that is behind, or of which more is gone than the superblock, is none.
+    let mut image = overwritten(&good, 0x53);
+    let mut old = good.superblock();
+    old.transaction -= 1;
+    image.put_backup(&old);
+    let mut more = overwritten(&good, 0);
+    more.blocks
+        .get_mut(&good.superblock().roots.records)
+        .unwrap()
+        .0
+        .fill(0);
+    for image in [image, more] {
+        let device = Logged::new(&image);
+        let (report, plan) = plan_for(&device, SECTORS, wanted, &mut Vec::new());
+        assert!(report.found.unwrap().errors > 0 && plan.is_none());
+    }
+    // Nothing is left.
+    let mut image = overwritten(&good, 0);
+    let number = good.superblock().backup().unwrap();
+    image.blocks.remove(&number);
+    let device = Logged::new(&image);
+    let (report, plan) = plan_for(&device, SECTORS, wanted, &mut Vec::new());
+    assert!(report.found.is_none() && plan.is_none());
+
+    // The superblock of the commit before.
+    let mut old = Image::of(&store);
+    let newer = old.superblock();
+    let mut superblock = newer.clone();
+    superblock.transaction -= 1;
+    old.put_superblock(&superblock);
+    old.put_backup(&newer);
+    let (findings, _) = look(&old);
+    let words = |words: &str| findings.iter().any(|f| f.what.contains(words));
+    assert!(words("older than its backup"), "{findings:?}");
+    refuse("an old one", &old);
+    // And one that is not what it was.
+    let mut other = Image::of(&store);
+    let mut superblock = newer.clone();
+    superblock.next_origin += 1;
+    other.put_superblock(&superblock);
+    other.put_backup(&newer);
+    let (findings, _) = look(&other);
+    assert!(
+        findings.iter().any(|f| f.what.contains("differ")),
+        "{findings:?}"
+    );
+    // What a crash leaves of a backup is no error.
+    for edit in [
+        |i: &mut Image, s: &Superblock| {
+            i.blocks.remove(&s.backup().unwrap());
+        },
+        |i: &mut Image, s: &Superblock| {
+            let mut old = s.clone();
+            old.transaction -= 1;
+            i.put_backup(&old);
+        },
+    ] {
+        let mut image = Image::of(&store);
+        let superblock = image.superblock();
+        edit(&mut image, &superblock);
+        assert_eq!(look(&image).0, []);
+    }
+}
+
+/// Without being asked to, nothing is done.
+fn refuse_quietly(image: &Image) {
+    let device = Logged::new(image);
+    let (report, plan) = plan(&device, SECTORS, &mut Vec::new());
+    assert!(report.found.is_some() && plan.is_none());
+    assert!(device.log.take().is_empty());
 }
 
 #[test]

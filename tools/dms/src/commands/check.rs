@@ -162,6 +162,9 @@ fn unopened(path: &Path, error: &io::Error) -> Failure {
 
 /// Whether there was something to be looked at.
 fn examined(path: &Path, report: &Report) -> Result<()> {
+    if report.found.is_some() {
+        return Ok(());
+    }
     match &report.outcome {
         Outcome::Checked => Ok(()),
         Outcome::Refused(refusal) => Err(hints::failure(*refusal).context(path.display())),

@@ -25,6 +25,7 @@ fn repaired(args: &Repair) -> Result<u8> {
     let mut told = Told::new(aloud);
     let wanted = Wanted {
         give_up: args.give_up_missing,
+        superblock: args.superblock,
     };
     let (report, plan) = plan_for(&device, sectors, wanted, &mut told);
     let shown = told.end(&path, &report)?;

@@ -3,7 +3,7 @@
 
 use super::json;
 use crate::failure::{Failure, Result};
-use dm_snap_mv_check::{Finding, Plan, Report};
+use dm_snap_mv_check::{Backup, Finding, Outcome, Plan, Report, State};
 use dm_snap_mv_model::ids::{Tag, TimelineId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,9 @@ pub fn summary(checked: &Checked<'_>) -> String {
     if checked.left_out() > 0 {
         text += &format!("and {} more\n", checked.left_out());
     }
+    if let Some(found) = &report.found {
+        return text + &lost(&device.to_string(), report, found);
+    }
     if report.is_clean() {
         let layout = report.superblock.as_ref().map(|s| s.layout);
         text += &format!(
@@ -92,6 +95,30 @@ pub fn summary(checked: &Checked<'_>) -> String {
     text
 }
 
+/// What there is where there is no superblock, but a backup of one.
+fn lost(device: &str, report: &Report, found: &Backup) -> String {
+    let why = match &report.outcome {
+        Outcome::Refused(refusal) => refusal.as_str(),
+        Outcome::Unreadable(why) => why,
+        Outcome::Checked => "superblock is damaged",
+    };
+    let uuid = uuid(&found.superblock.uuid);
+    let (block, transaction) = (found.block, found.superblock.transaction);
+    let what = match found.errors {
+        0 => "all that it leads to is in order; \"dms repair --superblock\" brings it back, over what \
+              has taken its place"
+            .to_owned(),
+        errors => format!(
+            "what it leads to is not in order any more ({}), and it cannot be brought back",
+            plural(errors, "error", "errors")
+        ),
+    };
+    format!(
+        "{device}: {why}\n{device}: but a store was here: block {block} is a backup of the superblock \
+         of store {uuid}, transaction {transaction}; {what}\n"
+    )
+}
+
 /// What a repair does, or why it does nothing.
 pub fn steps(device: &Path, plan: Option<&Plan>, report: &Report) -> String {
     let device = device.display();
@@ -99,6 +126,7 @@ pub fn steps(device: &Path, plan: Option<&Plan>, report: &Report) -> String {
         Some(plan) => plan.steps().fold(String::new(), |text, step| {
             text + &format!("{device}: to do: {}\n", step.text())
         }),
+        None if report.found.is_some() => String::new(),
         None if report.is_clean() => format!("{device}: there is nothing to repair\n"),
         None => format!("{device}: that cannot be repaired, and nothing is changed\n"),
     }
@@ -135,6 +163,8 @@ struct Part {
 
 #[derive(Serialize)]
 struct Store {
+    /// How the backup of the superblock compares with it.
+    backup: Option<&'static str>,
     uuid: Option<String>,
     transaction: Option<u64>,
     closed_in_order: Option<bool>,
@@ -174,6 +204,14 @@ pub fn refusal(device: &str, failure: &Failure) -> Result<String> {
 }
 
 #[derive(Serialize)]
+struct Lost {
+    block: u64,
+    uuid: String,
+    transaction: u64,
+    errors: u64,
+}
+
+#[derive(Serialize)]
 struct Whole<'a> {
     device: String,
     clean: bool,
@@ -181,6 +219,8 @@ struct Whole<'a> {
     errors: u64,
     counts: BTreeMap<&'a str, u64>,
     concerned: Vec<Version>,
+    /// Where there is no superblock: the backup of one.
+    lost: Option<Lost>,
     store: Store,
     findings: Vec<Found<'a>>,
     left_out: u64,
@@ -213,7 +253,18 @@ pub fn json(checked: &Checked<'_>, plan: Option<&Plan>, repaired: bool) -> Resul
         errors: report.errors(),
         counts: counts.map(|(kind, &count)| (kind.name(), count)).collect(),
         concerned: checked.concerned().into_iter().map(Version::from).collect(),
+        lost: report.found.as_ref().map(|found| Lost {
+            block: found.block,
+            uuid: uuid(&found.superblock.uuid),
+            transaction: found.superblock.transaction,
+            errors: found.errors,
+        }),
         store: Store {
+            backup: report.backup.map(|state| match state {
+                State::Same => "same",
+                State::Behind => "behind",
+                State::Useless => "useless",
+            }),
             uuid: superblock.map(|s| uuid(&s.uuid)),
             transaction: superblock.map(|s| s.transaction),
             closed_in_order: superblock.map(|s| s.clean),

@@ -21,7 +21,8 @@ pub const METADATA_MAX: u64 = 255 * ((1 << 14) - 64);
 /// and what else is kept is little. At chunks of 4 KiB that is 1.6 % of the device.
 const CHUNKS_PER_BLOCK: u64 = 64;
 
-/// Fewest and most blocks of the journal that a new store gets: 256 KiB and 16 MiB.
+/// Fewest and most blocks of the journal that a new store gets, with the backup of the superblock that
+/// stands behind it: 256 KiB and 16 MiB.
 const JOURNAL_MIN: u64 = 64;
 const JOURNAL_MAX: u64 = 4096;
 
@@ -75,7 +76,8 @@ impl Layout {
             chunk_size,
             metadata_blocks,
             journal_start: metadata_blocks,
-            journal_blocks,
+            // The last one is the backup's.
+            journal_blocks: journal_blocks - 1,
             data_start,
             data_chunks: Self::chunks_behind(data_start, device, chunk_size),
         };
@@ -83,6 +85,12 @@ impl Layout {
             DATA_MIN.. => Ok(layout),
             _ => Err(Refusal::CowTooSmall),
         }
+    }
+
+    /// Whether there is a block between the journal and the data.
+    pub fn has_room_behind_journal(&self) -> bool {
+        let end = self.journal_end().saturating_add(1);
+        end.saturating_mul(BLOCK_SECTORS) <= self.data_start
     }
 
     /// The block behind the journal.

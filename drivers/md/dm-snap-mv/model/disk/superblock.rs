@@ -27,7 +27,11 @@ const VERSION: u32 = 1;
 /// Feature: the store has a journal, without which the trees are not up to date.
 const INCOMPAT_JOURNAL: u32 = 1;
 
+/// Feature: behind the journal there is a backup of the superblock.
+pub const COMPAT_BACKUP: u32 = 1;
+
 /// Features that this version knows.
+const COMPAT_KNOWN: u32 = COMPAT_BACKUP;
 const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL;
 const RO_COMPAT_KNOWN: u32 = 0;
 
@@ -38,6 +42,9 @@ const COW_FULL: u32 = 4;
 /// Computes the checksum of a superblock's bytes from [`CHECKED_FROM`] on, mixed with
 /// [`CHECKSUM_XOR`].
 pub type Checksum = fn(&[u8]) -> u32;
+
+/// Bytes that features have which an ignorant version may ignore.
+pub const STRANGE_SIZE: usize = 256 - 184;
 
 /// What a COW device's block 0 holds, as far as formatting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +107,8 @@ pub struct Superblock {
     pub metadata_space: [u8; SPACE_MAP_ROOT_SIZE],
     /// Root of the data region's space map.
     pub data_space: [u8; SPACE_MAP_ROOT_SIZE],
+    /// Fields of features that this version may ignore: kept as they are.
+    pub strange: [u8; STRANGE_SIZE],
 }
 
 impl Superblock {
@@ -117,6 +126,11 @@ impl Superblock {
     /// Writes the block with a checksum of 0, for [`Superblock::seal`] or for the block manager's
     /// own validator to fill in.
     pub fn encode(&self, block: &mut [u8; BLOCK_SIZE]) {
+        self.encode_at(block, 0);
+    }
+
+    /// As [`Superblock::encode`], to be written to block `number`: as a backup, if that is not 0.
+    pub fn encode_at(&self, block: &mut [u8; BLOCK_SIZE], number: u64) {
         let flags = [
             (self.clean, CLEAN),
             (self.needs_check, NEEDS_CHECK),
@@ -128,7 +142,7 @@ impl Superblock {
         let mut w = Writer::new(block);
         w.u32(0);
         w.u32(flags);
-        w.u64(0);
+        w.u64(number);
         w.bytes(&self.uuid);
         w.bytes(&MAGIC);
         w.u32(VERSION);
@@ -153,7 +167,7 @@ impl Superblock {
         w.u64(self.roots.children);
         w.u64(self.roots.done);
         w.u64(self.roots.cleaning);
-        w.zeroes(256 - 184);
+        w.bytes(&self.strange);
         w.bytes(&self.metadata_space);
         w.bytes(&self.data_space);
         w.end();
@@ -180,6 +194,15 @@ impl Superblock {
     /// [`Refusal::UnknownFeature`]). Whether it may be written is for
     /// [`Superblock::check_writable`].
     pub fn decode(block: &[u8; BLOCK_SIZE], checksum: Checksum) -> Result<Superblock, Refusal> {
+        Self::decode_at(block, 0, checksum)
+    }
+
+    /// As [`Superblock::decode`], of what was read from block `number`: a backup, if that is not 0.
+    pub fn decode_at(
+        block: &[u8; BLOCK_SIZE],
+        number: u64,
+        checksum: Checksum,
+    ) -> Result<Superblock, Refusal> {
         match Self::probe(block) {
             Contents::Blank => return Err(Refusal::NoStore),
             Contents::Other => return Err(Refusal::ForeignData),
@@ -190,13 +213,13 @@ impl Superblock {
             return Err(Refusal::BadChecksum);
         }
         // The version and the features first: the rest may mean something else in another one.
-        Self::read(block).map_err(|refusal| match refusal {
+        Self::read(block, number).map_err(|refusal| match refusal {
             Refusal::Corrupt | Refusal::ChunkSize => Refusal::BadSuperblock,
             other => other,
         })
     }
 
-    fn read(block: &[u8; BLOCK_SIZE]) -> Result<Superblock, Refusal> {
+    fn read(block: &[u8; BLOCK_SIZE], place: u64) -> Result<Superblock, Refusal> {
         let mut r = Reader::new(block);
         r.u32()?;
         let flags = r.u32()?;
@@ -236,19 +259,21 @@ impl Superblock {
             cleaning: r.u64()?,
         };
         // Reserved fields of a feature that this version may ignore or only read can be in use.
-        let strangers = compat != 0 || ro_compat & !RO_COMPAT_KNOWN != 0;
-        let gap: [u8; 256 - 184] = r.array()?;
+        let strangers = compat & !COMPAT_KNOWN != 0 || ro_compat & !RO_COMPAT_KNOWN != 0;
+        let strange: [u8; STRANGE_SIZE] = r.array()?;
         let metadata_space = r.array()?;
         let data_space = r.array()?;
         if !strangers {
-            Reader::new(&gap).end()?;
-            r.end()?;
+            Reader::new(&strange).end()?;
         }
+        r.end()?;
         layout.check()?;
+        let backup = compat & COMPAT_BACKUP != 0;
         let known = CLEAN | NEEDS_CHECK | COW_FULL;
         let odd = incompat != Self::incompat_of(&layout)
             || flags & !known != 0
-            || number != 0
+            || number != place
+            || (backup && !layout.has_room_behind_journal())
             || u64::from(block_sectors) != BLOCK_SECTORS;
         if odd || next_origin == 0 || nr_origins >= next_origin {
             return Err(Refusal::BadSuperblock);
@@ -268,7 +293,28 @@ impl Superblock {
             roots,
             metadata_space,
             data_space,
+            strange,
         })
+    }
+
+    /// The block that a backup of the superblock stands in, if there is one. It is written when the
+    /// superblock has been, so that it is of the same transaction or, after a crash, of the one before,
+    /// or not whole.
+    pub const fn backup(&self) -> Option<u64> {
+        if self.compat & COMPAT_BACKUP != 0 {
+            Some(self.layout.journal_end())
+        } else {
+            None
+        }
+    }
+
+    /// The features that everybody may ignore of a new store with this layout.
+    pub fn compat_of(layout: &Layout) -> u32 {
+        if layout.journal_blocks > 0 && layout.has_room_behind_journal() {
+            COMPAT_BACKUP
+        } else {
+            0
+        }
     }
 
     /// The features that nobody may ignore of a store with this layout.
