@@ -327,6 +327,8 @@ pub struct Status {
     pub cleaning: Option<String>,
     /// The rollback that is under way.
     pub rollback: Option<Rollback>,
+    /// The snapshot that the origin goes back to at its next activation.
+    pub deferred: Option<u32>,
 }
 
 impl Status {
@@ -359,23 +361,29 @@ impl Status {
             (None, Some((first, word()?.parse()?)))
         };
         let cleaning = Some(word()?.to_owned()).filter(|w| w != "-");
-        let rollback = match word()? {
-            "-" => None,
+        let (mut rollback, mut deferred) = (None, None);
+        match word()? {
+            "-" => {}
             text => {
                 let (tag, rest) = text.split_once(':').context("rollback")?;
-                let (rest, stopped) = match rest.split_once(':') {
-                    None => (rest, None),
-                    Some((rest, why)) => (rest, Some(why.to_owned())),
-                };
-                let (done, chunks) = ratio(rest)?;
-                Some(Rollback {
-                    tag: tag.parse()?,
-                    done,
-                    chunks,
-                    stopped,
-                })
+                let tag = tag.parse()?;
+                if rest == "deferred" {
+                    deferred = Some(tag);
+                } else {
+                    let (rest, stopped) = match rest.split_once(':') {
+                        None => (rest, None),
+                        Some((rest, why)) => (rest, Some(why.to_owned())),
+                    };
+                    let (done, chunks) = ratio(rest)?;
+                    rollback = Some(Rollback {
+                        tag,
+                        done,
+                        chunks,
+                        stopped,
+                    });
+                }
             }
-        };
+        }
         ensure!(words.next().is_none(), "more words than known");
         Ok(Self {
             kind,
@@ -389,6 +397,7 @@ impl Status {
             own,
             cleaning,
             rollback,
+            deferred,
         })
     }
 }

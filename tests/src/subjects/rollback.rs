@@ -500,7 +500,8 @@ fn deferred(disks: &Disks) -> Result<()> {
     for (tag, message) in [(2, "rs 2 -l -d"), (1, "rs 1 -l")] {
         let open = co.open()?;
         co.send(message)?;
-        // Nothing has changed, and nothing but the next activation changes it.
+        // Nothing has changed, and nothing but the next activation changes it. It is told.
+        ensure!(co.state()?.deferred == Some(tag), "{}", co.status()?);
         world.check(&co)?;
         world.now.write(&open, 300, 700)?;
         drop(open);
@@ -528,6 +529,13 @@ fn deferred(disks: &Disks) -> Result<()> {
     co = world.co()?;
     world.now = world.snapshots[&3].clone();
     co.wait_rollback()?;
+    ensure!(co.state()?.deferred.is_none(), "{}", co.status()?);
+    // And one that is called off does not happen.
+    co.send("rs 1 -l")?;
+    co.send("rs -l")?;
+    ensure!(co.state()?.deferred.is_none(), "{}", co.status()?);
+    co.remove()?;
+    co = world.co()?;
     world.check(&co)?;
     co.remove()
 }
