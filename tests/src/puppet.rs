@@ -302,6 +302,21 @@ impl Puppet {
         Ok(())
     }
 
+    /// Lets go what is held back, and holds back the next request of these sorts instead.
+    pub fn hold_next(&self, ops: &[Op]) {
+        let held = {
+            let mut state = self.stage.lock();
+            state.hold = ops.to_vec();
+            state.pass = 0;
+            state.most = 1;
+            state.hold_data = None;
+            std::mem::take(&mut state.held)
+        };
+        for request in held {
+            self.stage.answer(request);
+        }
+    }
+
     /// Lets go what is held back, and all that comes.
     pub fn release(&self) {
         let held = {

@@ -269,6 +269,9 @@ fn cleaning_rests(disks: &Disks) -> Result<()> {
     drop(device);
     // What the others take, they take before.
     rolling.others_go_on()?;
+    let disk = rolling.co_other.open()?;
+    rolling.now_other.write(&disk, 0, 8)?;
+    drop(disk);
     rolling.co.suspend(Suspend::Orderly)?;
     rolling.co.delete(extra)?;
     let before = rolling.co.state()?.chunks;

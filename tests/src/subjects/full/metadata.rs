@@ -360,7 +360,13 @@ fn invalidate(disks: &Disks) -> Result<()> {
             reads_as_error(&full.world, tag)?;
         }
         full.is("invalid")?;
-        full.co.refused("so", libc::ENOSPC, WHY)?;
+        // What they held may come back by and by. A new snapshot is refused until there is enough of
+        // that, or it is a good one.
+        if let Ok(tag) = full.co.message("so") {
+            full.co.send(&format!("ds {tag}"))?;
+        } else {
+            full.co.refused("so", libc::ENOSPC, WHY)?;
+        }
         // It is so for good, and nothing else is to be preserved.
         full.co.remove()?;
         crate::kernel::reload()?;

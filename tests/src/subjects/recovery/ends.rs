@@ -3,6 +3,7 @@
 //! The last chunk of an origin that has it in part only, and what is below has more than that.
 
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -12,7 +13,7 @@ use crate::dm::{Mapped, Suspend, Table};
 use crate::io::Disk;
 use crate::puppet::{Op, Puppet};
 use crate::shadow::Shadow;
-use crate::store::{co_line, cs_line, Device, TARGET};
+use crate::store::{co_line, cs_line, until, Device, TARGET};
 
 /// Sectors of a chunk, and what says so.
 const CHUNK: u64 = 128;
@@ -107,13 +108,24 @@ pub fn grown_meanwhile() -> Result<()> {
     let co = ends.format()?;
     let then = ends.now.clone();
     let tag = co.take()?;
-    ends.now.write(&co.open()?, LAST, 8)?;
+    // Two that are not copied as one.
+    for sector in [0, LAST] {
+        ends.now.write(&co.open()?, sector, 8)?;
+    }
     let released = ends.released();
     ends.cow.hold_some(&[Op::Read], 1);
     co.send(&format!("rs {tag} -b"))?;
     ends.cow.wait_held(1)?;
     ends.grow_below()?;
-    co.replace(Suspend::Orderly, &ends.table(GROWN, ""))?;
+    // A suspension waits for the copy that is under way, and begins no other.
+    thread::scope(|scope| -> Result<()> {
+        let replaced = scope.spawn(|| co.replace(Suspend::Orderly, &ends.table(GROWN, "")));
+        until("it to be suspended", || Ok(co.is_suspended()?))?;
+        ends.cow.hold_next(&[Op::Read]);
+        replaced.join().expect("no panic")?;
+        Ok(())
+    })?;
+    ends.cow.wait_held(1)?;
     let disk = co.open_read_only()?;
     for (sector, count) in [(LAST, 8), (SIZE, 8), (LAST, 16), (0, GROWN)] {
         then.check_range(&disk, sector, count)

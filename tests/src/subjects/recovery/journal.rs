@@ -125,9 +125,11 @@ pub fn at_the_end() -> Result<()> {
         bench.cow.restore(&image);
         spoil(&bench, &[Op::Read], block);
         ensure!(bench.co("").is_err(), "it is used without block {block}");
+        // It may have written to blocks that the last commit does not use.
+        let before = bench.cow.image();
         dms(&["check", &path], 4, "may say what was changed last")?;
         dms(&["repair", "-y", &path], 4, "--give-up-missing")?;
-        ensure!(bench.cow.image() == image, "it was changed unasked");
+        ensure!(bench.cow.image() == before, "it was changed unasked");
         let arguments = ["repair", "--give-up-missing", "-y", &path];
         dms(&arguments, 1, "give up the end of the journal")?;
         bench.clean()?;
