@@ -152,7 +152,7 @@ enum Stage {
     Freezing,
     /// All of it is frozen, for as long as it is wanted.
     Frozen,
-    /// It cannot be frozen.
+    /// It could not be frozen, and nothing of it is.
     Failed(Unfrozen),
     /// All is thawed.
     Over,
@@ -271,7 +271,7 @@ impl Freezing {
     /// thawed all the same. With no locks held.
     pub(crate) fn wait_thawed(&self) {
         let mut state = self.state.lock();
-        while !matches!(state.stage, Stage::Over) && !state.called_off {
+        while !matches!(state.stage, Stage::Over | Stage::Failed(_)) && !state.called_off {
             if self.changed.wait_interruptible(&mut state) {
                 return;
             }
@@ -295,7 +295,7 @@ impl Freezing {
         let all = self.freeze_above(&mut opened);
         let own = self.device.as_bdev();
         let result = all.and_then(|()| self.freeze(own));
-        match result {
+        let end = match result {
             Ok(()) => {
                 self.set(Stage::Frozen);
                 let mut state = self.state.lock();
@@ -305,15 +305,17 @@ impl Freezing {
                 drop(state);
                 // SAFETY: The device is held, and was frozen here.
                 unsafe { thaw(own) };
+                Stage::Over
             }
-            Err(why) => self.set(Stage::Failed(why)),
-        }
+            // It stays so: who asked may look only now.
+            Err(why) => Stage::Failed(why),
+        };
         while let Some(device) = opened.pop() {
             // SAFETY: It is open, and was frozen here.
             unsafe { thaw(device.as_raw()) };
             device.close();
         }
-        self.set(Stage::Over);
+        self.set(end);
     }
 
     /// Freezes what is built on the device. Those that are frozen are put into `opened`.
