@@ -257,14 +257,20 @@ fn discard_takes_none(disks: &Disks) -> Result<()> {
         co.wait_chunks(5)?;
         world.now.discard(&disk, 0, 16 * MIB)?;
         for at in 0..16 * MIB {
-            let passed = written.iter().any(|&from| (from..from + chunk).contains(&at));
+            let passed = written
+                .iter()
+                .any(|&from| (from..from + chunk).contains(&at));
             let gone = world.now.generation(at) == ZERO;
             ensure!(gone == passed, "sector {at} is discarded: {gone}");
         }
         // Parts of them.
         world.now.write(&disk, 3 * chunk, 3 * chunk)?;
         world.now.discard(&disk, 3 * chunk - 1, 3)?;
-        for (at, passed) in [(3 * chunk - 1, false), (3 * chunk, true), (3 * chunk + 2, false)] {
+        for (at, passed) in [
+            (3 * chunk - 1, false),
+            (3 * chunk, true),
+            (3 * chunk + 2, false),
+        ] {
             let gone = world.now.generation(at) == ZERO;
             ensure!(gone == passed, "a part: sector {at} is discarded: {gone}");
         }

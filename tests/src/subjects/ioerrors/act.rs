@@ -88,10 +88,7 @@ impl Act {
     pub fn writes_origin(self) -> bool {
         matches!(
             self,
-            Act::OriginWrite
-                | Act::OriginRewrite
-                | Act::OriginWriteOn
-                | Act::OriginZero
+            Act::OriginWrite | Act::OriginRewrite | Act::OriginWriteOn | Act::OriginZero
         )
     }
 

@@ -34,10 +34,7 @@ impl Act {
     pub fn needs(self, which: Which, op: Op) -> bool {
         match (which, op) {
             (Which::Cow, Op::Write | Op::Flush) => {
-                !matches!(
-                    self,
-                    Act::SnapshotRead | Act::Activate | Act::OriginDiscard
-                )
+                !matches!(self, Act::SnapshotRead | Act::Activate | Act::OriginDiscard)
                     || (self, op) == (Act::Activate, Op::Flush)
             }
             (Which::Cow, Op::Read) => {
