@@ -58,7 +58,7 @@ let_go() { dmsetup resume below; }
 dms create orig $o $c -bf
 mkfs.ext4 -q /dev/mapper/orig
 mount /dev/mapper/orig /mnt/o
-(while :; do for i in {1..20}; do echo "$i" >/mnt/o/w$i; done; done) &
+(while :; do for i in {1..20}; do echo "$i" >"/mnt/o/w$i"; done; done) &
 writer=$!
 
 # Beside one another, and beside who suspends and resumes.
@@ -131,7 +131,7 @@ for signal in INT KILL; do
 	check "$signal ends the waiting" has_ended $pid
 	let_go
 	ended $pid
-	check "which says so after $signal" test "$code" = $([ $signal = INT ] && echo 130 || echo 137)
+	check "which says so after $signal" test "$code" = $((128 + $(kill -l $signal)))
 	check 'nothing stays frozen' goes_on
 	check 'nor suspended' active orig
 	check 'and there is no snapshot' test "$(snapshots)" = "$n"
