@@ -151,16 +151,11 @@ fn activate(
 fn uuid(cow: &BlockDevice, id: &[u8], tag: Option<u32>) -> Option<String> {
     let device = Device::open(&cow.node).ok()?;
     Store::read(&device, |store| {
-        let store_uuid: String = store
-            .superblock()
-            .uuid
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let store_uuid = u128::from_be_bytes(store.superblock().uuid);
         let origin = store.origin_by_id(id)?;
         Ok(origin.map(|row| {
             format!(
-                "{UUID_PREFIX}{store_uuid}-{}-{}",
+                "{UUID_PREFIX}{store_uuid:032x}-{}-{}",
                 row.number.get(),
                 tag.unwrap_or(0)
             )
