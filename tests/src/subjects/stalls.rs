@@ -315,9 +315,7 @@ fn writers_wait(disks: &Disks) -> Result<()> {
     let writes = thread::scope(|scope| -> Result<Vec<u32>> {
         let writers: Vec<_> = (0..WRITERS)
             .map(|place| {
-                scope.spawn(move || -> Result<u32> {
-                    Ok(shadow::write(&co.open()?, place * STEP, 8)?)
-                })
+                scope.spawn(move || -> Result<u32> { shadow::write(&co.open()?, place * STEP, 8) })
             })
             .collect();
         let measured = (|| -> Result<(u64, u64)> {
@@ -524,7 +522,7 @@ fn stuck_origin(disks: &Disks) -> Result<()> {
     let (disk, co, co_other) = (&rolling.disk, &rolling.co, &rolling.co_other);
     disk.hold(&[Op::Write]);
     let generation = thread::scope(|scope| -> Result<u32> {
-        let writer = scope.spawn(|| -> Result<u32> { Ok(shadow::write(&co.open()?, 0, 8)?) });
+        let writer = scope.spawn(|| -> Result<u32> { shadow::write(&co.open()?, 0, 8) });
         let came = disk.wait_held(1);
         // A message that waits for that write.
         let waits = scope.spawn(|| co.take());
