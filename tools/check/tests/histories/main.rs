@@ -29,7 +29,7 @@ mod world;
 
 /// What the operations are checked with: as in the model's tests, and as an image.
 mod check {
-    pub use crate::structure::{after_crash, all_content, content};
+    pub use crate::structure::{after_crash, all_content, content, nothing_for_invalid_ones};
 
     use crate::image::{Image, SECTORS};
     use crate::world::World;
