@@ -95,14 +95,6 @@ fn preserved(store: &Store) -> [Entry; 3] {
     ]
 }
 
-/// Notes changes in the journal of a store's image, in several batches.
-pub fn fill(store: &Store, image: &mut Image) {
-    let [used, records, row] = preserved(store);
-    let next = image.journal(0, &[used, records, row]);
-    let next = image.journal(next, &[row]);
-    image.journal(next, &[row]);
-}
-
 #[test]
 fn what_fits_is_in_order_and_counted() {
     let store = rich();
