@@ -285,6 +285,7 @@ impl Engine {
         delete_source: bool,
     ) -> Result<()> {
         let timeline = TimelineId::of_snapshot(origin.number, source);
+        self.check_bound(origin.number)?;
         // What there is not is said before what stands against it.
         if self.meta_ref()?.snapshot_row(timeline)?.ghost {
             return Err(Refusal::UnknownTag.into());
@@ -305,6 +306,8 @@ impl Engine {
     /// Refuses to take a snapshot of an origin that has grown during a rollback, as long as one chunk of
     /// it may come from two devices: a snapshot has each chunk in one place.
     fn check_unsplit(&self, cx: &Store, nr: OriginNr) -> Result<()> {
+        // One that was unbound has no size.
+        self.check_bound(nr)?;
         let size = self.origin_size(nr)?;
         match &self.origin_state(nr)?.view {
             Some(view) if view.splits(size, cx.geometry.chunk_size) => {
