@@ -147,21 +147,20 @@ impl Journal {
     }
 
     /// Writes the backup of a superblock that has just been written, if the store has one. To be called
-    /// when nothing is noted. It becomes durable with the next batch. That it fails is no reason for
-    /// anything: the superblock is there, and the next commit comes by again.
-    pub(super) fn back_up(&mut self, superblock: &Superblock) {
+    /// when nothing is noted. It becomes durable with the next batch.
+    ///
+    /// # Errors
+    ///
+    /// Those of the device, which is as good as any other write to it that fails: the superblock is there.
+    pub(super) fn back_up(&mut self, superblock: &Superblock) -> kernel::error::Result {
         let (Some(number), Some(block)) = (superblock.backup(), self.blocks.first_mut()) else {
-            return;
+            return Ok(());
         };
         superblock.encode_at(block, number);
         Superblock::seal(block, checksum);
         let sector = number * BLOCK_SECTORS;
-        let written = self
-            .io
-            .write(&self.cow, sector, &*block, Durability::Volatile);
-        if written.is_err() {
-            pr_warn!("backup of the superblock cannot be written\n");
-        }
+        self.io
+            .write(&self.cow, sector, &*block, Durability::Volatile)
     }
 
     /// Whether there is nothing in the region.

@@ -557,7 +557,8 @@ impl Meta {
         let superblock = &self.superblock;
         if let Some(journal) = &mut self.journal {
             journal.restart(superblock.transaction, superblock.layout.data_chunks);
-            journal.back_up(superblock);
+            let backed_up = journal.back_up(superblock);
+            self.checked(backed_up)?;
         }
         Ok(())
     }
