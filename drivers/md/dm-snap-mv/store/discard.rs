@@ -67,7 +67,8 @@ impl Engine {
         self.end(bio, Status::OK);
     }
 
-    fn is_bound(&self, origin: &Origin) -> bool {
+    /// Whether an origin belongs to the store still. One that was unbound is passed through.
+    pub(super) fn is_bound(&self, origin: &Origin) -> bool {
         self.origin_state(origin.number)
             .map_or(true, |state| state.bound)
     }

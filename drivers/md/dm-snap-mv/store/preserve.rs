@@ -154,10 +154,7 @@ impl Engine {
             Ok(false) => return self.not_preserved(cx, &origin, bio),
             Ok(true) => {}
         }
-        if self
-            .origin_state(origin.number)
-            .is_ok_and(|state| !state.bound)
-        {
+        if !self.is_bound(&origin) {
             return self.issue(cx, bio);
         }
         let (first, last) = cx.chunks_of(&bio);
