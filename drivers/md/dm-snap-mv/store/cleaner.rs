@@ -60,6 +60,15 @@ pub(super) struct Pace {
 /// Timelines that status counts at most.
 const MOST_COUNTED: u64 = 1000;
 
+/// What there is to be cleaned, as far as it is known.
+#[derive(Default)]
+pub(super) struct Left {
+    /// So many timelines.
+    timelines: u64,
+    /// And perhaps more.
+    more: bool,
+}
+
 impl Engine {
     /// For how many milliseconds more the cleaner rests. Not while others wait for space, or for their
     /// turn to ask for it.
@@ -128,8 +137,10 @@ impl Engine {
             if enough || (hungry && step.freed > 0) {
                 let _ = self.commit(cx);
             }
-            if step.finished_timeline || self.cleaned.is_none() {
-                self.timelines_left = self.count_timelines().unwrap_or(1);
+            if self.cleaned.is_none() {
+                self.count_timelines();
+            } else if step.finished_timeline {
+                self.one_timeline_less();
             }
             self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
             return !self.is_failed();
@@ -238,8 +249,9 @@ impl Engine {
             return self.begin_cleaning();
         }
         // It is one more. Of many deletions not each counts what those before have left to be cleaned.
-        let left = self.timelines_left.saturating_add(1);
-        self.timelines_left = left.min(MOST_COUNTED);
+        let left = &mut self.left;
+        left.timelines = left.timelines.saturating_add(1).min(MOST_COUNTED);
+        left.more |= left.timelines == MOST_COUNTED;
         self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
     }
 
@@ -250,12 +262,30 @@ impl Engine {
             return;
         }
         self.cleaning = true;
-        self.timelines_left = self.count_timelines().unwrap_or(1);
+        self.count_timelines();
         self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
     }
 
-    /// Timelines that are to be cleaned; beyond [`MOST_COUNTED`] it does not matter how many.
-    fn count_timelines(&self) -> Result<u64> {
+    /// A timeline is clean. They are not counted anew for each of them, which for many would be work with
+    /// their square, but where those that are known come to an end, or to half where there are more.
+    fn one_timeline_less(&mut self) {
+        let left = &mut self.left;
+        left.timelines = left.timelines.saturating_sub(1);
+        if left.timelines == 0 || (left.more && left.timelines < MOST_COUNTED / 2) {
+            self.count_timelines();
+        }
+    }
+
+    /// Counts the timelines that are to be cleaned; beyond [`MOST_COUNTED`] it does not matter how many.
+    fn count_timelines(&mut self) {
+        let timelines = self.timelines_to_clean().unwrap_or(1);
+        self.left = Left {
+            timelines,
+            more: timelines >= MOST_COUNTED,
+        };
+    }
+
+    fn timelines_to_clean(&self) -> Result<u64> {
         let meta = self.meta_ref()?;
         let mut from = Some(TimelineId::LOWEST);
         let mut count = 0;
@@ -280,7 +310,7 @@ impl Engine {
         };
         let size = meta.origin(t.origin())?.map_or(0, |origin| origin.size);
         Ok(Some(Cleaning {
-            timelines: self.timelines_left,
+            timelines: self.left.timelines,
             percent: percent(&row, size, meta.superblock.layout.chunk_size),
         }))
     }

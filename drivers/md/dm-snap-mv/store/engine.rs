@@ -6,7 +6,7 @@
 //! waiting, commits if any of them needs it, and does a bounded piece of background work.
 
 use super::allocator::{Allocator, Reservation};
-use super::cleaner::{Pace, Search};
+use super::cleaner::{Left, Pace, Search};
 use super::error::{Result, StoreError};
 use super::failure::Source;
 use super::job::{HasJob, Stage};
@@ -126,8 +126,7 @@ pub(crate) struct Engine {
     pub(super) low_water: bool,
     /// Something was cleaned, and nobody has been told of its end.
     pub(super) has_cleaned: bool,
-    /// How many timelines are to be cleaned, as counted when the last one was finished.
-    pub(super) timelines_left: u64,
+    pub(super) left: Left,
     /// The timeline to look at next.
     pub(super) clean_from: TimelineId,
     pub(super) cleaner: Pace,
@@ -175,7 +174,7 @@ impl Engine {
             told_full: None,
             low_water: false,
             has_cleaned: false,
-            timelines_left: 0,
+            left: Left::default(),
             clean_from: TimelineId::LOWEST,
             cleaner: Pace::default(),
             search: Search::Open,

@@ -360,7 +360,9 @@ fn invalidate(disks: &Disks) -> Result<()> {
         full.world.check_below()?;
     }
     full.is("invalid")?;
-    full.delete_zeroes()?;
+    // What its records held is back by now, or not yet.
+    full.world.delete(&full.co, full.zeroes)?;
+    full.co.wait_clean()?;
     full.empty()
 }
 

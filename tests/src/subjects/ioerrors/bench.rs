@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use anyhow::{bail, ensure, Context, Result};
+use dm_snap_mv_model::disk::layout::BLOCK_SECTORS;
+use dm_snap_mv_model::disk::superblock::Superblock;
 
+use super::documented::Part;
 use super::points::Which;
 use crate::content::{next_generation, ZERO};
 use crate::dm::{Mapped, Suspend, Table};
@@ -140,8 +143,8 @@ pub struct Bench {
     pub perhaps: Option<Perhaps>,
     /// Snapshots may have become invalid.
     pub may_invalidate: bool,
-    /// Where data begin on the COW device, in sectors.
-    pub data_start: u64,
+    /// What the COW device's superblock says, once there is one.
+    pub superblock: Option<Superblock>,
     /// How many requests there had been when something began to fail; behind that, how many there
     /// were meanwhile.
     pub before: Requests,
@@ -185,9 +188,23 @@ impl Bench {
             snapshots: BTreeMap::new(),
             perhaps: None,
             may_invalidate: false,
-            data_start: 0,
+            superblock: None,
             before: Requests::default(),
         })
+    }
+
+    /// What stands at this sector of the COW device.
+    pub fn part_of(&self, sector: u64) -> Part {
+        let Some(superblock) = &self.superblock else {
+            return Part::Metadata;
+        };
+        if sector >= superblock.layout.data_start {
+            Part::Data
+        } else if superblock.backup() == Some(sector / BLOCK_SECTORS) {
+            Part::Backup
+        } else {
+            Part::Metadata
+        }
     }
 
     /// How many requests there were so far.

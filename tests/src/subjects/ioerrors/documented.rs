@@ -89,11 +89,20 @@ impl Act {
     }
 }
 
-/// What becomes of an operation of devices that are there. `data`: the first request that failed was
-/// one of data, not of metadata.
-pub fn outcome(act: Act, policy: &str, fault: Fault, data: bool) -> Outcome {
+/// What the first request that failed was of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Part {
+    Data,
+    Metadata,
+    /// The backup of the superblock, the last that a commit writes.
+    Backup,
+}
+
+/// What becomes of an operation of devices that are there, when a request of this part fails first.
+pub fn outcome(act: Act, policy: &str, fault: Fault, part: Part) -> Outcome {
     let says = |state, succeeds| Outcome { state, succeeds };
     let alone = matches!(fault.times, Times::Once | Times::Place);
+    let data = part == Part::Data;
     match (fault.which, fault.op) {
         // As without the target, and nothing of the store is concerned.
         (Which::Origin, _) => says(State::Works, None),
@@ -113,6 +122,8 @@ pub fn outcome(act: Act, policy: &str, fault: Fault, data: bool) -> Outcome {
         (Which::Cow, _) if act.writes_origin() && policy == "invalidate" => {
             match (fault.times, fault.op) {
                 (Times::Once, Op::Flush) => says(State::Either, Some(true)),
+                // The commit itself is there; the next write that needs one opens the store anew.
+                (Times::Once, _) if part == Part::Backup => says(State::Either, Some(true)),
                 (Times::Once, _) => says(State::Works, Some(true)),
                 _ => says(State::Either, None),
             }

@@ -8,7 +8,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::act::Act;
 use super::bench::{Bench, Perhaps, Requests};
-use super::documented::{self, State};
+use super::documented::{self, Part, State};
 use super::scenes::Saved;
 use crate::dm::Suspend;
 use crate::puppet::{Op, Puppet};
@@ -228,8 +228,11 @@ impl Case<'_> {
     /// It ends as the documentation says, and the store is in the state that it says.
     fn compare(&self, fault: Fault, co: &Device, done: Result<()>) -> Result<()> {
         let place = fault.which.of(self.bench).failed_at();
-        let data = fault.op != Op::Flush && place.is_some_and(|p| p.start >= self.bench.data_start);
-        let outcome = documented::outcome(self.act, self.policy, fault, data);
+        let part = match place {
+            Some(place) if fault.op != Op::Flush => self.bench.part_of(place.start),
+            _ => Part::Metadata,
+        };
+        let outcome = documented::outcome(self.act, self.policy, fault, part);
         match outcome.state {
             State::Either => {}
             State::Works => ensure!(co.state()?.state != "error", "{}", co.status()?),

@@ -77,8 +77,7 @@ impl Bench {
         // So much that a rollback copies it in parts, by several processors.
         self.now.write(&co.open()?, 1400, 320)?;
         co.remove()?;
-        let superblock = Patient::open(&self.cow.path())?.superblock()?;
-        self.data_start = superblock.layout.data_start;
+        self.superblock = Some(Patient::open(&self.cow.path())?.superblock()?);
         Ok(())
     }
 
