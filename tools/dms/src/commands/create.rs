@@ -126,17 +126,10 @@ fn activate(
         return Err(interrupted(name, wanted));
     }
     let is_copy = wanted.tag.is_some();
-    // Formatting and binding have made what it is called by.
-    let late = || unnamed.then(|| uuid(cow, &wanted.id, None)).flatten();
-    let early = late();
-    if let Some(uuid) = &early {
-        dm.set_uuid(name, uuid);
-    }
     dm.resume(name, is_copy)?;
-    if early.is_none() {
-        if let Some(uuid) = late() {
-            dm.set_uuid(name, &uuid);
-        }
+    // Formatting and binding have made what it is called by.
+    if let Some(uuid) = unnamed.then(|| uuid(cow, &wanted.id, None)).flatten() {
+        dm.set_uuid(name, &uuid);
     }
     node::make(name, devno).map_err(|e| {
         Failure::new(

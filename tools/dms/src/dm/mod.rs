@@ -252,7 +252,10 @@ impl Dm {
 
     /// Gives a device a UUID that was created without one. It can be used without.
     pub fn set_uuid(&self, name: &str, uuid: &str) {
-        let _ = raw::set_uuid(&self.control, name, uuid);
+        let set = udev::runs().then(|| udev::set_uuid(name, uuid)).flatten();
+        if set.is_none() {
+            let _ = raw::set_uuid(&self.control, name, uuid);
+        }
     }
 
     /// Resumes a device, with the table that was loaded last. `is_copy`: it shows what another

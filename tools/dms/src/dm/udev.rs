@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Keeping in step with udev, which makes and removes nodes and links in its own time.
 //!
-//! Two ioctls take a cookie that udev answers when it is through; the devicemapper crate knows
+//! Three ioctls take a cookie that udev answers when it is through; the devicemapper crate knows
 //! how that goes. It can be used only where udev runs.
 
-use devicemapper::{errors, DevId, DmError, DmName, DmOptions, DmResult, DmUdevFlags, DM};
+use devicemapper::{errors, DevId, DmError, DmName, DmOptions, DmResult, DmUdevFlags, DmUuid, DM};
 use nix::errno::Errno;
 use std::path::Path;
 
@@ -36,6 +36,17 @@ pub fn resume(name: &str, flags: DmUdevFlags) -> Option<Result<(), Errno>> {
 pub fn remove(name: &str) -> Option<Result<(), Errno>> {
     with(name, |dm, id| {
         dm.device_remove(id, DmOptions::default()).map(drop)
+    })
+}
+
+/// Gives a device a UUID that has none, and returns when udev knows it. `None` as with [`resume`].
+pub fn set_uuid(name: &str, uuid: &str) -> Option<Result<(), Errno>> {
+    let Ok(uuid) = DmUuid::new(uuid) else {
+        return Some(Err(Errno::EINVAL));
+    };
+    with(name, |dm, id| match id {
+        DevId::Name(name) => dm.device_rename(name, &DevId::Uuid(uuid)).map(drop),
+        DevId::Uuid(_) => Ok(()),
     })
 }
 
