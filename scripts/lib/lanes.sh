@@ -65,6 +65,7 @@ start_unit() { # INDEX
 		read -ra names <<<"${name//+/ }"
 		mapfile -t options < <(sed -n '1,40s/^# vm: *//p' "${several[0]}" | head -n1 |
 			xargs -n1 printf '%s\n')
+		! one_processor "${several[0]}" "${UNIT_ENVS[$1]}" || options+=(--smp 1)
 		setpriv --pdeathsig TERM scripts/vm "${options[@]}" --timeout "$UNIT_TIMEOUT" \
 			--log "$LOGS/$name.kernel" tests/guest/several.sh "${names[@]}" \
 			>"$pipe" 2>&1 </dev/null &
@@ -74,6 +75,7 @@ start_unit() { # INDEX
 		# One by itself says how long it may take on a machine that has nothing else to do.
 		more=(--timeout "$UNIT_TIMEOUT")
 		[[ ${UNIT_ENVS[$1]} != *TEST_TIMEOUT=* ]] || more=(--timeout 1000000)
+		! one_processor "$file" "${UNIT_ENVS[$1]}" || more+=(--smp 1)
 		[[ $file == tests/host/* || $file == scripts/* ]] ||
 			run=(scripts/vm "${more[@]}" --log "$LOGS/$name.kernel" "$file")
 		# The machines end with this shell, however it ends.

@@ -1,10 +1,14 @@
 # shellcheck shell=bash
 # What there is to be run of the tests, in units: the native tests, or one machine's script.
 #
-# A script says of itself in a line "# takes: SECONDS [LONG [PARTS]] [waits]" near its top how long
-# it takes on two idle cores, in the usual run and in the long one, and into how many equal parts of
-# its cases the long one can be divided. By that the longest are begun first, and one that takes much
+# A script says of itself in a line "# takes: SECONDS [LONG [PARTS]] [one] [waits]" near its top how
+# long it takes on two idle cores, in the usual run and in the long one, and into how many equal parts
+# of its cases the long one can be divided. By that the longest are begun first, and one that takes much
 # longer is complained of. One that mostly waits is run beside those that keep the cores busy.
+#
+# What tests nothing that is about processors has "one", and in the usual run one processor: it takes a
+# third of the host's time then, for most of the activating, suspending and removing is waiting for
+# grace periods, and these for both processors. In the long run and on the debug kernel it has two.
 
 # What one takes that does not say: that is also what there is for it.
 UNIT_SECONDS=30
@@ -14,9 +18,19 @@ NATIVE_TAKES='100 200 1'
 # The units: what they are called, what is run, what that takes, and what its environment has more.
 UNIT_NAMES=() UNIT_FILES=() UNIT_TAKES=() UNIT_ENVS=()
 
+# says WORD FILE: whether the file has that word in its line.
+says() {
+	[ "$2" != "$NATIVE_FILE" ] && sed -n '1,40p' "${2%% *}" | grep -qE "^# takes: .* $1( |\$)"
+}
+
 # waits FILE: whether it says so.
 waits() {
-	[ "$1" != "$NATIVE_FILE" ] && sed -n '1,40p' "${1%% *}" | grep -qE '^# takes: .*waits$'
+	says waits "$1"
+}
+
+# one_processor FILE ENVIRONMENT: whether one is enough for it here, with these variables.
+one_processor() {
+	[ -z "$2${TEST_LONG:-}${KERNEL:-}" ] && says one "$1"
 }
 
 unit() { # NAME FILE SECONDS [VARIABLE=VALUE...]
@@ -29,7 +43,7 @@ takes_of() {
 	line=$NATIVE_TAKES
 	[ "$1" = "$NATIVE_FILE" ] || line=$(sed -n '1,40s/^# takes: *//p' "$1" | head -n1)
 	# shellcheck disable=SC2034  # they are for who calls
-	read -r USUAL LONG PARTS _ <<<"${line% waits}" || true
+	read -r USUAL LONG PARTS _ <<<"${line//[a-z]/}" || true
 	USUAL=${USUAL:-$UNIT_SECONDS}
 	LONG=${LONG:-$USUAL}
 	PARTS=${PARTS:-1}
@@ -67,6 +81,7 @@ machine_of() {
 	[[ $1 == tests/vm/* ]] && [ "$(grep -vE '^#|^$' "$1")" = "exec dms-tests $(unit_name "$1")" ] ||
 		return 0
 	sed -n '1,40s/^# vm: *//p' "$1" | head -n1 | sed -E 's/ *--timeout [0-9]+//'
+	! says one "$1" || echo one
 	! waits "$1" || echo waits
 }
 
@@ -106,12 +121,16 @@ shared_unit() { # NAMES SECONDS
 	fi
 }
 
-# The long run's, on the distribution's kernel: what has no long form has been in the usual run.
+# The long run's, on the distribution's kernel: what has no long form has been in the usual run, but
+# perhaps not on two processors.
 long_units() { # FILE
 	local USUAL LONG PARTS i name
 	takes_of "$1"
-	[ "$LONG" != "$USUAL" ] || return 0
 	name=$(unit_name "$1")
+	if [ "$LONG" = "$USUAL" ]; then
+		! says one "$1" || unit "$name-on-two" "$1" "$USUAL" TEST_TWO=1
+		return 0
+	fi
 	for ((i = 1; i <= PARTS; i++)); do
 		if [ "$PARTS" = 1 ]; then
 			unit "$name-long" "$1" "$LONG" TEST_LONG=1

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 32M --disk 32M --no-module --timeout 400
-# takes: 12
+# takes: 12 one
 #
 # A module that is installed and not loaded: device-mapper loads it when a table names the target.
 set -u

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 64M --disk 64M --smp 2 --timeout 400
-# takes: 30
+# takes: 30 one
 #
 # The dms command when something comes in between: signals, a udev that there is not, devices that
 # were left half made, stores in files that are loop devices, failures of the store.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 256M --disk 256M --timeout 400
-# takes: 30
+# takes: 30 one
 #
 # The dms command: what it does, prints, and exits with.
 set -u

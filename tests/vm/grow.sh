@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 32M --disk 96M --smp 2 --timeout 600
-# takes: 15
+# takes: 15 one
 # A COW device that grows under a store in use, and a snapshot that is merged
 # while somebody looks at it.
 set -u

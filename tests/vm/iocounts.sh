@@ -1,5 +1,5 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 512M --disk 512M --smp 2 --timeout 600
-# takes: 60 waits
+# takes: 60 one waits
 exec dms-tests iocounts

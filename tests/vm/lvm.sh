@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 768M --disk 256M --smp 2 --timeout 400
-# takes: 25
+# takes: 25 one
 #
 # Logical volumes as origin and COW device, and beside them the same story with LVM's own
 # snapshots: in the end both have the same content.

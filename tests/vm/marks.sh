@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 1G --disk 16M --disk 16M --smp 2 --timeout 600
-# takes: 130
+# takes: 130 one
 #
 # While a rollback runs, each chunk of the origin that is written is noted. The rollback gets no
 # further, so the notes take all metadata there are for them. Then writes wait; whatever has been made

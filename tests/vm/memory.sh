@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 256M --disk 256M --smp 2 --timeout 1000000
-# takes: 30
+# takes: 30 one
 # On the debug kernel allocations fail. TEST_SECONDS says how long (75), TEST_SEED what. With
 # TEST_ALL_SITES it takes as long as it takes.
 # Devices come and go all the time; each waits for several grace periods.

@@ -43,6 +43,9 @@ const LONG: usize = 2000;
 /// So many of each scene's are tried in the usual one, which ends when each scene has been played.
 const OF_EACH: usize = 12;
 
+/// And of a scene whose crashes are limited, one of so many of those.
+const USUAL_SHARE: usize = 5;
+
 /// At most one of so many is left out, or the recordings prove too little.
 const ONE_LEFT_OUT_OF: usize = 10;
 
@@ -66,7 +69,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
                 every,
                 all_sorts: wanted > LONG,
                 most: match wanted {
-                    0 => OF_EACH.min(scene.most),
+                    0 => OF_EACH.min(scene.most.div_ceil(USUAL_SHARE)),
                     _ => scene.most.div_ceil(slowness() as usize),
                 },
             };
