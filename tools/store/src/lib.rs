@@ -4,7 +4,7 @@
 //!
 //! What the fields of blocks and rows mean is the model's business; here are the blocks
 //! themselves, the nodes of the B-trees and the ways through them. Who repairs a store finds here
-//! how blocks are made and written, too.
+//! how blocks are made and written, too, and who finds none, what is there instead.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod error;
 pub mod journal;
 pub mod node;
+pub mod signature;
 pub mod space;
 pub mod store;
 
