@@ -27,6 +27,7 @@ mod repair;
 mod replayed;
 mod report;
 mod room;
+mod seen;
 mod snapshots;
 mod space;
 mod superblock;
@@ -43,6 +44,7 @@ use dm_snap_mv_store::Blocks;
 use facts::Facts;
 use journal::Changes;
 use reached::Reached;
+use seen::Seen;
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +58,13 @@ pub struct Options {
 /// Checks the store on a device of `sectors` sectors. `watch` is told of what is found, and how
 /// far it is.
 pub fn check(blocks: &dyn Blocks, sectors: u64, options: Options, watch: &mut dyn Watch) -> Report {
+    let before = Seen::of(blocks);
     let mut report = examine(blocks, sectors, options, watch).0;
+    if before.is_still(blocks).is_err() {
+        report.outcome = Outcome::InUse;
+        return report;
+    }
+    report.look_instead(blocks);
     if report.has_lost_superblock() {
         report.found = backup::search(blocks, sectors, false, watch);
     }

@@ -13,8 +13,9 @@ use crate::facts::{Facts, OriginFacts, SnapshotFacts};
 use crate::fold::{self, changed};
 use crate::journal::Changes;
 use crate::reached::Reached;
-use crate::report::{Kind, Report, Watch};
+use crate::report::{Kind, Outcome, Report, Watch};
 use crate::room::Room;
+use crate::seen::Seen;
 use crate::{examine, Examined, Options};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::layout::{BLOCK_SECTORS, METADATA_MAX};
@@ -111,6 +112,11 @@ pub fn plan_for(
 ) -> (Report, Option<Plan>) {
     let before = Seen::of(blocks);
     let (mut report, examined) = examine(blocks, sectors, Options::default(), watch);
+    if before.is_still(blocks).is_err() {
+        report.outcome = Outcome::InUse;
+        return (report, None);
+    }
+    report.look_instead(blocks);
     if report.has_lost_superblock() {
         let found = backup::search(blocks, sectors, wanted.superblock, watch);
         report.found = found;
@@ -192,51 +198,6 @@ fn steps(report: &Report, wanted: Wanted) -> BTreeSet<Step> {
     }
     steps
 }
-
-/// What shows that a store is in use after all, by whatever way it was reached: a commit writes the
-/// superblock, and changes between commits go to the journal.
-struct Seen {
-    superblock: Option<Box<Block>>,
-    /// A checksum of each block of the journal that could be read.
-    journal: Vec<Option<u32>>,
-}
-
-impl Seen {
-    fn of(blocks: &dyn Blocks) -> Self {
-        let superblock = blocks.read(0).ok();
-        let decoded = superblock
-            .as_ref()
-            .and_then(|block| Superblock::decode(&block.0, crate::superblock::sum).ok());
-        let journal = decoded.map_or(Vec::new(), |superblock| {
-            let layout = &superblock.layout;
-            let end = layout
-                .journal_start
-                .saturating_add(layout.journal_blocks.min(MOST_JOURNAL));
-            let numbers: Vec<u64> = (layout.journal_start..end).collect();
-            let read = blocks.read_many(&numbers).into_iter();
-            read.map(|block| block.ok().map(|block| crc32c::crc32c(&block.0)))
-                .collect()
-        });
-        Self {
-            superblock,
-            journal,
-        }
-    }
-
-    /// An error if somebody has written since.
-    fn is_still(&self, blocks: &dyn Blocks) -> io::Result<()> {
-        let now = Self::of(blocks);
-        let bytes = |seen: &Self| seen.superblock.as_ref().map(|block| block.0);
-        if bytes(self) != bytes(&now) || self.journal != now.journal {
-            let what = "the store is in use: it has changed since it was checked";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
-        }
-        Ok(())
-    }
-}
-
-/// Blocks of the journal that are looked at: as many as a store gets.
-const MOST_JOURNAL: u64 = 4096;
 
 impl Plan {
     /// Has the superblock written that a backup is of.
@@ -324,7 +285,8 @@ impl Plan {
         superblock.encode(&mut block.0);
         Superblock::seal(&mut block.0, crate::superblock::sum);
         device.flush()?;
-        self.seen.is_still(device)?;
+        // By now something has been written, where nothing was.
+        self.seen.is_still(device).map_err(io::Error::other)?;
         device.write(0, &block)?;
         device.flush()?;
         // From here on it is repaired, whatever becomes of the backup.

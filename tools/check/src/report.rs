@@ -5,6 +5,7 @@ use crate::backup::{Backup, State};
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::ids::TimelineId;
 use dm_snap_mv_model::refusal::Refusal;
+use dm_snap_mv_store::{signature, Blocks};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -190,6 +191,8 @@ pub enum Outcome {
     Unreadable(String),
 }
 
+    /// It changed while it was looked at, so that what was found means nothing.
+    InUse,
 /// What there is in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -231,6 +234,9 @@ pub struct Report {
     pub found: Option<Backup>,
     /// How many findings there are of each kind.
     pub counts: BTreeMap<Kind, u64>,
+    /// Where there is none, nor a damaged one: what else is there, with its article, if that is
+    /// known.
+    pub instead: Option<&'static str>,
 }
 
 impl Report {
@@ -243,6 +249,7 @@ impl Report {
             found: None,
             counts: BTreeMap::new(),
         }
+            instead: None,
     }
 
     /// Whether there is no superblock, rather than one of a later version.
@@ -251,6 +258,7 @@ impl Report {
             Outcome::Checked | Outcome::Unreadable(_) => true,
             Outcome::Refused(refusal) => {
                 matches!(refusal, Refusal::NoStore | Refusal::ForeignData)
+            Outcome::InUse => false,
             }
         };
         lost && self.superblock.is_none()
@@ -258,6 +266,16 @@ impl Report {
 
     /// Whether the store was checked and nothing is wrong with it.
     pub fn is_clean(&self) -> bool {
+    /// Looks for what has taken the place of a superblock.
+    pub(crate) fn look_instead(&mut self, blocks: &dyn Blocks) {
+        if matches!(
+            self.outcome,
+            Outcome::Refused(Refusal::NoStore | Refusal::ForeignData)
+        ) {
+            self.instead = signature::of(blocks);
+        }
+    }
+
         self.outcome == Outcome::Checked && self.counts.is_empty()
     }
 

@@ -101,6 +101,11 @@ impl Logged {
     pub fn image(self) -> Image {
         self.image.into_inner()
     }
+
+    /// Has it hold something else.
+    pub fn put(&self, image: &Image) {
+        self.image.replace(image.clone());
+    }
 }
 
 impl Blocks for Logged {

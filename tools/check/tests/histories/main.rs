@@ -10,6 +10,7 @@ mod changes;
 mod damage;
 mod image;
 mod journal;
+mod in_use;
 #[path = "../../../model/tests/versions/ops.rs"]
 mod ops;
 #[path = "../../../model/tests/versions/oracle.rs"]

@@ -167,7 +167,23 @@ fn examined(path: &Path, report: &Report) -> Result<()> {
     }
     match &report.outcome {
         Outcome::Checked => Ok(()),
-        Outcome::Refused(refusal) => Err(hints::failure(*refusal).context(path.display())),
+        Outcome::Refused(refusal) => {
+            let failure = hints::failure(*refusal).context(path.display());
+            Err(match report.instead {
+                Some(instead) => Failure {
+                    what: format!("{} holds {instead}, not a store", path.display()),
+                    ..failure
+                },
+                None => failure,
+            })
+        }
+        Outcome::InUse => {
+            let what = "it has changed while it was looked at";
+            let what = format!("{} is in use: {what}", path.display());
+            Err(Failure::new(Kind::Busy, what).hint(
+                "another device leads to the same disk, or another machine has it: look for them",
+            ))
+        }
         Outcome::Unreadable(why) => Err(Failure::new(
             Kind::Damaged,
             format!("{}: cannot read the superblock: {why}", path.display()),

@@ -87,7 +87,9 @@ fn carry_out(plan: &Plan, device: &Device, path: &Path) -> Result<()> {
     plan.carry_out(device).map_err(|e| {
         let failure = Failure::new(Kind::Refused, format!("{}: {e}", path.display()));
         match e.kind() {
-            io::ErrorKind::StorageFull => failure.hint("nothing has been changed"),
+            io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy => {
+                failure.hint("nothing has been changed")
+            }
             _ => failure.hint("check it again: it is either as it was or repaired"),
         }
     })

@@ -5,6 +5,7 @@ use super::json;
 use crate::failure::{Failure, Result};
 use dm_snap_mv_check::{Backup, Finding, Outcome, Plan, Report, State};
 use dm_snap_mv_model::ids::{Tag, TimelineId};
+use dm_snap_mv_model::refusal::Refusal;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -97,16 +98,18 @@ pub fn summary(checked: &Checked<'_>) -> String {
 
 /// What there is where there is no superblock, but a backup of one.
 fn lost(device: &str, report: &Report, found: &Backup) -> String {
-    let why = match &report.outcome {
-        Outcome::Refused(refusal) => refusal.as_str(),
-        Outcome::Unreadable(why) => why,
-        Outcome::Checked => "superblock is damaged",
+    let why = match (&report.outcome, report.instead) {
+        (_, Some(what)) => format!("it holds {what} now"),
+        (Outcome::Refused(Refusal::NoStore), _) => "its first block is empty".to_owned(),
+        (Outcome::Refused(_), _) => "it holds something else now".to_owned(),
+        (Outcome::Unreadable(why), _) => format!("the superblock cannot be read: {why}"),
+        _ => "the superblock is damaged".to_owned(),
     };
     let uuid = uuid(&found.superblock.uuid);
     let (block, transaction) = (found.block, found.superblock.transaction);
     let what = match found.errors {
         0 => "all that it leads to is in order; \"dms repair --superblock\" brings it back, over what \
-              has taken its place"
+              has taken its place, which is lost by that"
             .to_owned(),
         errors => format!(
             "what it leads to is not in order any more ({}), and it cannot be brought back",
@@ -122,10 +125,20 @@ fn lost(device: &str, report: &Report, found: &Backup) -> String {
 /// What a repair does, or why it does nothing.
 pub fn steps(device: &Path, plan: Option<&Plan>, report: &Report) -> String {
     let device = device.display();
+    let unclean = report.superblock.as_ref().is_some_and(|s| !s.clean);
     match plan {
-        Some(plan) => plan.steps().fold(String::new(), |text, step| {
-            text + &format!("{device}: to do: {}\n", step.text())
-        }),
+        Some(plan) => {
+            let mut text = String::new();
+            if unclean {
+                text += &format!(
+                    "{device}: it was not closed in order: that is from a crash, or somebody has it in \
+                     use, here or elsewhere, in a way that cannot be seen; be sure that nobody has\n"
+                );
+            }
+            plan.steps().fold(text, |text, step| {
+                text + &format!("{device}: to do: {}\n", step.text())
+            })
+        }
         None if report.found.is_some() => String::new(),
         None if report.is_clean() => format!("{device}: there is nothing to repair\n"),
         None => format!("{device}: that cannot be repaired, and nothing is changed\n"),
@@ -209,6 +222,8 @@ struct Lost {
     uuid: String,
     transaction: u64,
     errors: u64,
+    /// What has taken the superblock's place, if that is known.
+    holds: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -258,6 +273,7 @@ pub fn json(checked: &Checked<'_>, plan: Option<&Plan>, repaired: bool) -> Resul
             uuid: uuid(&found.superblock.uuid),
             transaction: found.superblock.transaction,
             errors: found.errors,
+            holds: report.instead,
         }),
         store: Store {
             backup: report.backup.map(|state| match state {
