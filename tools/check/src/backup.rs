@@ -87,6 +87,27 @@ pub(crate) fn compare(cx: &mut Context<'_>) {
         true => State::Same,
         false => State::Behind,
     });
+    cx.same_before = same_trees(&cx.superblock, &backup).then_some(its);
+}
+
+/// Compares what was read of the journal with both: whole batches of the transaction `earlier` stand
+/// there. A commit that has made their changes has other trees than before.
+pub(crate) fn compare_journal(cx: &mut Context<'_>, earlier: Option<u64>) {
+    let Some(earlier) = earlier.filter(|earlier| cx.same_before == Some(*earlier)) else {
+        return;
+    };
+    let what = format!(
+        "superblock: it is of transaction {}, its backup, which leads to the same, of transaction \
+         {earlier}, and so are changes in the journal: they would be lost",
+        cx.superblock.transaction
+    );
+    cx.found(Kind::Superblock, None, what);
+}
+
+/// Whether all is the same that a commit of any change writes anew.
+fn same_trees(one: &Superblock, other: &Superblock) -> bool {
+    let trees = |s: &Superblock| (s.roots, s.metadata_space, s.data_space);
+    trees(one) == trees(other)
 }
 
 /// A backup that stands in the block that it says it is for.

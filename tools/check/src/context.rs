@@ -27,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) whole: bool,
     /// The same of all trees and metadata blocks.
     pub(crate) all_reached: bool,
+    /// The transaction of the backup of the superblock, if that leads to the same trees.
+    pub(crate) same_before: Option<u64>,
     done: u64,
     all: u64,
 }
@@ -48,6 +50,7 @@ impl<'a> Context<'a> {
             reached,
             whole: true,
             all_reached: true,
+            same_before: None,
             done: 0,
             all,
         }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::report::Kind;
 use crate::used::Used;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
-use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::origin_row::{OriginRow, Rollback};
 use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag, TimelineId};
 
 /// An origin, and what was found of it.
@@ -191,6 +191,48 @@ impl Facts {
             let what = format!("origin {nr}: its rollback has no pin");
             cx.found(Kind::Rollback, Some(t), what);
         }
+        if let Some(rollback) = &row.rollback {
+            self.compare_boundary(cx, t, rollback);
+        }
+    }
+
+    /// No snapshot ended the epoch that a rollback has ended, and what was taken before that is not
+    /// based on a later one, nor the other way round.
+    fn compare_boundary(&self, cx: &mut Context<'_>, t: TimelineId, rollback: &Rollback) {
+        let boundary = rollback.boundary;
+        let mut wrong = |what: &str| {
+            let what = format!(
+                "{}: its rollback began at epoch {}, {what}",
+                name(t),
+                boundary.get()
+            );
+            cx.found(Kind::Rollback, Some(t), what);
+        };
+        if self.based(t).iter().any(|based| based.epoch == boundary) {
+            wrong("and a snapshot has ended that");
+        }
+        let of_it = self.snapshots.iter().filter(|s| s.t.origin() == t.origin());
+        for snapshot in of_it.filter(|s| s.parent.is_none() && s.base > boundary) {
+            if snapshot.t.snapshot() <= Some(rollback.source) {
+                wrong(&format!("and {} was taken before", name(snapshot.t)));
+            }
+        }
+        if self
+            .base_of(t, rollback.source)
+            .is_some_and(|base| base >= boundary)
+        {
+            wrong("before what it is rolled back to was taken");
+        }
+    }
+
+    /// The epoch of the origin's timeline `t` that a snapshot is based on in the end.
+    fn base_of(&self, t: TimelineId, tag: Tag) -> Option<Epoch> {
+        let mut snapshot = self.snapshot(TimelineId::of_snapshot(t.origin(), tag))?;
+        // A parent has a smaller tag.
+        while snapshot.parent.is_some() {
+            snapshot = self.snapshot(snapshot.base_timeline())?;
+        }
+        Some(snapshot.base)
     }
 
     fn compare_snapshot(&self, cx: &mut Context<'_>, snapshot: &SnapshotFacts, records: bool) {
@@ -223,8 +265,8 @@ impl Facts {
     }
 }
 
-/// What it is that a row counts something otherwise than it was found. What was found, others know
-/// of, so that there cannot be too much of it.
+/// What it is that a row counts something otherwise than it was found: something is gone that there was,
+/// or there is something again that has gone.
 fn miscounted(said: u64, found: u64) -> Kind {
     match said > found {
         true => Kind::Missing,
@@ -242,7 +284,7 @@ fn count(
     let (said, found) = (said.into(), found.into());
     if said != found {
         let what = format!("{}: it counts {said} {of}, there are {found}", name(t));
-        cx.found(miscounted(said, found), None, what);
+        cx.found(miscounted(said, found), Some(t), what);
     }
 }
 

@@ -95,7 +95,8 @@ fn examine(
     let mut changes = Changes::default();
     if !options.super_only {
         let read = journal::read(&mut cx);
-        region::check(&mut cx, read.is_some());
+        let earlier = region::check(&mut cx, read.is_some());
+        backup::compare_journal(&mut cx, earlier);
         changes = read.unwrap_or_default();
         all(&mut cx, &mut facts, &mut changes, sectors, options);
     }

@@ -12,8 +12,9 @@ use dm_snap_mv_store::journal::sum;
 const STEP: u64 = 64;
 
 /// Looks at all blocks of it: 16 MiB at most in what is formatted.
-/// `read`: up to its end it could be read.
-pub(crate) fn check(cx: &mut Context<'_>, read: bool) {
+/// `read`: up to its end it could be read. Returns of which transaction whole batches stand at its
+/// beginning, if it is an earlier one.
+pub(crate) fn check(cx: &mut Context<'_>, read: bool) -> Option<u64> {
     bounds(cx);
     let (start, blocks) = {
         let layout = &cx.superblock.layout;
@@ -21,6 +22,7 @@ pub(crate) fn check(cx: &mut Context<'_>, read: bool) {
     };
     let (transaction, uuid) = (cx.superblock.transaction, cx.superblock.uuid);
     let mut batches = Batches::default();
+    let mut earlier = Earlier::default();
     let mut newest = transaction;
     let mut cut = Vec::new();
     for first in (0..blocks).step_by(STEP as usize) {
@@ -31,11 +33,13 @@ pub(crate) fn check(cx: &mut Context<'_>, read: bool) {
             // What cannot be read is told of by who needs it.
             let Ok(block) = block else {
                 batches.next(index, None);
+                earlier.next(index, None);
                 continue;
             };
             let found = header(&block.0, sum).filter(|header| {
                 header.uuid == uuid && header.index == index && header.number == start + index
             });
+            earlier.next(index, found.as_ref());
             let Some(found) = found else {
                 batches.next(index, None);
                 continue;
@@ -67,6 +71,35 @@ pub(crate) fn check(cx: &mut Context<'_>, read: bool) {
     for index in cut.into_iter().filter(|&index| index < batches.end) {
         let what = format!("journal: block {index} has something behind what it says it has");
         cx.found(Kind::Journal, None, what);
+    }
+    if cx.superblock.clean && batches.end > 0 {
+        let what =
+            "superblock: it says that the store was closed in order, and there are changes in \
+                    the journal";
+        cx.found(Kind::Superblock, None, what);
+    }
+    earlier.whole.filter(|&earlier| earlier < transaction)
+}
+
+/// Whether a whole batch stands at the beginning, and of which transaction.
+#[derive(Default)]
+struct Earlier {
+    begun: Option<u64>,
+    whole: Option<u64>,
+    over: bool,
+}
+
+impl Earlier {
+    fn next(&mut self, index: u64, block: Option<&Header>) {
+        let Some(block) = block.filter(|block| !self.over && block.nth == index) else {
+            self.over = true;
+            return;
+        };
+        let same = *self.begun.get_or_insert(block.transaction) == block.transaction;
+        self.over = !same || block.last;
+        if same && block.last {
+            self.whole = self.begun;
+        }
     }
 }
 

@@ -118,7 +118,10 @@ impl Kind {
     /// Whether it is evidence that there was something else, so that to put it right is to give that
     /// up.
     pub const fn is_evidence(self) -> bool {
-        matches!(self, Kind::Missing | Kind::Garbage | Kind::JournalEnd)
+        matches!(
+            self,
+            Kind::Count | Kind::Missing | Kind::Garbage | Kind::JournalEnd
+        )
     }
 
     /// Whether it can be put right from what else there is, without guessing.
@@ -127,7 +130,6 @@ impl Kind {
             self,
             Kind::Flag
                 | Kind::JournalSpace
-                | Kind::Count
                 | Kind::Identity
                 | Kind::DataSpace
                 | Kind::LeakedChunk
@@ -189,10 +191,10 @@ pub enum Outcome {
     Refused(Refusal),
     /// The superblock cannot be read.
     Unreadable(String),
-}
-
     /// It changed while it was looked at, so that what was found means nothing.
     InUse,
+}
+
 /// What there is in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -232,11 +234,11 @@ pub struct Report {
     pub backup: Option<State>,
     /// Where there is no superblock: a backup of one.
     pub found: Option<Backup>,
-    /// How many findings there are of each kind.
-    pub counts: BTreeMap<Kind, u64>,
     /// Where there is none, nor a damaged one: what else is there, with its article, if that is
     /// known.
     pub instead: Option<&'static str>,
+    /// How many findings there are of each kind.
+    pub counts: BTreeMap<Kind, u64>,
 }
 
 impl Report {
@@ -247,25 +249,23 @@ impl Report {
             statistics: Statistics::default(),
             backup: None,
             found: None,
+            instead: None,
             counts: BTreeMap::new(),
         }
-            instead: None,
     }
 
     /// Whether there is no superblock, rather than one of a later version.
     pub(crate) fn has_lost_superblock(&self) -> bool {
         let lost = match self.outcome {
             Outcome::Checked | Outcome::Unreadable(_) => true,
+            Outcome::InUse => false,
             Outcome::Refused(refusal) => {
                 matches!(refusal, Refusal::NoStore | Refusal::ForeignData)
-            Outcome::InUse => false,
             }
         };
         lost && self.superblock.is_none()
     }
 
-    /// Whether the store was checked and nothing is wrong with it.
-    pub fn is_clean(&self) -> bool {
     /// Looks for what has taken the place of a superblock.
     pub(crate) fn look_instead(&mut self, blocks: &dyn Blocks) {
         if matches!(
@@ -276,6 +276,8 @@ impl Report {
         }
     }
 
+    /// Whether the store was checked and nothing is wrong with it.
+    pub fn is_clean(&self) -> bool {
         self.outcome == Outcome::Checked && self.counts.is_empty()
     }
 

@@ -23,6 +23,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
     let root = cx.superblock.roots.snapshots;
     let tree = Tree::new(Part::Snapshots, root, SnapshotRow::SIZE);
     let mut readable = true;
+    let mut largest = (None, 0);
     let whole = merged::walk(cx, Some(tree), changes, &mut |cx, key, value, _| {
         let Some((t, row)) = decode(key, value) else {
             readable = false;
@@ -32,6 +33,19 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
             return;
         };
         let depth = check_row(cx, facts, t, &row);
+        if row.parent.is_none() {
+            // An origin grows only, and they come in the order in which they were taken.
+            let of = Some(t.origin());
+            if largest.0 == of && row.size < largest.1 {
+                let what = format!("{}: it is smaller than one that was taken before", name(t));
+                cx.found(
+                    Kind::Snapshot,
+                    Some(TimelineId::of_origin(t.origin())),
+                    what,
+                );
+            }
+            largest = (of, row.size);
+        }
         if let Some(origin) = facts.origin_mut(t.origin()) {
             match row.ghost {
                 true => origin.ghosts = origin.ghosts.saturating_add(1),

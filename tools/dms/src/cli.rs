@@ -280,12 +280,12 @@ pub struct Check {
 
 /// Repair the store on a COW device, as far as that takes no guessing
 ///
-/// Checks the store as "dms check" does, and says what it would do. Space maps, counts, the way
-/// from identities to origins, and flags can be made anew of what else there is. If anything
+/// Checks the store as "dms check" does, and says what it would do. Space maps, the way from
+/// identities to origins, and flags can be made anew of what else there is. If anything
 /// else is damaged nothing is changed at all, and it is said whose content is concerned. No
 /// snapshot that can be read is ever given up.
 ///
-/// Where counts and space maps show that records are missing or another's, nothing is changed
+/// Where counts and space maps show that something is missing or another's, nothing is changed
 /// either: what they say is all that is left of them. Only --give-up-missing does that.
 ///
 /// No device of the store may be active, and no loop device may have the file. An interrupted

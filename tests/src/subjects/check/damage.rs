@@ -74,16 +74,6 @@ pub const DAMAGE: &[Damage] = &[
             patient.edit(index, Some(INDEX), |block| block[16..32].fill(0xff))
         },
     ),
-    ("counts in rows are wrong", Kind::Count, |patient| {
-        let leaf = patient.first_leaf(patient.superblock()?.roots.snapshots)?;
-        let at = patient.value_at(leaf, 0)?;
-        patient.edit(leaf, Some(NODE), |block| block[at + 20..at + 24].fill(0))?;
-        let leaf = patient.first_leaf(patient.superblock()?.roots.origins)?;
-        let at = patient.value_at(leaf, 0)?;
-        patient.edit(leaf, Some(NODE), |block| {
-            block[at + 24..at + 28].fill(0);
-        })
-    }),
     ("identities are gone", Kind::Identity, |patient| {
         let root = patient.superblock()?.roots.origin_ids;
         patient.edit(root, None, |block| block.fill(0))
@@ -92,3 +82,15 @@ pub const DAMAGE: &[Damage] = &[
         patient.set_superblock(|superblock| superblock.needs_check = true)
     }),
 ];
+
+/// Rows count less than there is: a snapshot its children, and an origin its snapshots.
+pub fn miscount(patient: &Patient) -> Result<()> {
+    let leaf = patient.first_leaf(patient.superblock()?.roots.snapshots)?;
+    let at = patient.value_at(leaf, 0)?;
+    patient.edit(leaf, Some(NODE), |block| block[at + 20..at + 24].fill(0))?;
+    let leaf = patient.first_leaf(patient.superblock()?.roots.origins)?;
+    let at = patient.value_at(leaf, 0)?;
+    patient.edit(leaf, Some(NODE), |block| {
+        block[at + 24..at + 28].fill(0);
+    })
+}

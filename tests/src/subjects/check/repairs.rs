@@ -5,11 +5,12 @@
 use anyhow::{ensure, Result};
 use dm_snap_mv_check::Kind;
 
-use super::damage::DAMAGE;
-use super::{clean, dms_says, metadata, use_it};
+use super::damage::{miscount, DAMAGE};
+use super::{clean, dms, dms_says, metadata, use_it};
 use crate::checked::examine;
 use crate::damage::Patient;
 use crate::disks::{Disks, MIB};
+use crate::kernel;
 use crate::report::Subject;
 use crate::world::World;
 
@@ -18,6 +19,10 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("a superblock that was written over comes back", || {
         overwritten(disks)
     });
+    subject.case(
+        "what rows count otherwise is set right only when asked",
+        || miscounted(disks),
+    );
     // It outlasts the cases, so none of them makes it.
     let mut world = match patient(disks) {
         Ok(world) => world,
@@ -57,8 +62,16 @@ fn overwritten(disks: &Disks) -> Result<()> {
     let uuid = patient.superblock()?.uuid;
     patient.edit(0, None, |block| block.fill(0x53))?;
     drop(patient);
+    dms_says(&["check", &name], 4, "it holds something else now")?;
+    kernel::run("mkswap", &[&name])?;
     let before = metadata(&world.store.cow)?;
     let text = dms_says(&["check", &name], 4, "but a store was here")?;
+    ensure!(text.contains("it holds a swap space now"), "{text}");
+    dms_says(
+        &["check", "--json", &name],
+        4,
+        "\"holds\": \"a swap space\"",
+    )?;
     ensure!(
         text.contains(&format!("store {:02x}{:02x}", uuid[0], uuid[1])),
         "{text}"
@@ -71,6 +84,36 @@ fn overwritten(disks: &Disks) -> Result<()> {
     dms_says(&["repair", "-y", "--superblock", &name], 1, "repaired")?;
     let json = dms_says(&["check", "--json", &name], 0, "\"clean\": true")?;
     ensure!(json.contains("\"backup\": \"same\""), "{json}");
+    let co = world.co()?;
+    world.check(&co)?;
+    use_it(&mut world, &co)?;
+    co.remove()?;
+    clean(&world)?;
+    // Whatever that has left of the store, it is said what is there.
+    kernel::run("mkfs.ext4", &["-q", "-F", &name])?;
+    let (code, text) = dms(&["check", &name])?;
+    ensure!([4, 8].contains(&code), "{code}: {text}");
+    ensure!(text.contains("holds an ext4 file system"), "{text}");
+    Ok(())
+}
+
+/// What counts say is the trace of something else that is wrong.
+fn miscounted(disks: &Disks) -> Result<()> {
+    let mut world = patient(disks)?;
+    let path = world.store.cow.path();
+    let name = path.display().to_string();
+    miscount(&Patient::open(&path)?)?;
+    let before = metadata(&world.store.cow)?;
+    let text = dms_says(&["check", &name], 4, "--give-up-missing")?;
+    ensure!(
+        text.contains("it counts 0 snapshots, there are 2"),
+        "{text}"
+    );
+    dms_says(&["repair", "-y", &name], 4, "nothing is changed")?;
+    ensure!(metadata(&world.store.cow)? == before, "it was changed");
+    let arguments = ["repair", "-y", "--give-up-missing", &name];
+    dms_says(&arguments, 1, "repaired")?;
+    dms_says(&["check", &name], 0, "clean")?;
     let co = world.co()?;
     world.check(&co)?;
     use_it(&mut world, &co)?;

@@ -262,7 +262,12 @@ impl Image {
     /// Appends a batch to the journal, which has `index` blocks so far. Returns how many it has
     /// then.
     pub fn journal(&mut self, index: u64, entries: &[journal::Entry]) -> u64 {
-        let superblock = self.superblock();
+        let mut superblock = self.superblock();
+        if superblock.clean {
+            // A store that is closed in order has none.
+            superblock.clean = false;
+            self.put_superblock(&superblock);
+        }
         let mut blocks = vec![[0; 4096]; BATCH_BLOCKS];
         let mut batch = Batch::new();
         for entry in entries {

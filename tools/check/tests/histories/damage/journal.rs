@@ -326,6 +326,19 @@ fn whole_region(store: &Store) {
         hole.blocks.remove(&(start + index));
     }
     expect("a hole", &hole, Kind::Journal, "it ends at block 0");
+    // It is said to be closed in order, or to have had a commit that it has not had.
+    let mut closed = image.clone();
+    let mut superblock = closed.superblock();
+    superblock.clean = true;
+    closed.put_superblock(&superblock);
+    expect("closed", &closed, Kind::Superblock, "was closed in order");
+    let mut skipped = image.clone();
+    let mut superblock = skipped.superblock();
+    superblock.transaction += 1;
+    skipped.put_superblock(&superblock);
+    assert_eq!(look(&skipped).0, []);
+    skipped.put_backup(&image.superblock());
+    expect("skipped", &skipped, Kind::Superblock, "they would be lost");
     // The superblock of an earlier commit.
     let mut old = image.clone();
     let mut superblock = old.superblock();

@@ -6,7 +6,7 @@ use dm_snap_mv_check::Kind;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::origin_row::Deferred;
 use dm_snap_mv_model::ids::{Chunk, Epoch, Tag, TimelineId};
-use dm_snap_mv_model::record_key::{child_key, RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
 
 use super::{edit_origin, expect, look, rolling, snapshot, with, NODE};
 use crate::image::Image;
@@ -50,6 +50,23 @@ pub fn rollback(store: &Store) {
         &image,
         Kind::Rollback,
         "at an epoch that has not",
+    );
+    let image = changed(|r| r.boundary = Epoch::FIRST);
+    let words = "before what it is rolled back to was taken";
+    expect("a boundary", &image, Kind::Rollback, words);
+    let t = row.timeline().get();
+    let ended = store.children.iter().find(|((of, _), _)| *of == t);
+    let ended = child_epoch(ended.unwrap().0 .1).unwrap();
+    let image = with(store, |s| {
+        edit_origin(s, nr, |row| {
+            row.rollback.as_mut().unwrap().boundary = ended;
+        })
+    });
+    expect(
+        "a boundary",
+        &image,
+        Kind::Rollback,
+        "a snapshot has ended that",
     );
     let image = changed(|r| r.cursor = r.limit);
     expect("a mark", &image, Kind::Rollback, "it is below the cursor");

@@ -75,6 +75,20 @@ pub fn snapshots(store: &Store) {
     expect("a size", &image, Kind::Snapshot, "not that of what it was");
     let image = changed(|row| row.size = 1 << 40);
     expect("a size", &image, Kind::Snapshot, "larger than its origin");
+    let first = |t: u64| {
+        let mut of_it = store.snapshots.iter();
+        of_it.find(|(&other, row)| other >> 32 == t >> 32 && row.parent.is_none() && other < t)
+    };
+    let later = store.snapshots.iter();
+    let mut later = later.filter(|(&t, row)| row.parent.is_none() && first(t).is_some());
+    let later = *later.next().expect("two snapshots").0;
+    let image = with(store, |s| edit_snapshot(s, later, |row| row.size = 1));
+    expect(
+        "a size",
+        &image,
+        Kind::Snapshot,
+        "smaller than one that was",
+    );
     let image = changed(|row| row.base_epoch = Epoch::MAX);
     expect("a base", &image, Kind::Snapshot, "epoch that has not ended");
     let image = changed(|row| row.children += 1);
