@@ -119,7 +119,10 @@ impl WritableBlocks for Logged {
         let left = self.last.get().checked_sub(1);
         self.last
             .set(left.ok_or_else(|| io::Error::other("no more writes"))?);
-        self.image.borrow_mut().blocks.insert(nr, block.clone());
+        let mut image = self.image.borrow_mut();
+        image.blocks.insert(nr, block.clone());
+        // What has been written can be read again.
+        image.broken.remove(&nr);
         self.log.borrow_mut().push(Some((nr, block.clone())));
         Ok(())
     }
@@ -163,6 +166,25 @@ impl Image {
     /// The same, with space maps that are wrong.
     pub fn lying(store: &Store, lies: Lies) -> Image {
         let layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
+        Self::made(store, layout, Superblock::compat_of(&layout), lies)
+    }
+
+    /// The same of a store that was formatted without a journal.
+    pub fn without_journal(store: &Store) -> Image {
+        let mut layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
+        layout.journal_blocks = 0;
+        layout.data_start = layout.journal_start * 8;
+        Self::made(store, layout, 0, Lies::default())
+    }
+
+    /// The same of a store that was formatted when there were no backups.
+    pub fn without_backup(store: &Store) -> Image {
+        let mut layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
+        layout.journal_blocks += 1;
+        Self::made(store, layout, 0, Lies::default())
+    }
+
+    fn made(store: &Store, layout: Layout, compat: u32, lies: Lies) -> Image {
         assert!(store.used().len() as u64 <= layout.data_chunks);
         let mut image = Image {
             next: 1,
@@ -233,7 +255,7 @@ impl Image {
             needs_check: false,
             cow_full: false,
             uuid: [7; 16],
-            compat: Superblock::compat_of(&layout),
+            compat,
             ro_compat: 0,
             incompat: Superblock::incompat_of(&layout),
             layout,

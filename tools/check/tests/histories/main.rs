@@ -8,9 +8,10 @@
 
 mod changes;
 mod damage;
+mod faults;
 mod image;
-mod journal;
 mod in_use;
+mod journal;
 #[path = "../../../model/tests/versions/ops.rs"]
 mod ops;
 #[path = "../../../model/tests/versions/oracle.rs"]
@@ -44,6 +45,9 @@ mod check {
 
     pub fn structure(w: &World) {
         crate::structure::structure(w);
+        if crate::faults::stores::take(w) {
+            return;
+        }
         let image = Image::of(&w.store);
         let mut findings = Vec::new();
         let report = check(&image, SECTORS, Options::default(), &mut findings);
