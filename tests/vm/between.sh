@@ -38,8 +38,8 @@ soon() {
 	return 1
 }
 store_failed() { [[ $(dmsetup status orig) == *' error '* ]]; }
-# waits PID FUNCTION: it does so in the kernel.
-waits() { grep -q " $2+" "/proc/$1/stack"; }
+# commits PID: it waits in the kernel for a write to the COW device, of the journal or of the trees.
+commits() { grep -qE ' (dm_io|sync_io|dm_bufio_write_dirty_buffers)\+' "/proc/$1/stack"; }
 # ended PID: what a call in the background came to, with its output in /tmp/out.
 ended() {
 	wait "$1" && code=0 || code=$?
@@ -94,10 +94,10 @@ for signal in USR1 ALRM; do
 	hold
 	dms snapshot orig >/tmp/out 2>/tmp/err &
 	taking=$!
-	soon waits $taking '\(dm_io\|sync_io\)'
-	check "$signal comes while it is taken" waits $taking '\(dm_io\|sync_io\)'
+	soon commits $taking
+	check "$signal comes while it is taken" commits $taking
 	kill -$signal $taking
-	check "$signal has to wait" waits $taking '\(dm_io\|sync_io\)'
+	check "$signal has to wait" commits $taking
 	slow 0
 	ended $taking
 	check 'it ends the program' test "$code" = $((128 + $(kill -l $signal)))
@@ -106,7 +106,7 @@ done
 check 'the snapshots were taken' test "$(last_tag)" = 2
 hold
 dms snapshot orig >/tmp/out 2>/tmp/err &
-soon waits $! '\(dm_io\|sync_io\)'
+soon commits $!
 kill -INT $!
 slow 0
 ended $!
