@@ -19,6 +19,7 @@ pub mod effort;
 pub mod faults;
 pub mod io;
 pub mod kernel;
+pub mod null_block;
 pub mod puppet;
 pub mod random;
 pub mod report;

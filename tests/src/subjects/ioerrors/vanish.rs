@@ -2,9 +2,8 @@
 
 //! A COW device that goes away under load: nothing hangs, and all of it can be taken down.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
@@ -14,53 +13,10 @@ use crate::content::next_generation;
 use crate::disks::{Disks, MIB};
 use crate::dm::{Mapped, Suspend, Table};
 use crate::kernel;
+use crate::null_block::NullBlock;
 use crate::puppet::Puppet;
 use crate::shadow::{write_generation, Shadow};
 use crate::store::{co_line, cs_line, until, Device, TARGET};
-
-const CONFIG: &str = "/sys/kernel/config/nullb";
-const NAME: &str = "vanishing";
-
-/// A disk in memory that can be switched off.
-struct NullBlock {
-    config: PathBuf,
-}
-
-impl NullBlock {
-    fn new(mib: u64) -> Result<Self> {
-        if !Path::new("/sys/module/null_blk").exists() {
-            kernel::run("modprobe", &["null_blk", "nr_devices=0"])?;
-        }
-        let config = Path::new(CONFIG).join(NAME);
-        fs::create_dir(&config).context("a null block device")?;
-        let disk = Self { config };
-        disk.set("memory_backed", "1")?;
-        disk.set("size", &mib.to_string())?;
-        disk.set("power", "1")?;
-        Ok(disk)
-    }
-
-    /// It is called as its folder, or by its number in older kernels.
-    fn node(&self) -> Result<PathBuf> {
-        let node = Path::new("/dev").join(NAME);
-        if node.exists() {
-            return Ok(node);
-        }
-        let index = fs::read_to_string(self.config.join("index"))?;
-        Ok(format!("/dev/nullb{}", index.trim()).into())
-    }
-
-    fn set(&self, key: &str, value: &str) -> Result<()> {
-        fs::write(self.config.join(key), value).with_context(|| format!("set {key}"))
-    }
-}
-
-impl Drop for NullBlock {
-    fn drop(&mut self) {
-        let _ = self.set("power", "0");
-        let _ = fs::remove_dir(&self.config);
-    }
-}
 
 /// What takes a COW device away.
 type Vanish<'a> = &'a (dyn Fn() -> Result<()> + Sync);
@@ -76,8 +32,8 @@ pub enum Scenery {
 
 /// A null block device is switched off.
 pub fn null_block(disks: &Disks, policy: &str, scenery: Scenery) -> Result<()> {
-    let disk = NullBlock::new(64)?;
-    let vanish = || disk.set("power", "0");
+    let disk = NullBlock::new("vanishing", 64, &[])?;
+    let vanish = || disk.switch_off();
     vanishes(disks, &disk.node()?, policy, scenery, &vanish)
 }
 
