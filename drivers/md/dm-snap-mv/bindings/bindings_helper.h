@@ -4,6 +4,7 @@
 #include <linux/device-mapper.h>
 #include <linux/dm-bufio.h>
 #include <linux/dm-io.h>
+#include <linux/dm-ioctl.h>
 #include <linux/dm-kcopyd.h>
 
 #include "persistent-data/dm-block-manager.h"
@@ -32,4 +33,5 @@ const u32 DM_RS_NOWAIT = REQ_NOWAIT;
 const u32 DM_RS_POLLED = REQ_POLLED;
 const u32 DM_RS_RAHEAD = REQ_RAHEAD;
 const u32 DM_RS_PAGE_SECTORS = PAGE_SECTORS;
+const u32 DM_RS_NAME_LEN = DM_NAME_LEN;
 const u64 DM_RS_SM_METADATA_MAX_BLOCKS = DM_SM_METADATA_MAX_BLOCKS;

@@ -7,10 +7,13 @@
 #include <linux/bio-integrity.h>
 #include <linux/blkdev.h>
 #include <linux/cred.h>
+#include <linux/device.h>
 #include <linux/dm-bufio.h>
 #include <linux/dm-io.h>
+#include <linux/dm-ioctl.h>
 #include <linux/file.h>
 #include <linux/interval_tree_generic.h>
+#include <linux/kernfs.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/part_stat.h>
@@ -190,6 +193,65 @@ void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *lim
 	limits->max_segment_size = min_not_zero(limits->max_segment_size,
 						below->max_segment_size);
 	limits->max_segments = min_not_zero(limits->max_segments, below->max_segments);
+}
+
+bool dm_rs_bdev_is_zoned(struct block_device *bdev)
+{
+	return bdev_is_zoned(bdev);
+}
+
+dev_t dm_rs_bdev_whole(struct block_device *bdev)
+{
+	return bdev_whole(bdev)->bd_dev;
+}
+
+/*
+ * What sysfs shows in "holders" of a block device (@above) or in "slaves" of its disk:
+ * all that the kernel itself keeps of how devices lie on one another. Puts the first
+ * @max numbers into @devs, and returns how many there are.
+ */
+unsigned int dm_rs_bdev_neighbours(struct block_device *bdev, bool above, dev_t *devs,
+				   unsigned int max)
+{
+	struct gendisk *disk = bdev->bd_disk;
+	struct class_dev_iter iter;
+	struct kernfs_node *link;
+	unsigned int found = 0;
+	struct kobject *dir;
+	struct device *dev;
+
+	/* del_gendisk() gives these folders up after it was here. */
+	mutex_lock(&disk->open_mutex);
+	dir = above ? bdev->bd_holder_dir : disk->slave_dir;
+	if (dir && disk_live(disk)) {
+		class_dev_iter_init(&iter, disk_to_dev(disk)->class, NULL, NULL);
+		while ((dev = class_dev_iter_next(&iter))) {
+			link = kernfs_find_and_get(dir->sd, dev_name(dev));
+			if (!link)
+				continue;
+			kernfs_put(link);
+			if (found < max)
+				devs[found] = dev->devt;
+			found++;
+		}
+		class_dev_iter_exit(&iter);
+	}
+	mutex_unlock(&disk->open_mutex);
+
+	return found;
+}
+
+/* What users call a mapped device; @name has room for DM_NAME_LEN bytes. */
+int dm_rs_md_name(dev_t dev, char *name)
+{
+	struct mapped_device *md = dm_get_md(dev);
+	int r;
+
+	if (!md)
+		return -ENXIO;
+	r = dm_copy_name_and_uuid(md, name, NULL);
+	dm_put(md);
+	return r;
 }
 
 /*

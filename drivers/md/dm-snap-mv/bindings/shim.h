@@ -49,6 +49,11 @@ unsigned int dm_rs_bdev_logical_block_size(struct block_device *bdev);
 unsigned int dm_rs_bdev_physical_block_size(struct block_device *bdev);
 int dm_rs_bdev_flush(struct block_device *bdev);
 void dm_rs_bdev_stack_memory(struct block_device *bdev, struct queue_limits *limits);
+bool dm_rs_bdev_is_zoned(struct block_device *bdev);
+dev_t dm_rs_bdev_whole(struct block_device *bdev);
+unsigned int dm_rs_bdev_neighbours(struct block_device *bdev, bool above, dev_t *devs,
+				   unsigned int max);
+int dm_rs_md_name(dev_t dev, char *name);
 
 bool dm_rs_bdev_is_frozen(struct block_device *bdev);
 void dm_rs_bdev_forget_freeze(struct block_device *bdev);

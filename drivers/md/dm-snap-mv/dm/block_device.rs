@@ -23,6 +23,10 @@ impl Dev {
         Self(raw)
     }
 
+    pub(super) const fn as_raw(self) -> bindings::dev_t {
+        self.0
+    }
+
     /// The device that `path` names: `MAJOR:MINOR`, or a device node. Process context; sleeps.
     ///
     /// # Errors
@@ -233,6 +237,18 @@ impl BlockDevice {
     pub(crate) fn max_write_zeroes_sectors(&self) -> u32 {
         // SAFETY: The device is open, so it is there.
         unsafe { bindings::dm_rs_bdev_write_zeroes_sectors(self.as_raw()) }
+    }
+
+    /// Whether it is written in zones only, from the beginning of each to its end.
+    pub(crate) fn is_zoned(&self) -> bool {
+        // SAFETY: The device is open, so it is there.
+        unsafe { bindings::dm_rs_bdev_is_zoned(self.as_raw()) }
+    }
+
+    /// The number of the disk that it is a partition of; its own if it is none.
+    pub(crate) fn whole(&self) -> Dev {
+        // SAFETY: The device is open, so it is there.
+        Dev(unsafe { bindings::dm_rs_bdev_whole(self.as_raw()) })
     }
 
     /// Makes all durable that had been written before. Process context; sleeps until the device has

@@ -12,8 +12,8 @@ use core::{
     ops::{Deref, DerefMut},
 };
 
-/// A value for the whole module. All statics of this type share one mutex, so that at most one can
-/// be locked at a time: there is to be only one.
+/// A value for the whole module. All statics of this type share one mutex, so who has one locked must
+/// not lock another.
 pub(crate) struct Global<T> {
     value: UnsafeCell<T>,
 }

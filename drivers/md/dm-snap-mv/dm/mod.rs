@@ -16,6 +16,7 @@
 //! * [`bio`], [`action`], [`bio_list`], [`bio_set`], [`status`]: bios that a target owns;
 //! * [`shortcut`]: bios that it only directs elsewhere;
 //! * [`block_device`], [`io`], [`kcopyd`]: devices, synchronous I/O, copying;
+//! * [`stack`]: how devices lie on one another;
 //! * [`gate`], [`irq_lock`], [`range_lock`]: who may pass, who must wait;
 //! * [`number_set`]: what is known of many numbers, asked without a lock;
 //! * [`worker`], [`noio`], [`plug`], [`time`]: where, when and how work is done;
@@ -44,6 +45,7 @@ pub(crate) mod pdata;
 pub(crate) mod plug;
 pub(crate) mod range_lock;
 pub(crate) mod shortcut;
+pub(crate) mod stack;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod target;

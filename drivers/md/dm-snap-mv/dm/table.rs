@@ -7,6 +7,7 @@
 use super::{
     block_device::{BlockDevice, Dev},
     event::EventHandle,
+    stack::Own,
     target::Target,
 };
 use crate::bindings;
@@ -25,6 +26,8 @@ pub(super) struct Base {
     /// Never changes once the instance has been constructed.
     devices: KVec<Opened>,
     events: EventHandle,
+    /// Until all devices are closed.
+    _own: Own,
 }
 
 // SAFETY: `ti` and `devices` are only read after construction.
@@ -108,12 +111,16 @@ impl Setup<'_> {
     pub(super) unsafe fn new(ti: NonNull<bindings::dm_target>) -> Result<Self> {
         // SAFETY: Either `finish` is called, or `drop` releases the base, which detaches it.
         let events = unsafe { EventHandle::new(ti) }?;
+        // SAFETY: The instance is being constructed, so its table is there.
+        let own = Own::new(unsafe { Instance::new(ti) }.dev());
+        let own = own.inspect_err(|_| events.detach())?;
         Ok(Self {
             ti,
             base: Some(Base {
                 ti,
                 devices: KVec::new(),
                 events,
+                _own: own,
             }),
             _ti: PhantomData,
         })
