@@ -20,7 +20,8 @@ use crate::model::report::{DeviceNumber, OriginStatus, SnapshotStatus, TableLine
 use crate::model::table::{FullPolicy, Role, Table};
 use crate::store::error::{Result as StoreResult, StoreError};
 use crate::store::job::Job;
-use crate::store::{InForce, OriginHandle, SnapshotHandle, StoreHandle};
+use crate::store::roles::Claim;
+use crate::store::{refuse_store, InForce, OriginHandle, SnapshotHandle, StoreHandle};
 use core::convert::Infallible;
 use core::fmt::Write;
 use kernel::prelude::*;
@@ -86,6 +87,7 @@ impl SnapMv {
         if ti.begin() != 0 {
             return Err(Refusal::NotAtStart.into());
         }
+        let mapped = ti.instance().mapped_device();
         let path = |wanted: &[u8]| words.iter().find(|word| word.to_bytes() == wanted).copied();
         let origin_path = path(table.origin_device).ok_or(Refusal::MissingDevice)?;
         let cow_path = path(table.cow_device).ok_or(Refusal::MissingDevice)?;
@@ -98,6 +100,12 @@ impl SnapMv {
         if origin_dev.is_same(&cow_dev) {
             return Err(Refusal::SameDevice.into());
         }
+        if origin_dev.is_zoned() {
+            return Err(Refusal::OriginZoned.into());
+        }
+        if cow_dev.is_zoned() {
+            return Err(Refusal::CowZoned.into());
+        }
         let (bind, format, tag) = match table.role {
             Role::Origin { bind, format } => (bind, format, None),
             Role::Snapshot { tag } => (false, None, Some(tag)),
@@ -107,7 +115,6 @@ impl SnapMv {
         }
         let mut id = KVec::new();
         id.extend_from_slice(table.origin_id(), GFP_KERNEL)?;
-        let mapped = ti.instance().mapped_device();
         let events = ti.event_handle()?;
 
         // Active devices of the store may need what is locked from here on to free memory.
@@ -118,8 +125,15 @@ impl SnapMv {
             // What is smaller than a block of the COW device could not be kept there.
             return Err(Refusal::CowBlocksLarger.into());
         }
-        let store = StoreHandle::attach(cow, format.as_ref(), table.policy.unwrap_or_default())?;
-        let origin = OriginHandle::attach(store, &id, origin, bind, tag.is_none())?;
+        // All that speaks against the devices before anything is written to them.
+        let claim = Claim::origin(mapped.dev(), &origin, &id, &cow)?;
+        let cow_claim = Claim::cow(mapped.dev(), &cow)?;
+        if bind {
+            refuse_store(&origin)?;
+        }
+        let policy = table.policy.unwrap_or_default();
+        let store = StoreHandle::attach(cow, cow_claim, &origin, format.as_ref(), policy)?;
+        let origin = OriginHandle::attach(store, &id, origin, claim, bind, tag.is_none())?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
             Some(tag) => {
@@ -237,6 +251,10 @@ fn writable(device: &TableDevice, read_only: Refusal) -> StoreResult<Arc<BlockDe
         EROFS | EACCES | EPERM => StoreError::Refused(read_only),
         error => StoreError::Kernel(error),
     })?;
+    // Not every driver says so when it is opened.
+    if opened.read_only() {
+        return Err(read_only.into());
+    }
     Ok(Arc::new(opened, GFP_KERNEL)?)
 }
 

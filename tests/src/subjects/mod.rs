@@ -18,6 +18,7 @@ mod powercut;
 mod race;
 mod recovery;
 mod replay;
+mod roles;
 mod rollback;
 mod scale;
 mod snapshots;
@@ -38,6 +39,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("consistency", consistency::run),
     ("messages", messages::run),
     ("badinput", badinput::run),
+    ("roles", roles::run),
     ("hostile", hostile::run),
     ("rollback", rollback::run),
     ("concurrency", concurrency::run),

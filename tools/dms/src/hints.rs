@@ -77,6 +77,11 @@ pub fn hint(refusal: Refusal) -> Option<&'static str> {
         R::ChunkSize => "-c takes one of: 1, 2, 4, 8, 16, 32, 64, 128, 256",
         R::MemoTooLong => "characters other than ASCII take two to four bytes each",
         R::SameDevice => "the COW device must be another one than the origin: what is on it is lost",
+        R::OriginIsStore => "the origin comes first and then the COW device: is it the other way round?",
+        R::OriginBlockSize => "a COW device formatted with larger chunks can have it: -c",
+        R::StoreElsewhere => {
+            "it is the same device by another way, or a copy of it; one of them at a time"
+        }
         R::CowTooSmall => "a few MiB are the least; 10 to 20 % of the origin's size are usual",
         R::CowShrunk => "give it back its old size: parts of the store were beyond its end",
         R::OriginShrunk => "give it back its old size; an origin may only grow",

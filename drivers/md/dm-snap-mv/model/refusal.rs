@@ -171,6 +171,30 @@ refusals! {
     SameDevice: EINVAL, c"origin device and COW device are the same";
     /// The origin device is itself a device of this target on the same store.
     OriginIsOurs: EINVAL, c"origin device is a dm-snap-mv device of the same store";
+    /// The origin device is a COW device, of whatever store.
+    OriginIsCow: EBUSY, c"origin device is the COW device of a store in use";
+    /// The origin device is another origin, of whatever store.
+    OriginIsOrigin: EBUSY, c"origin device is in use as another origin";
+    /// The COW device is an origin, of whatever store.
+    CowIsOrigin: EBUSY, c"COW device is in use as an origin";
+    /// The origin device has a mapping of somebody else's on it.
+    OriginMapped: EBUSY, c"origin device is in use by another device";
+    /// The COW device has a mapping of somebody else's on it.
+    CowMapped: EBUSY, c"COW device is in use by another device";
+    /// The origin device is a piece of a device that has a role of its own.
+    OriginOverlaps: EBUSY, c"origin device is a part of a device in use";
+    /// The COW device is a piece of a device that has a role of its own.
+    CowOverlaps: EBUSY, c"COW device is a part of a device in use";
+    /// The origin device to be bound has a store on it.
+    OriginIsStore: EINVAL, c"origin device holds a store";
+    /// The store on the COW device is in use on another.
+    StoreElsewhere: EBUSY, c"store is in use on another device";
+    /// The origin device is written in zones.
+    OriginZoned: EINVAL, c"origin device is zoned";
+    /// The COW device is written in zones.
+    CowZoned: EINVAL, c"COW device is zoned";
+    /// The origin device has larger logical blocks than a chunk, so that no chunk of it can be copied.
+    OriginBlockSize: EINVAL, c"origin device has blocks larger than a chunk";
     /// A COW device that holds fewer than 16 chunks.
     CowTooSmall: ENOSPC, c"COW device is too small";
     /// A metadata region asked for that does not fit or is below the least.

@@ -2,7 +2,7 @@
 
 //! Table lines.
 
-use super::chunk_size::ChunkSize;
+use super::chunk_size::{ChunkSize, DEFAULT_PAGES};
 use super::disk::origin_row::ID_MAX;
 use super::ids::Tag;
 use super::options::{number, once, set, Arguments, Item, Options};
@@ -45,6 +45,16 @@ pub struct Format {
     pub force: bool,
     /// The chunk size asked for.
     pub chunk_size: Option<ChunkSize>,
+}
+
+impl Format {
+    /// The chunk size that the store gets.
+    pub fn chunk_size_or_default(&self) -> Result<ChunkSize, Refusal> {
+        match self.chunk_size {
+            Some(chunk_size) => Ok(chunk_size),
+            None => ChunkSize::from_pages(DEFAULT_PAGES),
+        }
+    }
 }
 
 /// What a device shall be.

@@ -9,12 +9,14 @@ use super::error::{Result, StoreError};
 use super::merge::Merge;
 use super::origin::{Origin, RollbackState};
 use super::registry::StoreHandle;
+use super::roles::Claim;
 use super::snapshot::Snapshot;
 use super::store::Store;
 use crate::dm::block_device::BlockDevice;
 use crate::dm::time;
 use crate::model::batch::Copies;
 use crate::model::chain::Chain;
+use crate::model::chunk_size::ChunkSize;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
@@ -28,6 +30,8 @@ use kernel::sync::Arc;
 pub(crate) struct OriginHandle {
     origin: Arc<Origin>,
     store: StoreHandle,
+    /// Behind the store, which writes to the origin until it is closed.
+    _claim: Claim,
 }
 
 impl Deref for OriginHandle {
@@ -46,15 +50,17 @@ impl OriginHandle {
 
     /// Joins an origin of a store.
     ///
-    /// `bind`: it is new to the store. `size`: what the caller will use of the origin device, in
+    /// `claim`: that the device is this origin. `bind`: it is new to the store. `size`: what the caller will use of the origin device, in
     /// sectors; an origin that has become larger is taken as it is now when `grow` says so.
     pub(crate) fn attach(
         store: StoreHandle,
         id: &[u8],
         dev: Arc<BlockDevice>,
+        claim: Claim,
         bind: bool,
         grow: bool,
     ) -> Result<Self> {
+        check_blocks(&dev, store.geometry.chunk_size)?;
         let mut guard = store.engine.lock();
         let engine = &mut *guard;
         if engine.shows(&dev) {
@@ -80,7 +86,19 @@ impl OriginHandle {
         engine.publish(&store);
         drop(guard);
         store.machinery.worker.kick();
-        Ok(Self { origin, store })
+        Ok(Self {
+            origin,
+            store,
+            _claim: claim,
+        })
+    }
+}
+
+/// Refuses an origin that could not be copied chunk by chunk.
+pub(super) fn check_blocks(origin: &BlockDevice, chunk_size: ChunkSize) -> Result<()> {
+    match u64::from(origin.logical_block_size()) > chunk_size.sectors() << 9 {
+        true => Err(Refusal::OriginBlockSize.into()),
+        false => Ok(()),
     }
 }
 

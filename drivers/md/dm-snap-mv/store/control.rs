@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::merge::Merge;
 use super::origin::{Origin, RollbackState};
+use super::roles;
 use super::store::Store;
 use crate::dm::gate::Gate;
 use crate::dm::time;
@@ -179,6 +180,7 @@ impl Store {
     ) -> Result<()> {
         let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, source);
+        roles::check_unmapped(origin.dev.dev(), &origin.dev)?;
         let _closed = Closed::new(self, &origin.gate);
         let merge = Merge::new(self)?;
         let (_closed_source, mut engine) = self.close_snapshot(timeline);
@@ -253,6 +255,7 @@ impl Store {
                 error @ (StoreError::Kernel(_)
                 | StoreError::Refused(
                     Refusal::OriginInUse
+                    | Refusal::OriginMapped
                     | Refusal::SnapshotInUse
                     | Refusal::NoMetadataSpace
                     | Refusal::StoreFailed

@@ -3,6 +3,7 @@
 //! One COW device and what is kept in it.
 //!
 //! * [`store`]: what its devices share; [`registry`]: which stores are open;
+//! * [`roles`]: what block devices are to them, one thing at a time;
 //! * [`open`]: opening and formatting; [`attach`]: devices come and go;
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
 //! * [`preserve`], [`discard`]: writes and discards of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
@@ -37,6 +38,7 @@ mod preserve;
 mod publish;
 mod records;
 mod registry;
+pub(crate) mod roles;
 mod room;
 mod rows;
 mod snapshot;
@@ -46,6 +48,7 @@ mod trees;
 mod zeroing;
 
 pub(crate) use attach::{OriginHandle, SnapshotHandle};
+pub(crate) use open::refuse_store;
 pub(crate) use origin::{InForce, Origin};
 pub(crate) use registry::StoreHandle;
 pub(crate) use snapshot::Snapshot;

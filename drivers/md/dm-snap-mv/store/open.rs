@@ -12,7 +12,6 @@ use crate::dm::block_device::BlockDevice;
 use crate::dm::io::{DmIo, Durability};
 use crate::dm::pdata::{checksum, BTree, DiskSpaceMap, Transaction};
 use crate::dm::time;
-use crate::model::chunk_size::{ChunkSize, DEFAULT_PAGES};
 use crate::model::disk::layout::{Layout, BLOCK_SECTORS};
 use crate::model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, STRANGE_SIZE};
 use crate::model::refusal::Refusal;
@@ -41,6 +40,37 @@ fn check_device(cow: &BlockDevice) -> Result<()> {
         return Err(Refusal::CowBlockSize.into());
     }
     Ok(())
+}
+
+/// The superblock of the store on a COW device, where there is one that can be read: which store it is,
+/// without doing anything about it.
+pub(super) fn identify(io: &DmIo, cow: &BlockDevice) -> Option<KBox<Superblock>> {
+    check_device(cow).ok()?;
+    if cow.sectors() < BLOCK_SECTORS {
+        return None;
+    }
+    let block = read_block(io, cow, 0).ok()?;
+    let superblock = Superblock::decode(&block, checksum).ok()?;
+    KBox::new(superblock, GFP_KERNEL).ok()
+}
+
+/// Refuses a device to be bound as an origin that has a store on it: it may be the COW device that was
+/// meant, and would be written over.
+///
+/// # Errors
+///
+/// [`Refusal::OriginIsStore`], or what reading the device meets.
+pub(crate) fn refuse_store(origin: &BlockDevice) -> Result<()> {
+    let size = BLOCK_SIZE.max(origin.logical_block_size() as usize);
+    if (origin.sectors() << 9) < size as u64 {
+        return Ok(());
+    }
+    let mut start = KVec::from_elem(0, size, GFP_KERNEL)?;
+    DmIo::new()?.read(origin, 0, &mut start)?;
+    match start.first_chunk().map(Superblock::probe) {
+        Some(Contents::Store) => Err(Refusal::OriginIsStore.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What a store is opened for.
@@ -180,11 +210,7 @@ fn no_room(error: StoreError) -> StoreError {
 /// The superblock is written last: a crash in between leaves a device without a store.
 pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Result<KBox<Meta>> {
     check_device(cow)?;
-    let chunk_size = match format.chunk_size {
-        Some(chunk_size) => chunk_size,
-        None => ChunkSize::from_pages(DEFAULT_PAGES)?,
-    };
-    let layout = Layout::new(cow.sectors(), chunk_size, None)?;
+    let layout = Layout::new(cow.sectors(), format.chunk_size_or_default()?, None)?;
     if !format.force {
         check_blank(io, cow)?;
     }

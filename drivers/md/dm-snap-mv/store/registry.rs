@@ -2,10 +2,12 @@
 
 //! The stores in use, by COW device: all devices of one COW device share one.
 
+use super::attach::check_blocks;
 use super::engine::Engine;
 use super::error::Result;
 use super::failure::Source;
 use super::open;
+use super::roles::Claim;
 use super::store::{Farewell, Geometry, Store};
 use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::global::Global;
@@ -115,6 +117,8 @@ pub(crate) struct StoreHandle {
     store: Arc<Store>,
     /// Behind the store, so that it is dropped after it.
     farewell: Farewell,
+    /// Until nothing is written to the COW device any more.
+    _claim: Claim,
 }
 
 impl Deref for StoreHandle {
@@ -128,20 +132,24 @@ impl Deref for StoreHandle {
 impl StoreHandle {
     /// Opens the store on a COW device, or joins those who have. Process context; may sleep.
     ///
-    /// `policy`: what counts until somebody sets another, if it is opened: a rollback goes on as soon
-    /// as its origin has come.
+    /// `claim`: that it is a COW device. `origin`: what is to be joined next. `policy`: what counts until somebody sets another, if it is
+    /// opened: a rollback goes on as soon as its origin has come.
     ///
     /// # Errors
     ///
-    /// [`Refusal::StoreInUse`] when a store in use should be formatted, [`Refusal::CowChanging`] when a
+    /// [`Refusal::StoreInUse`] when a store in use should be formatted, [`Refusal::StoreElsewhere`] when
+    /// it is in use on another device, [`Refusal::CowChanging`] when a
     /// signal came while others opened or closed it, else what opening or formatting meets.
     pub(crate) fn attach(
         cow: Arc<BlockDevice>,
+        claim: Claim,
+        origin: &BlockDevice,
         format: Option<&Format>,
         policy: FullPolicy,
     ) -> Result<Self> {
         let changing = match Self::join(&cow, format.is_some())? {
-            Joined::Open(handle) => {
+            Joined::Open(user) => {
+                let handle = user.with(claim);
                 if let Err(error) = handle.revive() {
                     // What can be read is still there for the device to be made.
                     pr_err!(
@@ -156,10 +164,21 @@ impl StoreHandle {
             Joined::ToOpen(changing) => changing,
         };
         let io = DmIo::new()?;
+        // To open a store is to change it already, as it is to format it.
+        let found = open::identify(&io, &cow);
+        if let Some(superblock) = &found {
+            claim.holds(superblock.uuid)?;
+        }
+        match (format, &found) {
+            (Some(format), _) => check_blocks(origin, format.chunk_size_or_default()?)?,
+            (None, Some(found)) => check_blocks(origin, found.layout.chunk_size)?,
+            (None, None) => {}
+        }
         let meta = match format {
             Some(format) => open::format(&io, &cow, format)?,
             None => open::open(&io, &cow)?,
         };
+        claim.holds(meta.superblock.uuid)?;
         let geometry = Geometry::new(&meta.superblock.layout);
         let source = Source {
             io: DmIo::new()?,
@@ -169,7 +188,7 @@ impl StoreHandle {
         };
         let store = Store::new(cow, geometry, io, Engine::new(meta, source, policy)?)?;
         changing.opened(&store);
-        Ok(Self::new(store))
+        Ok(User(store).with(claim))
     }
 
     /// Becomes one more user of the store on a COW device if it is open. If it is not, it is to be opened
@@ -187,7 +206,7 @@ impl StoreHandle {
                     ..
                 }) => {
                     *users += 1;
-                    return Ok(Joined::Open(Self::new(store.clone())));
+                    return Ok(Joined::Open(User(store.clone())));
                 }
                 Some(entry) => entry.turn.clone(),
                 None => {
@@ -208,18 +227,24 @@ impl StoreHandle {
             turn.wait()?;
         }
     }
+}
 
-    fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
+/// One more user of a store, who has been counted.
+struct User(Arc<Store>);
+
+impl User {
+    fn with(self, claim: Claim) -> StoreHandle {
+        StoreHandle {
+            store: self.0,
             farewell: Farewell::none(),
+            _claim: claim,
         }
     }
 }
 
 /// What [`StoreHandle::join`] has found.
 enum Joined {
-    Open(StoreHandle),
+    Open(User),
     ToOpen(Changing),
 }
 
