@@ -38,7 +38,7 @@ refused 'a name that is taken' 4 'there is a device orig already' dms create ori
 refused 'a store in use is not formatted' 4 'store is in use' dms create x $o $c -bF
 refused 'an origin that does not exist' 3 '/dev/nothere does not exist' dms create x nothere $c
 refused 'an origin that is a file' 3 'losetup' dms create x /etc/passwd $c
-refused 'an identity that is not bound' 3 "bound to it now: /dev/$o" dms create x $o $c -i other
+refused 'another identity for an origin in use' 4 "$o is origin /dev/$o of the store on" dms create x $o $c -i other
 refused 'a tag that there is not' 3 'unknown tag' dms create x $o $c 7
 refused 'wrong words' 2 'power of two' dms create x $o $c -bfc3
 
@@ -205,6 +205,7 @@ call dms merge orig 4 --defer
 check 'and deferred again' test "$code" = 0
 exec 8<&-
 dms remove orig
+refused 'an identity that is not bound' 3 "bound to it now: /dev/$o" dms create x $o $c -i other
 dms create orig $o $c
 dms wait orig
 check 'to the next activation' test "$(hash_of /dev/mapper/orig)" = "$before"

@@ -116,9 +116,11 @@ fn activate(
             true => bound_instead(failure, cow),
             false => failure,
         };
-        match failure.hint.is_none() && errno == "EBUSY" {
-            true => busy(dm, failure, wanted),
-            false => failure,
+        match (&reason.detail, failure.hint.clone()) {
+            (Some(detail), Some(hint)) => failure.hint(format!("{detail}\n{hint}")),
+            (Some(detail), None) => failure.hint(detail),
+            (None, None) if errno == "EBUSY" => busy(dm, failure, wanted),
+            (None, _) => failure,
         }
         .context(format!("cannot create {name}"))
     })?;

@@ -61,6 +61,15 @@ pub struct Reason {
     pub text: String,
     /// The error's name, as `EBUSY`, if the log has it.
     pub errno: Option<String>,
+    /// What the target said before: who has a device, and the like.
+    pub detail: Option<String>,
+}
+
+/// What the module said last of `device` in `lines`.
+pub fn told(lines: &[String], device: Devno) -> Option<String> {
+    let ours = format!("dm_snap_mv: {device}: ");
+    let last = lines.iter().rev().find_map(|l| l.strip_prefix(&ours))?;
+    Some(last.to_owned())
 }
 
 /// Finds in `lines` why the table of `device` was refused by the target `kind`.
@@ -73,10 +82,12 @@ pub fn table_refused(lines: &[String], device: Devno, kind: &str) -> Option<Reas
         Some((text, errno)) if errno.ends_with(')') => Some(Reason {
             text: text.to_owned(),
             errno: Some(errno.trim_end_matches(')').to_owned()),
+            detail: told(lines, device),
         }),
         _ => Some(Reason {
             text: found.to_owned(),
             errno: None,
+            detail: None,
         }),
     }
 }
@@ -113,7 +124,8 @@ mod tests {
             reason,
             Some(Reason {
                 text: "no store (use -f)".into(),
-                errno: Some("ENODATA".into())
+                errno: Some("ENODATA".into()),
+                detail: None,
             })
         );
     }
@@ -125,6 +137,17 @@ mod tests {
             "device-mapper: table: 253:0: dm-snap-mv: second (-EINVAL)",
         ]);
         assert_eq!(reason.unwrap().text, "second");
+    }
+
+    #[test]
+    fn who_has_a_device_is_told_before() {
+        let reason = refused(&[
+            "dm_snap_mv: 253:1: vdc is in use by another (253:7)",
+            "dm_snap_mv: 253:0: vdb is in use by vg-lv (253:3)",
+            "device-mapper: table: 253:0: dm-snap-mv: in use (-EBUSY)",
+        ]);
+        let detail = reason.and_then(|reason| reason.detail);
+        assert_eq!(detail.as_deref(), Some("vdb is in use by vg-lv (253:3)"));
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl Dm {
                 None => kmsg::Reason {
                     text: e.desc().to_owned(),
                     errno: Some(errno),
+                    detail: None,
                 },
             }
         })
