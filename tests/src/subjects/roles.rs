@@ -29,7 +29,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         Ok(place) => place,
         Err(e) => return subject.case("the place for it", || Err(e)),
     };
-    let refused: &[(&str, fn(&Place) -> Result<()>)] = &[
+    let refused: &[(&str, Refuse)] = &[
         (
             "an origin in use as another of its store",
             Place::bound_twice,
@@ -93,9 +93,12 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         place.world.check_below()
     });
     if let Err(e) = place.co.remove() {
-        subject.case("the end", || Err(e.into()));
+        subject.case("the end", || Err(e));
     }
 }
+
+/// Something that must be refused.
+type Refuse = fn(&Place) -> Result<()>;
 
 /// A store in use with one origin and a snapshot, and disks for others.
 struct Place {
