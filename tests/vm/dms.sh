@@ -28,6 +28,11 @@ call dms list
 check 'list without devices' test "$code$out" = 0
 refused 'a COW device without a store' 3 'COW device holds no store' dms create orig $o $c
 check 'what was refused leaves no device' test ! -e /dev/mapper/orig
+# As btrfs has its mark: the first block alone is blank.
+echo other | dd of=/dev/$c bs=64K seek=1 oflag=direct conv=sync status=none
+refused 'other data are told of at once' 1 'with -b -F)' dms create orig $o $c
+refused 'and not formatted over' 1 'with -b -F)' dms create orig $o $c -bf
+blkdiscard -z -l 256K /dev/$c
 mkfs.ext4 -q /dev/$o
 call dms create orig $o $c -bfc2
 check 'create formats and binds' done_silently
@@ -105,6 +110,7 @@ refused 'the status of what there is not' 3 'active are: orig, s1, s2' dms statu
 refused 'a mounted device is not removed' 4 'it is mounted on /mnt/s' dms remove s1
 refused 'a shown snapshot is not deleted' 4 'dms remove s2' dms delete orig 2
 refused 'a mounted origin is not rolled back' 4 'umount /mnt/o' dms rollback orig 1
+refused 'but a wrong tag is told before that' 3 'unknown tag' dms rollback orig 9
 refused 'a mounted origin is not merged into' 4 '--defer' dms merge orig 2
 refused 'an origin with snapshots is not unbound' 4 'it is mounted on /mnt/o' dms delete orig
 exec 8</dev/mapper/s2
@@ -146,15 +152,33 @@ call env TERM=xterm script -qec 'dms rollback orig 2' /dev/null
 check 'a bar on a terminal' matches 'rolling back to 2 \['
 slow 0
 big
-slow 100
+slow 1000
 dms rollback orig 2 2>/tmp/err &
+rolls=$!
 # As soon as it has begun: from then on there is something to be interrupted.
 for _ in {1..5000}; do
 	[[ $(dms status orig) != *'rollbacking   : to 2'* ]] || break
 	sleep 0.02
 done
-kill -INT $!
-wait $! && code=0 || code=$?
+# Others have events all the time, of which each ends the waiting for one.
+dms wait orig 2>/dev/null &
+waits=$!
+strace -qq -e trace=poll,ppoll -o /tmp/polls -p $waits &
+until grep -qs poll /tmp/polls; do sleep 0.02; done
+begin=${EPOCHREALTIME/./} polls=$(wc -l </tmp/polls)
+for _ in 1 2; do
+	dmsetup create --concise "$(printf 'event%d,,,rw,0 8 zero;' {1..60})"
+	dmsetup remove event{1..60}
+done
+# It looks ten times in a second at the most, with two of these for each look.
+most=$((((${EPOCHREALTIME/./} - begin) / 100000 + 2) * 2))
+polls=$(($(wc -l </tmp/polls) - polls))
+out="$polls, at most $most" err=''
+check 'it is waited for without haste' test $polls -le $most -a $polls -ge 2
+kill $waits
+wait $waits
+kill -INT $rolls
+wait $rolls && code=0 || code=$?
 err=$(</tmp/err) out=''
 check 'an interrupted wait says that it goes on' told 130 'goes on in the background'
 slow 0
@@ -190,6 +214,7 @@ big
 exec 8</dev/mapper/orig
 refused 'no merge while it is open' 4 "open in process $$" dms merge orig 4
 refused 'a wrong tag is told before that' 3 'unknown tag' dms merge orig 99
+refused 'or before it is deferred' 3 'unknown tag' dms merge orig 99 --defer
 call dms merge orig 4 --defer
 check 'merge can be deferred' test "$code" = 0
 call dms status orig
@@ -228,6 +253,36 @@ call dms delete orig
 check 'delete unbinds the origin' done_silently
 check 'and removes its device' test ! -e /dev/mapper/orig
 refused 'it is not bound any more' 3 'no origin is bound to it now' dms create orig $o $c
+
+# Formatting over a store says what is lost, and asks where somebody can answer.
+dms create orig $o $c -b
+dms snapshot orig >/dev/null
+dms snapshot orig >/dev/null
+dms remove orig
+typing() { # ANSWER COMMAND: as at a terminal
+	call env TERM=xterm script -qec "$2" /dev/null <<<"$1"
+}
+lost="lost with what is on /dev/$c: snapshots 1, 2 of /dev/$o"
+typing n "dms create orig $o $c -bF"
+check 'formatting over snapshots names them, and asks' test "$code" = 1 -a "${out#*"$lost"*Format it}" != "$out"
+check 'and leaves them without consent' grep -q 'nothing has been formatted' <<<"$out"
+typing '' "dms create orig $o $c -bF"
+check 'for which no answer is none' grep -q 'nothing has been formatted' <<<"$out"
+call dms create orig $o $c
+check 'they are still there' test "$(dmsetup message orig 0 list | grep -c '^[12] ')" = 2
+dms remove orig
+typing y "dms create orig $o $c -bF"
+check 'with consent it is formatted' test "$code" = 0
+check 'and they are gone' test "$(dmsetup message orig 0 list | grep -c '^[12] ')" = 0
+dms snapshot orig >/dev/null
+dms remove orig
+typing n "dms create orig $o $c -bF --yes"
+check 'nobody is asked who has consented before' test "$code" = 0 -a "${out#*Format it}" = "$out"
+check 'but told' grep -q "snapshot 1 of /dev/$o" <<<"$out"
+dms remove orig
+call dms create orig $o $c -bF
+check 'nor where nobody could answer' test "$code" = 0 -a "$err" = "dms: lost with what is on /dev/$c: the binding of /dev/$o, which has no snapshots"
+dms remove orig
 
 # Logical volumes.
 lv() { "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} devices{use_devicesfile=0}' -q >/dev/null 2>&1; }

@@ -128,7 +128,10 @@ pub(super) fn load(
     // It is built upon from here on, so a power cut must not bring back the one before.
     io.flush(cow)?;
     let block = read_block(io, cow, 0)?;
-    let superblock = Superblock::decode(&block, checksum)?;
+    let superblock = match Superblock::decode(&block, checksum) {
+        Err(Refusal::NoStore) => return Err(nothing_or_other(io, cow)),
+        read => read?,
+    };
     match superblock.check_writable() {
         // To be read only, which is the engine's business.
         Ok(()) | Err(Refusal::NeedsCheck) => {}
@@ -151,6 +154,16 @@ pub(super) fn load(
     let mut meta = assemble(cow, txn, data, trees, superblock)?;
     catch_up(cow, &mut meta, purpose, known)?;
     Ok(meta)
+}
+
+/// Why there is no store on a device whose first block is blank. Other things have their first mark
+/// further on, and are not formatted over by `-f`: then that is not to be the advice.
+fn nothing_or_other(io: &DmIo, cow: &BlockDevice) -> StoreError {
+    match check_blank(io, cow) {
+        Ok(()) => Refusal::NoStore.into(),
+        Err(StoreError::Refused(_)) => Refusal::ForeignData.into(),
+        Err(error) => error,
+    }
 }
 
 /// What is opened or made, as one. A function of its own for the sake of the stack.
