@@ -284,6 +284,41 @@ call dms create orig $o $c -bF
 check 'nor where nobody could answer' test "$code" = 0 -a "$err" = "dms: lost with what is on /dev/$c: the binding of /dev/$o, which has no snapshots"
 dms remove orig
 
+# Completions, as bash asks for them.
+eval "$(dms completions bash)"
+completes() { # WORD...: the last one is being typed.
+	COMP_WORDS=(dms "$@") COMP_CWORD=$#
+	COMPREPLY=()
+	_dms_with_names dms "${*: -1}" "${COMP_WORDS[COMP_CWORD - 1]}"
+	out=${COMPREPLY[*]} err='' code=0
+}
+check 'bash has completions' grep -q -- '-F _dms_with_names ' <<<"$(complete -p dms)"
+dms create orig $o $c -bF
+for memo in one two 'the third'; do dms snapshot orig -m "$memo" >/dev/null; done
+dms delete orig 2
+dms create snap $o $c 1
+completes snap
+check 'of commands' prints snapshot
+completes snapshot ''
+check 'of devices' matches '(^| )orig snap$'
+check 'and of nothing that stands for something' test "${out//[<\[]/}" = "$out"
+completes rollback -b o
+check 'of devices that begin so' prints orig
+completes delete snap ''
+check 'of tags' matches '(^| )1 3$'
+completes create other $o $c ''
+check 'of tags to be shown' matches '(^| )1 3$'
+dms remove orig
+dms remove snap
+completes create other $o $c 3
+check 'and where no device is active' prints 3
+completes create other $o $c -i unknown ''
+check 'but not of an origin that there is not' test "${out%3}" = "$out"
+completes remove ''
+check 'nor of devices then' test "${out% orig*}" = "$out"
+call dms complete -- list ''
+check 'nothing is not an error' done_silently
+
 # Logical volumes.
 lv() { "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} devices{use_devicesfile=0}' -q >/dev/null 2>&1; }
 lv vgcreate -y v-g /dev/$o && lv lvcreate -y -n o -L 32M v-g && lv lvcreate -y -n c -L 64M v-g
@@ -309,6 +344,4 @@ refused 'without root' 7 'needs root' setpriv --reuid 65534 dms list
 dmsetup create linear --table "0 8 linear /dev/$c 0"
 refused "another target's device" 3 'is no dm-snap-mv device' dms remove linear
 dmsetup remove linear
-call dms completions bash
-check 'completions' matches '_dms\(\)'
 none_failed

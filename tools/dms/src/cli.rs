@@ -73,6 +73,8 @@ pub enum Command {
     Man,
     #[command(hide = true, alias = "gen-docs")]
     Docs(Docs),
+    #[command(hide = true)]
+    Complete(Complete),
 }
 
 /// Create the device of an origin, or of a snapshot
@@ -330,6 +332,14 @@ pub struct Docs {
     /// The folder
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+}
+
+/// Print what a word could be, for the completions of shells
+#[derive(Args, Debug)]
+pub struct Complete {
+    /// The words behind dms, up to the one that is being typed
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 #[cfg(test)]

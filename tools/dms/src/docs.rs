@@ -7,12 +7,78 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{generate, Shell};
 use clap_mangen::roff::{bold, italic, roman, Inline, Roff};
 
-/// The completions for a shell.
+/// The completions for a shell: what follows from the definitions, and where a device or a tag
+/// belongs, what `dms complete` says.
 pub fn completions(shell: Shell) -> String {
     let mut out = Vec::new();
     generate(shell, &mut Cli::command(), "dms", &mut out);
-    String::from_utf8_lossy(&out).into_owned()
+    let text = String::from_utf8_lossy(&out).into_owned();
+    match shell {
+        Shell::Bash => bash(&text),
+        Shell::Zsh => zsh(&text),
+        Shell::Fish => text + FISH,
+        _ => text,
+    }
 }
+
+/// The names of arguments that are made for the eye are among the words there.
+const BASH: &str = r#"
+_dms_with_names() {
+    local word words=()
+    _dms "$@"
+    for word in "${COMPREPLY[@]}"; do
+        [[ $word == [\<\[]* ]] || words+=("$word")
+    done
+    while IFS=$'\t' read -r word _; do
+        [[ $word != "$2"* ]] || words+=("$word")
+    done < <("$1" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    COMPREPLY=("${words[@]}")
+}
+
+"#;
+
+fn bash(text: &str) -> String {
+    match text.split_once("\nif [[ \"${BASH_VERSINFO[0]}\"") {
+        Some((functions, registration)) => format!(
+            "{functions}\n{}\nif [[ \"${{BASH_VERSINFO[0]}}\"{}",
+            BASH.trim_end(),
+            registration.replace("-F _dms ", "-F _dms_with_names ")
+        ),
+        None => text.to_owned(),
+    }
+}
+
+const ZSH: &str = r#"
+_dms_names() {
+    local -a names
+    local word about
+    while IFS=$'\t' read -r word about; do
+        names+=("$word${about:+:${about//:/\\:}}")
+    done < <(dms complete -- "${(@)words[1,CURRENT]}" 2>/dev/null)
+    _describe -V name names
+}
+"#;
+
+fn zsh(text: &str) -> String {
+    let mut done = String::new();
+    for line in text.lines() {
+        let is_name = line.starts_with("':dm_dev --")
+            || line.starts_with("'::dm_dev --")
+            || line.starts_with("':tag --")
+            || line.starts_with("'::tag --");
+        match line.strip_suffix(":_default' \\") {
+            Some(rest) if is_name => done += &format!("{rest}:_dms_names' \\\n"),
+            _ => done += &format!("{line}\n"),
+        }
+        if line == "autoload -U is-at-least" {
+            done += ZSH;
+        }
+    }
+    done
+}
+
+const FISH: &str = r#"complete -c dms -n "not __fish_dms_needs_command" -f -k -a "(dms complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)"
+"#;
 
 /// The manual page.
 pub fn manual() -> String {
@@ -364,5 +430,23 @@ mod tests {
                 assert!(text.contains(command), "{shell} {command}");
             }
         }
+    }
+
+    #[test]
+    fn completions_ask_for_devices_and_tags() {
+        let bash = completions(Shell::Bash);
+        assert_eq!(bash.matches("complete -F _dms_with_names ").count(), 2);
+        assert!(!bash.contains("complete -F _dms "));
+        let zsh = completions(Shell::Zsh);
+        let lines = zsh.lines().filter(|line| line.contains(":_dms_names'"));
+        for line in lines.clone() {
+            assert!(
+                line.contains("dm_dev --") || line.contains("tag --"),
+                "{line}"
+            );
+        }
+        // Each command and each short form of it.
+        assert_eq!(lines.count(), 24);
+        assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

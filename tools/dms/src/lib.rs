@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod complete;
 pub mod devno;
 pub mod dm;
 pub mod docs;

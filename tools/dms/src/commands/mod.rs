@@ -2,6 +2,7 @@
 //! The commands, a file each.
 
 mod check;
+mod complete;
 mod completions;
 mod create;
 mod delete;
@@ -47,6 +48,7 @@ fn act(command: Command) -> Result<()> {
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Complete(args) => complete::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => docs::man(),
         Command::Docs(args) => docs::run(&args),
