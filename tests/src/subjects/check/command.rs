@@ -59,7 +59,8 @@ pub fn command(disks: &Disks) -> Result<()> {
     dms_says(&["repair", "-y", file], 0, "nothing to repair")?;
     Patient::open(Path::new(file))?.set_superblock(|s| s.clean = false)?;
     dms_says(&["check", file], 0, "clean")?;
-    dms_says(&["repair", "-y", file], 1, "mark the store as checked")?;
+    let text = dms_says(&["repair", "-y", file], 1, "mark the store as checked")?;
+    ensure!(text.contains("it was not closed in order"), "{text}");
     std::fs::remove_file(file)?;
     Ok(())
 }

@@ -10,44 +10,58 @@ use dm_snap_mv_check::{check, plan, Options, Outcome};
 use dm_snap_mv_model::disk::journal::Entry;
 use dm_snap_mv_store::{Block, Blocks, WritableBlocks};
 
-use crate::damage::with_superblock;
+use crate::damage::lying;
 use crate::image::{Image, Logged, SECTORS};
 use crate::rich::rich;
 
-/// A device that somebody else changes after so many reads.
+/// A device that somebody else changes when it has been read and written so often.
 struct Moving {
     device: Logged,
-    left: Cell<u64>,
+    done: Cell<u64>,
+    after: u64,
     to: Image,
+    /// When the superblock was read last.
+    looked: Cell<u64>,
+    /// When a metadata block was written last, the superblock and its backup not among them.
+    wrote: Cell<u64>,
 }
 
 impl Moving {
-    fn new(image: &Image, reads: u64, to: &Image) -> Self {
+    fn new(image: &Image, after: u64, to: &Image) -> Self {
         Self {
             device: Logged::new(image),
-            left: Cell::new(reads),
+            done: Cell::new(0),
+            after,
             to: to.clone(),
+            looked: Cell::new(0),
+            wrote: Cell::new(0),
         }
     }
 
-    /// How often it has been read, if it was not changed.
-    fn reads(&self) -> u64 {
-        u64::MAX - self.left.get()
+    fn step(&self) {
+        if self.done.get() == self.after {
+            self.device.put(&self.to);
+        }
+        self.done.set(self.done.get() + 1);
     }
 }
 
 impl Blocks for Moving {
     fn read(&self, nr: u64) -> io::Result<Box<Block>> {
-        if self.left.get() == 0 {
-            self.device.put(&self.to);
+        if nr == 0 {
+            self.looked.set(self.done.get());
         }
-        self.left.set(self.left.get().wrapping_sub(1));
+        self.step();
         self.device.read(nr)
     }
 }
 
 impl WritableBlocks for Moving {
     fn write(&self, nr: u64, block: &Block) -> io::Result<()> {
+        if (1..1024).contains(&nr) {
+            self.wrote.set(self.done.get());
+        }
+        self.step();
         self.device.write(nr, block)
     }
 
@@ -59,7 +73,10 @@ impl WritableBlocks for Moving {
 /// A store that needs a repair, and what comes of it by the next commit, and by the next batch.
 fn stores() -> (Image, [Image; 2]) {
     let store = rich();
-    let image = with_superblock(&store, |s| (s.clean, s.needs_check) = (false, true));
+    let mut image = lying(&store, &[(900, true)], &[]);
+    let mut superblock = image.superblock();
+    superblock.clean = false;
+    image.put_superblock(&superblock);
     let mut committed = image.clone();
     let mut superblock = committed.superblock();
     superblock.transaction += 1;
@@ -76,16 +93,12 @@ fn what_changes_while_it_is_looked_at_is_in_use() {
     let look = |device: &Moving| check(device, SECTORS, Options::default(), &mut Vec::new());
     let still = Moving::new(&image, u64::MAX, &image);
     assert_eq!(look(&still).outcome, Outcome::Checked);
-    let reads = still.reads();
+    assert!(still.looked.get() > 150, "it is not looked at once more");
     for to in &changed {
         // The superblock and the journal are read first and last.
-        for after in 64..reads - 64 {
+        for after in 64..still.looked.get() {
             let report = look(&Moving::new(&image, after, to));
-            assert_eq!(
-                report.outcome,
-                Outcome::InUse,
-                "after {after} of {reads} reads"
-            );
+            assert_eq!(report.outcome, Outcome::InUse, "after {after} reads");
             assert!(!report.is_clean() && !report.is_repairable());
         }
     }
@@ -100,12 +113,16 @@ fn what_changes_while_it_is_repaired_is_left() {
     };
     let still = Moving::new(&image, u64::MAX, &image);
     repair(&still).unwrap().unwrap();
-    let reads = still.reads();
+    let wrote = still.wrote.get();
+    assert!(wrote > 0 && still.looked.get() > wrote);
     for to in &changed {
-        for after in 64..reads - 64 {
+        for after in 64..still.looked.get() {
             let device = Moving::new(&image, after, to);
             let done = repair(&device).is_some_and(|done| done.is_ok());
-            assert!(!done, "repaired, changed after {after} of {reads} reads");
+            assert!(
+                !done,
+                "repaired, and changed after {after} reads and writes"
+            );
             let left = device.device.image();
             assert_eq!(left.blocks[&0].0, to.blocks[&0].0);
         }
