@@ -19,6 +19,7 @@ mod unknowable;
 mod values;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::thread;
 
 use dm_snap_mv_store::checksum;
@@ -144,16 +145,28 @@ fn change(was: &[u8], new: &[u8]) -> String {
     }
 }
 
-/// Puts the faults of one sort into each store.
-fn each_store(mut faults_in: impl FnMut(&Subject, &mut Random) -> Faults) {
-    let mut random = Random::new(crate::number("TEST_SEED", 1));
-    let mut failures = Vec::new();
-    for subject in subjects() {
-        let faults = faults_in(&subject, &mut random);
-        println!("{}: {:?}", subject.name, faults.counts);
-        println!("unknowable of these: {:?}", faults.unknowable);
-        failures.extend(faults.failures);
-    }
+/// Puts the faults of one sort into each store, on all processors.
+fn each_store(faults_in: fn(&Subject, &mut Random) -> Faults) {
+    let seed = crate::number("TEST_SEED", 1);
+    let left = Mutex::new(subjects());
+    let failures = Mutex::new(Vec::new());
+    let next = || left.lock().unwrap().pop();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(subject) = next() {
+                    let faults = faults_in(&subject, &mut Random::new(seed));
+                    println!(
+                        "{}: {:?}; unknowable of these: {:?}",
+                        subject.name, faults.counts, faults.unknowable
+                    );
+                    failures.lock().unwrap().extend(faults.failures);
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
     for failure in failures.iter().take(50) {
         println!("{failure}");
     }
