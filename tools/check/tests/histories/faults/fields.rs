@@ -183,9 +183,17 @@ pub const JOURNAL: &[Field] = &[
     bytes("reserved", 56, 8),
 ];
 
-/// The entries of the journal by their sort, which is their first byte: what they are called, how long
-/// they are, and what stands in front of the row, if they have one.
-pub const ENTRIES: &[(&str, usize, &[Field], Option<&[Field]>)] = &[
+/// A sort of entry of the journal: what it is called, how long it is, what stands in front of its row,
+/// and that, if it has one.
+type Entry = (
+    &'static str,
+    usize,
+    &'static [Field],
+    Option<&'static [Field]>,
+);
+
+/// The entries of the journal, by their first byte from 1 on.
+pub const ENTRIES: &[Entry] = &[
     (
         "records",
         29,

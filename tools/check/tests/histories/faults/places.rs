@@ -2,12 +2,9 @@
 
 //! Where the structures of an image are, and every field of each.
 
-use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::journal;
-use dm_snap_mv_model::disk::origin_row::OriginRow;
-use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::CHECKSUM_XOR;
-use dm_snap_mv_store::space::{IndexEntry, MetadataIndex};
+use dm_snap_mv_store::space::MetadataIndex;
 
 use super::fields::{self, Field};
 use crate::damage::{BITMAP, INDEX, NODE};
@@ -59,64 +56,33 @@ impl Places {
             all.block("backup", backup, CHECKSUM_XOR, fields::SUPERBLOCK);
         }
         let number = Values::Of(fields::VALUE);
-        for (of, root, size, values) in [
-            (
-                "tree of records",
-                roots.records,
-                8,
-                Values::Trees("records", fields::VALUE),
-            ),
-            (
-                "origins",
-                roots.origins,
-                OriginRow::SIZE,
-                Values::Of(fields::ORIGIN),
-            ),
-            ("identities", roots.origin_ids, 8, number),
-            (
-                "snapshots",
-                roots.snapshots,
-                SnapshotRow::SIZE,
-                Values::Of(fields::SNAPSHOT),
-            ),
-            (
-                "tree of children",
-                roots.children,
-                8,
-                Values::Trees("children", fields::VALUE),
-            ),
-            (
-                "tree of marks",
-                roots.done,
-                8,
-                Values::Trees("marks", fields::VALUE),
-            ),
-            (
-                "cleanings",
-                roots.cleaning,
-                CleaningRow::SIZE,
-                Values::Of(fields::CLEANING),
-            ),
+        let trees = |of| Values::Trees(of, fields::VALUE);
+        let maps = [image.data_root(), image.metadata_root()];
+        for (of, root, values) in [
+            ("tree of records", roots.records, trees("records")),
+            ("origins", roots.origins, Values::Of(fields::ORIGIN)),
+            ("identities", roots.origin_ids, number),
+            ("snapshots", roots.snapshots, Values::Of(fields::SNAPSHOT)),
+            ("tree of children", roots.children, trees("children")),
+            ("tree of marks", roots.done, trees("marks")),
+            ("cleanings", roots.cleaning, Values::Of(fields::CLEANING)),
             (
                 "index of the data map",
-                image.data_root().index,
-                IndexEntry::SIZE,
+                maps[0].index,
                 Values::Of(fields::INDEX_ENTRY),
             ),
             (
                 "counts of the data map",
-                image.data_root().counts,
-                4,
+                maps[0].counts,
                 Values::Of(fields::COUNT),
             ),
             (
                 "counts of the metadata map",
-                image.metadata_root().counts,
-                4,
+                maps[1].counts,
                 Values::Of(fields::COUNT),
             ),
         ] {
-            all.tree(image, of, root, size, values);
+            all.tree(image, of, root, values);
         }
         all.maps(image);
         all.journal(image);
@@ -139,7 +105,7 @@ impl Places {
         self.add(of, block, xor, 0, fields);
     }
 
-    fn tree(&mut self, image: &Image, of: &'static str, nr: u64, size: usize, values: Values) {
+    fn tree(&mut self, image: &Image, of: &'static str, nr: u64, values: Values) {
         self.block(of, nr, NODE, fields::NODE);
         let node = image.node(nr);
         for i in 0..node.len() {
@@ -148,14 +114,14 @@ impl Places {
             let below = node.number(i);
             if !node.is_leaf() {
                 self.add(of, nr, NODE, at, fields::CHILD_NODE);
-                self.tree(image, of, below.unwrap(), size, values);
+                self.tree(image, of, below.unwrap(), values);
                 continue;
             }
             match values {
                 Values::Of(fields) => self.add(of, nr, NODE, at, fields),
                 Values::Trees(of_it, fields) => {
                     self.add(of, nr, NODE, at, fields::TREE);
-                    self.tree(image, of_it, below.unwrap(), 8, Values::Of(fields));
+                    self.tree(image, of_it, below.unwrap(), Values::Of(fields));
                 }
             }
         }

@@ -106,6 +106,7 @@ fn history(seed: u64) -> Vec<Moment> {
 }
 
 type Is = fn(&Store) -> bool;
+type Make = fn(&Store) -> Image;
 
 fn any_ghost(store: &Store) -> bool {
     store.snapshots.iter().any(|(_, row)| row.ghost)
@@ -126,7 +127,7 @@ fn nested(store: &Store) -> bool {
     };
     store.snapshots.iter().any(|(&t, row)| {
         let parent = row.parent.map_or(0, |tag| u64::from(tag.get()));
-        row.chunks > 1 && deep(t >> 32 << 32 | parent)
+        row.chunks > 1 && deep(((t >> 32) << 32) | parent)
     })
 }
 
@@ -158,7 +159,7 @@ fn is_handy(store: &Store) -> bool {
     (12..90).contains(&store.records.iter().count()) && store.snapshots.iter().count() > 2
 }
 
-const WANTED: [(&str, Is, fn(&Store) -> Image); 7] = [
+const WANTED: [(&str, Is, Make); 7] = [
     ("a rollback", rollback, Image::of),
     ("snapshots of snapshots", nested, Image::of),
     ("ghosts", any_ghost, Image::of),
@@ -168,7 +169,7 @@ const WANTED: [(&str, Is, fn(&Store) -> Image); 7] = [
     ("no journal", rollback, Image::without_journal),
 ];
 
-const JOURNALS: [(&str, fn(&Store) -> Image); 2] = [
+const JOURNALS: [(&str, Make); 2] = [
     ("a journal", Image::of),
     ("a journal without a backup", Image::without_backup),
 ];
@@ -206,12 +207,7 @@ fn batches(moments: &[Moment]) -> (Vec<Vec<Entry>>, usize) {
     (all, last)
 }
 
-fn subject(
-    name: &'static str,
-    moments: &[Moment],
-    at: usize,
-    make: fn(&Store) -> Image,
-) -> Subject {
+fn subject(name: &'static str, moments: &[Moment], at: usize, make: Make) -> Subject {
     let image = make(&moments[at].store);
     let expected = content(&image).expect("a store in order");
     moments[at].agrees(&expected);
@@ -225,12 +221,7 @@ fn subject(
     }
 }
 
-fn with_journal(
-    name: &'static str,
-    moments: &[Moment],
-    at: usize,
-    make: fn(&Store) -> Image,
-) -> Subject {
+fn with_journal(name: &'static str, moments: &[Moment], at: usize, make: Make) -> Subject {
     let (batches, last) = batches(&moments[at..]);
     let mut subject = subject(name, moments, at, make);
     let mut next = 0;
