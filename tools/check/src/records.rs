@@ -11,6 +11,7 @@ use crate::timelines;
 use crate::walk::Tree;
 use dm_snap_mv_model::clean;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::superblock::INCOMPAT_ZEROES;
 use dm_snap_mv_model::ids::{Chunk, Epoch, TimelineId};
 use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
 
@@ -43,11 +44,37 @@ struct Timeline {
     cleaning: Option<CleaningRow>,
     /// The record before the one that is looked at.
     before: Option<(Chunk, Epoch)>,
+    /// That one is of several chunks.
+    several: bool,
     /// COW chunks found.
     chunks: u64,
     /// Garbage that nothing is going to remove: how much, and where it begins.
     lost: Option<(u64, Chunk)>,
     readable: bool,
+}
+
+/// Which record is looked at.
+struct At {
+    t: TimelineId,
+    chunk: Chunk,
+    epoch: Epoch,
+    /// It is the journal's.
+    journaled: bool,
+}
+
+impl At {
+    fn wrong(&self, cx: &mut Context<'_>, what: &str) {
+        let (chunk, epoch) = (self.chunk.get(), self.epoch.get());
+        let (kind, whose) = match self.journaled {
+            true => (Kind::Journal, "journal: "),
+            false => (Kind::Record, ""),
+        };
+        let what = format!(
+            "{whose}records of {}: chunk {chunk}, epoch {epoch}: {what}",
+            name(self.t)
+        );
+        cx.found(kind, Some(self.t), what);
+    }
 }
 
 fn check_timeline(
@@ -73,6 +100,7 @@ fn check_timeline(
         judged: whole.snapshots && whole.children && whole.cleaning,
         cleaning: facts.cleaning(t).copied(),
         before: None,
+        several: false,
         chunks: 0,
         lost: None,
         readable: true,
@@ -125,20 +153,14 @@ impl Timeline {
             return;
         };
         cx.report.statistics.records += 1;
-        let mut wrong = |what: &str| {
-            let (chunk, epoch) = (chunk.get(), epoch.get());
-            let (kind, whose) = match journaled {
-                true => (Kind::Journal, "journal: "),
-                false => (Kind::Record, ""),
-            };
-            let what = format!(
-                "{whose}records of {}: chunk {chunk}, epoch {epoch}: {what}",
-                name(t)
-            );
-            cx.found(kind, Some(t), what);
+        let at = At {
+            t,
+            chunk,
+            epoch,
+            journaled,
         };
         if self.end.is_some_and(|end| chunk >= end) {
-            wrong("it lies behind the end");
+            at.wrong(cx, "it lies behind the end");
         }
         // The head of an origin is its device, so that an epoch has records when it has ended.
         let begun = self.current.is_none_or(|current| match t.is_origin() {
@@ -146,10 +168,12 @@ impl Timeline {
             false => epoch <= current,
         });
         if !begun {
-            wrong("it is of a later epoch than there has been");
+            at.wrong(cx, "it is of a later epoch than there has been");
         }
         let number = value.try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
-        match RecordValue::decode(number, cx.superblock.layout.data_chunks) {
+        let decoded = RecordValue::decode(number, cx.superblock.layout.data_chunks);
+        self.alone(cx, &at, decoded.ok());
+        match decoded {
             Err(_) => {
                 self.readable = false;
                 let what = format!(
@@ -160,7 +184,7 @@ impl Timeline {
                 );
                 cx.found(Kind::Record, Some(t), what);
             }
-            Ok(RecordValue::Zero) => {}
+            Ok(RecordValue::Zero | RecordValue::Zeroes(_)) => {}
             Ok(RecordValue::Cow(cow)) => {
                 self.chunks += 1;
                 cx.report.statistics.chunks += 1;
@@ -182,6 +206,31 @@ impl Timeline {
             self.garbage(cx, key, chunk);
         }
         self.before = Some((chunk, epoch));
+    }
+
+    /// What one record says of several chunks is of chunks that there are, and no other record is of any
+    /// of them, whatever its epoch.
+    fn alone(&mut self, cx: &mut Context<'_>, at: &At, value: Option<RecordValue>) {
+        let several = matches!(value, Some(RecordValue::Zeroes(_)));
+        if several && cx.superblock.incompat & INCOMPAT_ZEROES == 0 {
+            at.wrong(
+                cx,
+                "it is of several chunks, of which the superblock says that there are none",
+            );
+        }
+        let first = value.map_or(Ok(at.chunk), |value| value.first_of(self.t, at.chunk));
+        let before = self.before.map(|(chunk, _)| chunk);
+        match first {
+            Err(_) => at.wrong(cx, "it is of chunks that there cannot be"),
+            Ok(first) if several && before >= Some(first) => {
+                at.wrong(cx, "it is of a chunk that another record is of, too");
+            }
+            Ok(_) if self.several && before == Some(at.chunk) => {
+                at.wrong(cx, "it is of a chunk that another record is of, too");
+            }
+            Ok(_) => {}
+        }
+        self.several = several;
     }
 
     /// The newest epoch, not above `e`, that something is based on.

@@ -124,7 +124,18 @@ pub fn record(data: &[u8]) {
         assert!(match decoded {
             RecordValue::Cow(cow) => cow.get() < chunks,
             RecordValue::Zero => true,
+            RecordValue::Zeroes(before) => RecordValue::zeroes(before + 1) == decoded,
         });
+        if let (Some(t), Some(chunk)) = (TimelineId::new(raw), Chunk::new(key)) {
+            match decoded.first_of(t, chunk) {
+                Ok(first) => {
+                    let len = chunk.since(first) + 1;
+                    let several = RecordValue::zeroes(len) == decoded;
+                    assert!(len == 1 || several && !t.is_origin());
+                }
+                Err(_) => assert!(matches!(decoded, RecordValue::Zeroes(_))),
+            }
+        }
     }
 }
 

@@ -286,17 +286,38 @@ proptest! {
 
     #[test]
     fn record_values(raw in any::<u64>(), chunks in any::<u64>(), small in 0..1u64 << 48) {
-        for raw in [raw, raw & ((1 << 48) - 1), small] {
+        let zeroes = (1 << 63) | (raw >> (raw & 63));
+        for raw in [raw, raw & ((1 << 48) - 1), small, zeroes] {
             match RecordValue::decode(raw, chunks) {
                 Ok(value) => {
                     prop_assert_eq!(value.encode(), raw);
-                    prop_assert!(value == RecordValue::Zero || raw < chunks);
+                    match value {
+                        RecordValue::Cow(_) => prop_assert!(raw < chunks),
+                        RecordValue::Zero => prop_assert_eq!(value, RecordValue::zeroes(1)),
+                        RecordValue::Zeroes(before) => {
+                            prop_assert_eq!(value, RecordValue::zeroes(before + 1));
+                        }
+                    }
                 }
                 Err(refusal) => {
                     prop_assert_eq!(refusal, Refusal::Corrupt);
                     prop_assert!(raw >= chunks.min(1 << 48));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn chunks_of_a_record(t in timeline(), last in chunk(), before in any::<u64>()) {
+        for before in [before, before >> 24, before % (last.get() + 2)] {
+            let value = RecordValue::zeroes(before.saturating_add(1));
+            let several = value != RecordValue::Zero;
+            let right = !several || !t.is_origin() && before <= last.get();
+            let first = last.get().saturating_sub(if several { before } else { 0 });
+            let expected = right.then(|| Chunk::new(first).unwrap());
+            prop_assert_eq!(value.first_of(t, last).ok(), expected);
+            prop_assert_eq!(value.plus(0), Some(value));
+            prop_assert_eq!(value.plus(1).is_none(), several);
         }
     }
 
@@ -394,7 +415,8 @@ fn superblock_refusals() {
     assert_eq!(Superblock::probe(&[0; BLOCK_SIZE]), Contents::Blank);
     assert_eq!(with(32, b"x"), Err(Refusal::ForeignData));
     assert_eq!(with(40, &[2]), Err(Refusal::UnknownVersion));
-    assert_eq!(with(52, &[3]), Err(Refusal::UnknownFeature));
+    assert_eq!(with(52, &[5]), Err(Refusal::UnknownFeature));
+    assert_eq!(with(52, &[3]).map(|s| s.incompat), Ok(3));
     let mut broken = good;
     broken[300] ^= 1;
     assert_eq!(
@@ -403,11 +425,12 @@ fn superblock_refusals() {
     );
     assert_eq!(Superblock::probe(&broken), Contents::Store);
     // Flags, block number, block size, chunk size, regions, counts, reserved bytes.
-    let bad: [(usize, &[u8]); 16] = [
+    let bad: [(usize, &[u8]); 17] = [
         (4, &[8]),
         (8, &[1]),
         // A journal that is not spoken of, and one that is not there.
         (52, &[0]),
+        (52, &[2]),
         (88, &[0, 0]),
         (56, &[4]),
         (60, &[3]),

@@ -72,17 +72,18 @@ fn snapshot_row(chunks: u64) -> SnapshotRow {
 fn entry() -> impl Strategy<Value = Entry> {
     let small = 0..32u64;
     prop_oneof![
-        8 => (1..3u32, small.clone(), 1..3u32, small.clone(), any::<bool>()).prop_map(
+        8 => (1..3u32, small.clone(), 1..3u32, small.clone(), 0..3u32).prop_map(
             |(origin, chunk, epoch, cow, zero)| {
-                let timeline = TimelineId::of(nr(origin), None);
+                let timeline = TimelineId::of(nr(origin), Tag::new(zero / 2));
                 let chunk = Chunk::new(chunk).unwrap();
                 let epoch = Epoch::new(epoch).unwrap();
                 Entry::Run(Run::Records {
                     timeline,
                     key: RecordKey::new(timeline, chunk, epoch).get(),
                     value: match zero {
-                        true => RecordValue::Zero,
-                        false => RecordValue::Cow(CowChunk::new(cow).unwrap()),
+                        0 => RecordValue::Cow(CowChunk::new(cow).unwrap()),
+                        1 => RecordValue::Zero,
+                        _ => RecordValue::zeroes(1 + cow.min(chunk.get())),
                     },
                     len: 1,
                 })
@@ -265,8 +266,10 @@ proptest! {
         let _ = entries::<Refusal>(block, DATA_CHUNKS, |entry| {
             if let Entry::Run(Run::Records { timeline, key, value, len }) = *entry {
                 let last = u64::from(len) - 1;
+                let (chunk, _) = RecordKey::decode(timeline, key)?;
                 RecordKey::decode(timeline, key_behind(key, last).unwrap())?;
-                if let Some(RecordValue::Cow(cow)) = value.plus(last) {
+                value.first_of(timeline, chunk).unwrap();
+                if let RecordValue::Cow(cow) = value.plus(last).unwrap() {
                     assert!(cow.get() < DATA_CHUNKS);
                 }
             }

@@ -22,7 +22,7 @@ use dm_snap_mv_model::report::{State, Usage};
 use dm_snap_mv_model::resolve::{resolve, resolve_head};
 use dm_snap_mv_model::rollback::{self, RollbackView};
 use dm_snap_mv_model::versions;
-use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun};
+use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun};
 
 /// Gives the same answer to the same question each time, so that who does not get on asks for ever.
 struct Liar {
@@ -194,6 +194,7 @@ impl Metadata for Liar {
             };
             match self.number() % 4 {
                 0 => (key, RecordValue::Zero),
+                1 => (key, RecordValue::zeroes(self.number())),
                 _ => (key, RecordValue::Cow(self.cow())),
             }
         })
@@ -347,7 +348,10 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
         unrecorded: m.number() % 2 == 0,
     };
     let _ = record_written(m, nr, &mut snap, run, cow);
-    let _ = record_zero(m, nr, &mut snap, start, max);
+    let budget = m.number() % 100;
+    if let Ok(done) = record_zeroes(m, nr, &mut snap, start, max, budget) {
+        assert!(done.len <= max && done.looks <= budget.max(1));
+    }
     let _ = rollback::mark_done(m, &row, start, max);
     let _ = rollback::advance(m, &mut row, start);
     let _ = rollback::finish(m, &mut row);

@@ -234,7 +234,8 @@ impl Pass {
     }
 
     /// In a snapshot's timeline, the live epochs that resolve to the record are those from its own
-    /// epoch up to the next record of the chunk. That is the one the pass has looked at last, just
+    /// epoch up to the next record of the chunk. (If it is of several chunks, it is the only one of any
+    /// of them.) That is the one the pass has looked at last, just
     /// below the cursor. If that one is gone, removed here or overwritten since, no live epoch lies
     /// between it and the one that is now the next.
     fn is_alive_in_snapshot<M: Metadata>(

@@ -12,11 +12,40 @@ use super::refusal::Refusal;
 pub enum Found {
     /// The record that answers for it.
     Record(Epoch, RecordValue),
+    /// The record that answers for it says that it is all zeroes, of it and of others.
+    Zeroes(Zeroes),
     /// No record answers for it, nor for any other chunk before this one (exclusive).
     Nothing {
-        /// The next chunk with any record at all, or [`Chunk::MAX`].
+        /// The next chunk that there may be a record of, or [`Chunk::MAX`].
         until: Chunk,
     },
+}
+
+/// One record of chunks that are all zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zeroes {
+    /// The first of them.
+    pub first: Chunk,
+    /// The last one, which the record stands at.
+    pub last: Chunk,
+    /// The record's epoch.
+    pub epoch: Epoch,
+}
+
+impl Zeroes {
+    /// Of one chunk.
+    pub const fn of_one(chunk: Chunk, epoch: Epoch) -> Zeroes {
+        Zeroes {
+            first: chunk,
+            last: chunk,
+            epoch,
+        }
+    }
+
+    /// Whether it is of one chunk.
+    pub fn is_one(&self) -> bool {
+        self.first == self.last
+    }
 }
 
 /// The record of timeline `t` that holds `chunk` at `epoch`: of an origin the one with the smallest
@@ -31,12 +60,22 @@ pub fn find<M: Metadata>(
     let Some((raw, value)) = m.record_from(t, key.get())? else {
         return Ok(Found::Nothing { until: Chunk::MAX });
     };
-    let (at, epoch) = RecordKey::decode(t, raw)?;
-    match at {
-        _ if raw < key.get() => Err(Refusal::Corrupt.into()),
-        _ if at == chunk => Ok(Found::Record(epoch, value)),
-        _ => Ok(Found::Nothing { until: at }),
-    }
+    let (last, of) = RecordKey::decode(t, raw)?;
+    let first = value.first_of(t, last)?;
+    Ok(match value {
+        _ if raw < key.get() => return Err(Refusal::Corrupt.into()),
+        // Only records of the very chunk can be skipped for their epoch, by where the search begins.
+        RecordValue::Zeroes(_) if first <= chunk && of > epoch => Found::Nothing {
+            until: last.plus(1),
+        },
+        RecordValue::Zeroes(_) if first <= chunk => Found::Zeroes(Zeroes {
+            first,
+            last,
+            epoch: of,
+        }),
+        _ if first == chunk => Found::Record(of, value),
+        _ => Found::Nothing { until: first },
+    })
 }
 
 /// What [`find`] says of `chunk`, and for how many chunks from it on, at most `max` (at least 1), it would
@@ -52,6 +91,7 @@ pub(super) fn find_run<M: Metadata>(
     let found = find(m, t, epoch, chunk)?;
     let len = match found {
         Found::Nothing { until } => until.since(chunk),
+        Found::Zeroes(zeroes) => zeroes.last.plus(1).since(chunk),
         Found::Record(..) if max <= 1 => 1,
         // Each of them comes next to the one of the chunk before, so none can be between it and the
         // key that would be searched for.
@@ -61,6 +101,17 @@ pub(super) fn find_run<M: Metadata>(
         }
     };
     Ok((found, len.min(max)))
+}
+
+impl Found {
+    /// What the record says of the chunk, if one answers for it.
+    fn value(&self) -> Option<RecordValue> {
+        match *self {
+            Found::Record(_, value) => Some(value),
+            Found::Zeroes(_) => Some(RecordValue::Zero),
+            Found::Nothing { .. } => None,
+        }
+    }
 }
 
 /// The newest epoch not above `e` of timeline `t` that something is based on, and the tag of that;
@@ -95,26 +146,22 @@ pub fn lookup<M: Metadata>(
     max: u64,
 ) -> Result<Answer, M::Error> {
     let end = start.plus(max);
-    let (first, len) = find_run(m, t, epoch, start, max)?;
+    let (found, len) = find_run(m, t, epoch, start, max)?;
+    let first = found.value();
     let mut next = start.plus(len);
     while next < end {
         let (found, len) = find_run(m, t, epoch, next, end.since(next))?;
-        let goes_on = match (first, found) {
-            (Found::Record(_, a), Found::Record(_, b)) => b.follows(a, next.since(start)),
-            (Found::Nothing { .. }, Found::Nothing { .. }) => true,
-            _ => false,
+        let goes_on = match (first, found.value()) {
+            (Some(a), Some(b)) => b.follows(a, next.since(start)),
+            (a, b) => a == b,
         };
         if !goes_on {
             break;
         }
         next = next.plus(len);
     }
-    let value = match first {
-        Found::Record(_, value) => Some(value),
-        Found::Nothing { .. } => None,
-    };
     Ok(Answer {
-        value,
+        value: first,
         len: next.min(end).since(start),
     })
 }

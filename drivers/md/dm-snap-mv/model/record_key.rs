@@ -8,6 +8,10 @@
 //! * an origin's timeline counts the epoch upwards, because the answer is the smallest epoch that
 //!   is not below the one asked for;
 //! * a snapshot's counts it downwards, because the answer is the greatest that is not above.
+//!
+//! In a snapshot's timeline one record can stand for many chunks that are all zeroes. It stands at the
+//! last of them, so that the same one search finds it from any of them; and no other record of the
+//! timeline, of whatever epoch, is of any of them.
 
 use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
 use super::refusal::Refusal;
@@ -68,24 +72,40 @@ pub enum RecordValue {
     Cow(CowChunk),
     /// Nowhere: all zeroes.
     Zero,
+    /// As [`RecordValue::Zero`], of the record's chunk and of so many before it: at least 1.
+    Zeroes(u64),
 }
 
 impl RecordValue {
     const ZERO_BIT: u64 = 1 << 63;
+
+    /// That `len` chunks (at least 1) are all zeroes, in a record of the last one.
+    pub const fn zeroes(len: u64) -> RecordValue {
+        match len {
+            0 | 1 => RecordValue::Zero,
+            _ => RecordValue::Zeroes(len - 1),
+        }
+    }
 
     /// The number in the tree.
     pub const fn encode(self) -> u64 {
         match self {
             RecordValue::Cow(cow) => cow.get(),
             RecordValue::Zero => Self::ZERO_BIT,
+            RecordValue::Zeroes(before) => Self::ZERO_BIT | before,
         }
     }
 
     /// What the number in the tree stands for, in a store with `data_chunks` COW chunks. Anything
-    /// else than a chunk below that or the mark for zeroes is [`Refusal::Corrupt`].
+    /// else than a chunk below that or the mark for zeroes, of no more chunks than a device has, is
+    /// [`Refusal::Corrupt`].
     pub fn decode(raw: u64, data_chunks: u64) -> Result<RecordValue, Refusal> {
-        if raw == Self::ZERO_BIT {
-            return Ok(RecordValue::Zero);
+        if raw & Self::ZERO_BIT != 0 {
+            return match raw ^ Self::ZERO_BIT {
+                0 => Ok(RecordValue::Zero),
+                before if before <= Chunk::MAX.get() => Ok(RecordValue::Zeroes(before)),
+                _ => Err(Refusal::Corrupt),
+            };
         }
         match CowChunk::new(raw) {
             Some(cow) if raw < data_chunks => Ok(RecordValue::Cow(cow)),
@@ -93,11 +113,23 @@ impl RecordValue {
         }
     }
 
+    /// The first chunk that this value of a record of `chunk` in timeline `t` is of. Zeroes of several
+    /// chunks that there are not, or in the timeline of an origin, are [`Refusal::Corrupt`].
+    pub fn first_of(self, t: TimelineId, chunk: Chunk) -> Result<Chunk, Refusal> {
+        let RecordValue::Zeroes(before) = self else {
+            return Ok(chunk);
+        };
+        let first = chunk.get().checked_sub(before).filter(|_| !t.is_origin());
+        first.and_then(Chunk::new).ok_or(Refusal::Corrupt)
+    }
+
     /// What stands `distance` chunks behind this in one run.
     pub fn plus(self, distance: u64) -> Option<RecordValue> {
         match self {
             RecordValue::Cow(cow) => cow.checked_add(distance).map(RecordValue::Cow),
             RecordValue::Zero => Some(RecordValue::Zero),
+            // What is behind it in the tree is of later chunks, so no run goes on from it.
+            RecordValue::Zeroes(_) => (distance == 0).then_some(self),
         }
     }
 

@@ -26,7 +26,7 @@ impl From<RecordValue> for Location {
     fn from(value: RecordValue) -> Location {
         match value {
             RecordValue::Cow(cow) => Location::Cow(cow),
-            RecordValue::Zero => Location::Zero,
+            RecordValue::Zero | RecordValue::Zeroes(_) => Location::Zero,
         }
     }
 }

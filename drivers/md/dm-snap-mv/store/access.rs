@@ -409,7 +409,9 @@ impl Engine {
 
     #[inline(never)]
     fn record(&mut self, snapshot: &Snapshot, run: CopyRun) -> Result<()> {
-        let done = self.alter_by_parts(run.len, 1, |meta, skip, len| {
+        // Others may need what is there: then a record of zeroes is cut up around that.
+        let each = if run.unrecorded { 1 } else { 2 };
+        let done = self.alter_by_parts(run.len, each, |meta, skip, len| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
             let origin = snapshot.origin_nr();
             let new = NewRun {

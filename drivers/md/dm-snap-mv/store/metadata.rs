@@ -18,7 +18,7 @@ use crate::model::disk::cleaning_row::CleaningRow;
 use crate::model::disk::journal::{Entry, Run};
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
-use crate::model::disk::superblock::{Roots, Superblock};
+use crate::model::disk::superblock::{Roots, Superblock, INCOMPAT_ZEROES};
 use crate::model::ids::{OriginNr, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
@@ -640,6 +640,15 @@ impl Meta {
                 .as_mut()
                 .is_some_and(|journal| journal.note(entry));
             self.unnoted = !noted;
+        }
+    }
+
+    /// There will be records of many chunks that are zeroes, which the superblock must say before there are.
+    pub(super) fn want_zeroes(&mut self) {
+        if self.superblock.incompat & INCOMPAT_ZEROES == 0 {
+            self.superblock.incompat |= INCOMPAT_ZEROES;
+            // The next one is written with these records, or before.
+            self.set_unnoted();
         }
     }
 

@@ -120,6 +120,9 @@ impl Metadata for Meta {
         let (Some(last), Some(_)) = (key_behind(key, last), value.plus(last)) else {
             return Err(Refusal::Corrupt.into());
         };
+        if let RecordValue::Zeroes(_) = value {
+            self.want_zeroes();
+        }
         // One note for all of them.
         self.note(&Entry::Run(Run::Records {
             timeline: t,

@@ -2,8 +2,9 @@
 
 //! Zeroes in a snapshot: discards and write-zeroes.
 //!
-//! A chunk that is all zeroes takes a record and no space. What a write-zeroes covers of a chunk in
-//! part is written like other data; of a discard it stays as it is.
+//! Chunks that are all zeroes take one record, however many they are, and no space. What is in the way
+//! is taken away first, some of it at a time. What a write-zeroes covers of a chunk in part is written like
+//! other data; of a discard it stays as it is.
 
 use super::access::{snapshot_of, whole_chunks, Stopped};
 use super::engine::Engine;
@@ -19,12 +20,15 @@ use crate::model::ids::Chunk;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::room::For;
-use crate::model::write::record_zero;
+use crate::model::write::{record_zeroes, CHANGES_OF_A_LOOK};
 use crate::target::Bio;
 use kernel::sync::Arc;
 
-/// Chunks that are handled before others have their turn.
+/// Records that are looked at before others have their turn.
 const STEP: u64 = 512;
+
+/// Chunks that are handled at once. Nobody else may be at any of them.
+const MOST: u64 = 1 << 14;
 
 impl Engine {
     /// A discard of a snapshot: the chunks it covers whole read as zeroes from then on, and the
@@ -61,8 +65,9 @@ impl Engine {
         whole: u64,
     ) -> core::result::Result<(), Stopped> {
         let (first, _) = cx.chunks_of(&bio);
-        let len = match self.changes_at_once(whole.min(STEP)) {
-            Ok(len) => len,
+        let len = whole.min(MOST);
+        let budget = match self.changes_at_once(CHANGES_OF_A_LOOK * STEP) {
+            Ok(changes) => (changes.saturating_sub(2) / CHANGES_OF_A_LOOK).clamp(1, len),
             Err(error) => return Err((bio, error)),
         };
         let job = bio.job();
@@ -74,8 +79,8 @@ impl Engine {
             self.wait(bio);
             return Ok(());
         }
-        let zeroed = match self.has_room_for(For::Snapshots, len) {
-            Ok(true) => self.zero(snapshot, first, len),
+        let zeroed = match self.has_room_for(For::Snapshots, budget) {
+            Ok(true) => self.zero(snapshot, first, len, budget),
             Ok(false) if self.seek_space() => {
                 self.starve(cx, bio);
                 return Ok(());
@@ -85,23 +90,26 @@ impl Engine {
         };
         let job = bio.job();
         self.retry |= job.own.unlock();
-        if let Err(error) = zeroed {
-            return Err((bio, error));
-        }
+        let len = match zeroed {
+            Ok(len) => len,
+            Err(error) => return Err((bio, error)),
+        };
         let sectors = run_sectors(cx, &bio, len);
         bio.skip_front(sectors);
         cx.submit(bio);
         Ok(())
     }
 
+    /// Returns how many of the chunks are zeroes now.
     #[inline(never)]
-    fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64) -> Result<()> {
+    fn zero(&mut self, snapshot: &Snapshot, first: Chunk, len: u64, budget: u64) -> Result<u64> {
         self.check_valid(snapshot)?;
         self.alter(|meta| {
             let mut row = meta.snapshot_row(snapshot.timeline())?;
             let origin = snapshot.origin_nr();
-            record_zero(meta, origin, &mut row, first, len)?;
-            meta.put_snapshot(origin, &row)
+            let zeroed = record_zeroes(meta, origin, &mut row, first, len, budget)?;
+            meta.put_snapshot(origin, &row)?;
+            Ok(zeroed.len)
         })
     }
 }

@@ -6,6 +6,7 @@ use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, OriginNr, TimelineId};
 use dm_snap_mv_model::record_key::{child_epoch, RecordValue};
 
+use crate::image::has_zeroes;
 use crate::store::Store;
 
 fn timeline(raw: u64) -> TimelineId {
@@ -39,12 +40,16 @@ pub fn entries(old: &Store, new: &Store) -> Option<Vec<Entry>> {
     {
         return None;
     }
+    // The superblock must say first that there are such.
+    if has_zeroes(new) && !has_zeroes(old) {
+        return None;
+    }
     for (key, &raw) in new.records.iter() {
         let value = RecordValue::decode(raw, chunks).ok()?;
         match old.records.get(key) {
             Some(&was) if was == raw => continue,
             // What it was of is free, or somebody else's.
-            Some(&was) if was != RecordValue::Zero.encode() => return None,
+            Some(&was) if was < RecordValue::Zero.encode() => return None,
             _ => all.push(Entry::Run(Run::Records {
                 timeline: timeline(key.0),
                 key: key.1,

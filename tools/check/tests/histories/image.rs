@@ -13,7 +13,8 @@ use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_ids;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
-use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR};
+use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR, INCOMPAT_ZEROES};
+use dm_snap_mv_model::record_key::RecordValue;
 use dm_snap_mv_store::journal::sum;
 use dm_snap_mv_store::{checksum, Block, Blocks, WritableBlocks};
 
@@ -257,7 +258,11 @@ impl Image {
             uuid: [7; 16],
             compat,
             ro_compat: 0,
-            incompat: Superblock::incompat_of(&layout),
+            incompat: Superblock::incompat_of(&layout)
+                | match has_zeroes(store) {
+                    true => INCOMPAT_ZEROES,
+                    false => 0,
+                },
             layout,
             transaction: 5,
             next_origin: store.next_origin.get(&()).copied().unwrap_or(1),
@@ -331,4 +336,10 @@ impl Image {
         Superblock::seal(&mut block.0, superblock_sum);
         self.blocks.insert(number, block);
     }
+}
+
+/// Whether any record is of several chunks.
+pub fn has_zeroes(store: &Store) -> bool {
+    let zeroes = RecordValue::Zero.encode();
+    store.records.iter().any(|(_, &value)| value > zeroes)
 }

@@ -4,21 +4,27 @@
 
 use std::cell::RefCell;
 
+use crate::image::has_zeroes;
 use crate::store::Store;
 
 thread_local! {
     static RICH: RefCell<Option<Store>> = const { RefCell::new(None) };
 }
 
-/// Whether there are two origins, one of them being rolled back with marks, a ghost, a dead
-/// timeline and one with garbage, and snapshots of snapshots.
+/// Whether there are two origins, one of them being rolled back with marks and another one with snapshots, a ghost, a dead
+/// timeline and one with garbage, snapshots of snapshots, and zeroes of several chunks.
 fn is_rich(store: &Store) -> bool {
     let mut snapshots = store.snapshots.iter();
+    let rests = store.origins.iter();
+    let mut rests = rests.filter(|(_, row)| row.rollback.is_none());
     store.origins.iter().count() > 1
+        && rests.clone().next().is_some()
+        && rests.all(|(_, row)| row.snapshots > 0)
         && store.done.iter().next().is_some()
         && store.cleaning.iter().any(|(_, row)| row.drop)
         && store.cleaning.iter().any(|(_, row)| !row.drop)
         && store.snapshots.iter().any(|(_, row)| row.ghost)
+        && has_zeroes(store)
         && snapshots.any(|(_, row)| row.parent.is_some() && row.chunks > 2)
 }
 

@@ -151,12 +151,22 @@ pub fn structure(w: &World) {
             *place = true;
             *held.entry(t).or_default() += 1;
         }
-        records
-            .entry(t)
-            .or_default()
-            .entry(chunk)
-            .or_default()
-            .insert(epoch, value);
+        let first = value.first_of(t, chunk).expect("chunks that there are");
+        let earlier = records.entry(t).or_default();
+        if let RecordValue::Zeroes(_) = value {
+            let others = earlier.range(first..).next();
+            assert_eq!(
+                others, None,
+                "{t:?} {first:?} {chunk:?}: not the only record"
+            );
+        }
+        let same = earlier.entry(chunk).or_default();
+        let single = |value: &RecordValue| !matches!(value, RecordValue::Zeroes(_));
+        assert!(
+            same.values().all(single),
+            "{t:?} {chunk:?}: a second record"
+        );
+        same.insert(epoch, value);
     }
     assert_eq!(
         referenced,

@@ -15,7 +15,7 @@ use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
     bind, delete_snapshot, find_snapshot, grow, take_origin_snapshot, take_snapshot_snapshot,
 };
-use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun, Writable};
+use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun, Writable};
 
 use crate::store::Store;
 use crate::world::chunk_size;
@@ -69,6 +69,75 @@ fn searches<T>(store: &Store, of: impl FnOnce() -> T) -> (T, u64) {
     let before = store.searches.get();
     let result = of();
     (result, store.searches.get() - before)
+}
+
+/// Zeroes of chunks of a snapshot. Returns how many records there are then, and how often one was
+/// looked at for it.
+fn zero(store: &mut Store, row: &OriginRow, tag: Tag, start: u64, len: u64) -> (usize, u64) {
+    let mut snap = snapshot(store, row, tag);
+    let done = record_zeroes(store, row.number, &mut snap, chunk(start), len, 1 << 20).unwrap();
+    assert_eq!(done.len, len);
+    store.put_snapshot(row.number, &snap).unwrap();
+    (store.records.iter().count(), done.looks)
+}
+
+#[test]
+fn zeroes_take_one_record_however_many_they_are() {
+    let (mut store, mut row) = bound(2000, 1 << 40);
+    let tag = take(&mut store, &mut row);
+    let million = 1 << 20;
+    assert_eq!(zero(&mut store, &row, tag, 5, million), (1, 1));
+    // Once more, or a part of it: nothing is changed.
+    let before = store.changes();
+    assert_eq!(zero(&mut store, &row, tag, 5, million), (1, 1));
+    assert_eq!(zero(&mut store, &row, tag, 100, 1000), (1, 1));
+    assert_eq!(store.changes(), before + 2, "but the row");
+    // What is written cuts it up, and is gone when it is all zeroes again.
+    for i in 0..10 {
+        write(&mut store, &row, tag, 100 * (i + 1), 100 * i, 7);
+    }
+    assert_eq!(store.records.iter().count(), 11 + 70);
+    assert_eq!(zero(&mut store, &row, tag, 5, million).0, 1);
+    assert!(!store.used().contains(&true));
+    // Around what others need it takes one for each chunk that is something else for them.
+    store.commit();
+    write(&mut store, &row, tag, 100, 0, 7);
+    take_of(&mut store, &mut row, tag).unwrap();
+    assert_eq!(
+        zero(&mut store, &row, tag, 0, million + 100).0,
+        2 + 7 + 7 + 2
+    );
+    // And for what is written where they have zeroes two.
+    write(&mut store, &row, tag, 500, 100, 3);
+    assert_eq!(store.records.iter().count(), 2 + 7 + 7 + 2 + 1 + 2 * 3);
+    assert_eq!(location(&store, &row, tag, 499), Location::Zero);
+    assert_eq!(location(&store, &row, tag, 500), Location::Cow(cow(100)));
+    assert_eq!(location(&store, &row, tag, 503), Location::Zero);
+}
+
+#[test]
+fn what_is_in_the_way_of_zeroes_goes_bit_by_bit() {
+    let (mut store, mut row) = bound(2000, 1 << 40);
+    let tag = take(&mut store, &mut row);
+    write(&mut store, &row, tag, 0, 0, 1000);
+    let mut at = 0;
+    while at < 5000 {
+        let mut snap = snapshot(&store, &row, tag);
+        let left = 5000 - at;
+        let done = record_zeroes(&mut store, row.number, &mut snap, chunk(at), left, 10).unwrap();
+        assert!(done.looks <= 10 && done.len >= 1);
+        store.put_snapshot(row.number, &snap).unwrap();
+        at += done.len;
+        for other in [0, at - 1] {
+            assert_eq!(location(&store, &row, tag, other), Location::Zero);
+        }
+        if at < 1000 {
+            assert_eq!(location(&store, &row, tag, at), Location::Cow(cow(at)));
+            assert_eq!(snapshot(&store, &row, tag).chunks, 1000 - at);
+        }
+    }
+    // One for each time.
+    assert!(store.records.iter().count() <= 101);
 }
 
 #[test]
@@ -244,7 +313,7 @@ fn runs_are_as_long_as_they_can_be() {
     // What the snapshot has itself comes first.
     write(&mut store, &row, tag, 200, 300, 10);
     let mut snap = snapshot(&store, &row, tag);
-    record_zero(&mut store, row.number, &mut snap, chunk(210), 5).unwrap();
+    record_zeroes(&mut store, row.number, &mut snap, chunk(210), 5, 100).unwrap();
     store.put_snapshot(row.number, &snap).unwrap();
     assert_eq!(
         run(&store, 100, 1000),

@@ -297,7 +297,16 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
             w.write_snapshot(o, tag, start, &values)
         }
         (Kind::ZeroSnapshot, Some(tag)) if valid(w, o, tag) => {
-            let (start, len) = range(op, w.oracle.origins[o].snapshots[&tag].content.len());
+            let chunks = w.oracle.origins[o].snapshots[&tag].content.len();
+            let (start, len) = match op.extra % 5 {
+                // Many at once.
+                0 => (0, chunks),
+                1 => (
+                    op.start as usize % chunks,
+                    chunks - op.start as usize % chunks,
+                ),
+                _ => range(op, chunks),
+            };
             w.zero_snapshot(o, tag, start, len)
         }
         (Kind::DiscardOrigin, _) => {

@@ -29,7 +29,7 @@ impl<K: Ord + Clone + Debug, V: Clone> Tree<K, V> {
         self.map.range(key..).next()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
         self.map.iter()
     }
 

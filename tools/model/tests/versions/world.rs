@@ -21,7 +21,7 @@ use dm_snap_mv_model::rollback::{
     self, is_done, mark_done, newest_needed, next_pending, RollbackView,
 };
 use dm_snap_mv_model::versions::{delete_snapshot, find_snapshot, invalidate};
-use dm_snap_mv_model::write::{record_written, record_zero, writable, NewRun, Writable};
+use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun, Writable};
 
 use crate::oracle::Oracle;
 use crate::random::Random;
@@ -512,13 +512,21 @@ impl World {
     ) -> Result<(), Stop> {
         let nr = self.disks[o].nr.expect("bound");
         let typed = Tag::new(tag).expect("a tag");
-        let mut snap = find_snapshot(&self.store, &self.row(nr), typed)?;
-        record_zero(&mut self.store, nr, &mut snap, chunk(start), len as u64)?;
-        self.store.put_snapshot(nr, &snap)?;
-        for at in start..start + len {
-            self.oracle.write_snapshot(o, tag, at, 0);
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let mut snap = find_snapshot(&self.store, &self.row(nr), typed)?;
+            let budget = [1, 2, 7, 1000][self.random.below(4) as usize];
+            let left = (end - at) as u64;
+            let done = record_zeroes(&mut self.store, nr, &mut snap, chunk(at), left, budget)?;
+            assert!((1..=left).contains(&done.len) && done.looks <= budget);
+            self.store.put_snapshot(nr, &snap)?;
+            for _ in 0..done.len {
+                self.oracle.write_snapshot(o, tag, at, 0);
+                at += 1;
+            }
+            self.step()?;
         }
-        self.step()
+        Ok(())
     }
 
     /// Goes on with a rollback in the background.

@@ -27,12 +27,15 @@ const VERSION: u32 = 1;
 /// Feature: the store has a journal, without which the trees are not up to date.
 const INCOMPAT_JOURNAL: u32 = 1;
 
+/// Feature: records can be of many chunks that are zeroes, which others would take for damage.
+pub const INCOMPAT_ZEROES: u32 = 2;
+
 /// Feature: behind the journal there is a backup of the superblock.
 pub const COMPAT_BACKUP: u32 = 1;
 
 /// Features that this version knows.
 const COMPAT_KNOWN: u32 = COMPAT_BACKUP;
-const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL;
+const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL | INCOMPAT_ZEROES;
 const RO_COMPAT_KNOWN: u32 = 0;
 
 const CLEAN: u32 = 1;
@@ -270,7 +273,7 @@ impl Superblock {
         layout.check()?;
         let backup = compat & COMPAT_BACKUP != 0;
         let known = CLEAN | NEEDS_CHECK | COW_FULL;
-        let odd = incompat != Self::incompat_of(&layout)
+        let odd = incompat & INCOMPAT_JOURNAL != Self::incompat_of(&layout)
             || flags & !known != 0
             || number != place
             || (backup && !layout.has_room_behind_journal())
@@ -317,7 +320,7 @@ impl Superblock {
         }
     }
 
-    /// The features that nobody may ignore of a store with this layout.
+    /// The features that nobody may ignore of a new store with this layout.
     pub const fn incompat_of(layout: &Layout) -> u32 {
         if layout.journal_blocks > 0 {
             INCOMPAT_JOURNAL

@@ -39,7 +39,7 @@ pub fn superblock(store: &Store) {
     for (image, refusal) in [
         (Image::default(), Refusal::NoStore),
         (
-            with_superblock(store, |s| s.incompat |= 2),
+            with_superblock(store, |s| s.incompat |= 1 << 31),
             Refusal::UnknownFeature,
         ),
         (

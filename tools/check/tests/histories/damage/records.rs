@@ -5,10 +5,11 @@
 use dm_snap_mv_check::Kind;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::origin_row::Deferred;
+use dm_snap_mv_model::disk::superblock::INCOMPAT_ZEROES;
 use dm_snap_mv_model::ids::{Chunk, Epoch, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
 
-use super::{edit_origin, expect, look, rolling, snapshot, with, NODE};
+use super::{edit_origin, expect, look, rolling, snapshot, with, with_superblock, NODE};
 use crate::image::Image;
 use crate::store::Store;
 
@@ -184,7 +185,9 @@ pub fn records(store: &Store) {
         "later epoch than there has been",
     );
 
-    let mut used = store.records.iter().filter(|(_, &v)| v != zero);
+    zeroes(store);
+
+    let mut used = store.records.iter().filter(|(_, &v)| v < zero);
     let (a, b) = (used.next().unwrap(), used.next().unwrap());
     let image = put(*a.0, *b.1);
     expect(
@@ -233,4 +236,45 @@ pub fn records(store: &Store) {
         Kind::Garbage,
         "nothing is going to remove",
     );
+}
+
+/// One record of several chunks.
+fn zeroes(store: &Store) {
+    let single = RecordValue::Zero.encode();
+    let of_several = |(_, &value): &(_, &u64)| value > single;
+    let found = store.records.iter().find(of_several);
+    let (&(t, key), &value) = found.expect("zeroes of several chunks");
+    let timeline = TimelineId::new(t).unwrap();
+    let (last, epoch) = RecordKey::decode(timeline, key).unwrap();
+    let at = |t: TimelineId, chunk: Chunk, epoch| (t.get(), RecordKey::new(t, chunk, epoch).get());
+    let put = |key: (u64, u64), value: u64| with(store, |s| s.records.insert(key, value));
+    let within = Chunk::new(last.get() - 1).unwrap();
+    let other = if epoch == Epoch::FIRST {
+        Epoch::MAX
+    } else {
+        Epoch::FIRST
+    };
+    for (chunk, epoch) in [(within, epoch), (within, other), (last, other)] {
+        let image = put(at(timeline, chunk, epoch), single);
+        expect("zeroes", &image, Kind::Record, "another record is of, too");
+    }
+    let image = put((t, key), RecordValue::zeroes(last.get() + 2).encode());
+    expect(
+        "zeroes",
+        &image,
+        Kind::Record,
+        "chunks that there cannot be",
+    );
+    let image = put((t, key), (1 << 63) | (1 << 40));
+    expect("zeroes", &image, Kind::Record, "there is no COW chunk");
+    let origin = TimelineId::of_origin(timeline.origin());
+    let image = put(at(origin, last, Epoch::FIRST), value);
+    expect(
+        "zeroes",
+        &image,
+        Kind::Record,
+        "chunks that there cannot be",
+    );
+    let image = with_superblock(store, |s| s.incompat &= !INCOMPAT_ZEROES);
+    expect("zeroes", &image, Kind::Record, "says that there are none");
 }

@@ -167,9 +167,10 @@ pub fn children(store: &Store) {
     expect("a key", &image, Kind::Child, "is damaged");
     let image = with(store, |s| s.children.insert((5, 5), tag));
     expect("a timeline", &image, Kind::Child, "can be no such timeline");
-    let of_one = store.children.iter().filter(|((t, _), _)| *t == key.0);
-    let of_one: Vec<_> = of_one.map(|(&k, &tag)| (k, tag)).collect();
-    let (a, b) = (of_one[0], of_one[1]);
+    let all: Vec<_> = store.children.iter().map(|(&k, &tag)| (k, tag)).collect();
+    let of_one = |pair: &&[((u64, u64), u32)]| pair[0].0 .0 == pair[1].0 .0 && pair[1].1 != 0;
+    let two = all.windows(2).find(of_one).unwrap();
+    let (a, b) = (two[0], two[1]);
     let image = with(store, |s| {
         s.children.insert(a.0, b.1);
         s.children.insert(b.0, a.1);

@@ -156,9 +156,11 @@ impl Entry {
                 let len = r.u32()?;
                 // The last record must make sense too.
                 let distance = u64::from(len).checked_sub(1).ok_or(Refusal::Corrupt)?;
-                RecordKey::decode(timeline, key)?;
+                let (chunk, _) = RecordKey::decode(timeline, key)?;
                 let last = key_behind(key, distance).ok_or(Refusal::Corrupt)?;
                 RecordKey::decode(timeline, last)?;
+                value.first_of(timeline, chunk)?;
+                value.plus(distance).ok_or(Refusal::Corrupt)?;
                 if let RecordValue::Cow(cow) = value {
                     check_run(cow, u64::from(len), data_chunks)?;
                 }
