@@ -10,19 +10,22 @@ use super::ops::Op;
 use super::player::{is_full, How, Player};
 use crate::store::until;
 
+/// Of the snapshots of snapshots that take metadata.
+const DEPTH: usize = 60;
+
 impl Player<'_> {
-    /// Takes snapshots of a snapshot, and makes zeroes of all of it, until there is no room for
-    /// more metadata.
+    /// Takes snapshots of a snapshot, each of the one before as long as they may be nested, until there
+    /// is no room for more metadata: what leads from one to the next is a block of its own.
     pub fn exhaust_metadata(&mut self, origin: usize, tag: u32) -> Result<()> {
-        let sectors = self.sizes().origins[origin];
         loop {
-            let (used, all) = self.co(origin)?.state()?.metadata;
-            let taken = self.take(origin, tag);
-            match taken {
-                Err(error) if is_full(&error) => return Ok(()),
-                taken => drop(taken.with_context(|| format!("{used} of {all} blocks"))?),
+            let mut last = tag;
+            for _ in 0..DEPTH {
+                let (used, all) = self.co(origin)?.state()?.metadata;
+                match self.take(origin, last) {
+                    Err(error) if is_full(&error) => return Ok(()),
+                    taken => last = taken.with_context(|| format!("{used} of {all} blocks"))?,
+                }
             }
-            self.write(origin, tag, How::Zero, (0, sectors))?;
         }
     }
 

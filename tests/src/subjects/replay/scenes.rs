@@ -42,12 +42,6 @@ pub const SMALL: Sizes = Sizes {
 };
 pub const SMALL_CHUNKS: u64 = 32;
 
-/// As many chunks of zeroes as there is room for, which take metadata and no data.
-const WIDE: Sizes = Sizes {
-    origins: [ORIGIN_PLACES[0].1, MIB / 8],
-    cow: 7 * MIB,
-};
-
 const fn scene(
     name: &'static str,
     pages: u32,
@@ -100,6 +94,7 @@ pub const SHORT: &[Scene] = &[
     scene("merging", 1, merged),
     scene("rolling back and merging later", 1, deferred),
     scene("discards and zeroes", 2, discards),
+    scene("zeroes of many chunks", 1, zeroes),
     scene("growing", 1, growing),
     full(
         "full: snapshots become invalid",
@@ -128,7 +123,7 @@ pub const MIXED: &[Scene] = &[
     Scene {
         name: "full metadata",
         pages: 1,
-        sizes: WIDE,
+        sizes: USUAL,
         policy: "error",
         most: 20,
         play: full_metadata,
@@ -318,6 +313,34 @@ fn discards(player: &mut Player<'_>, pages: u32) -> Result<()> {
     player.take(0, tag)?;
     player.write(0, tag, How::Zero, (0, 96))?;
     player.write(0, 0, How::Discard, (0, 200))
+}
+
+/// Long runs of zeroes, cut up and joined, with and without others that need them.
+fn zeroes(player: &mut Player<'_>, pages: u32) -> Result<()> {
+    player.format(0, pages)?;
+    let tag = player.take(0, 0)?;
+    player.write(0, tag, How::Write, (8, 40))?;
+    player.write(0, tag, How::Discard, (16, 800))?;
+    player.flush(0, tag)?;
+    player.write(0, tag, How::Fua, (100, 40))?;
+    player.write(0, tag, How::Zero, (60, 300))?;
+    player.write(0, tag, How::Write, (808, 8))?;
+    let child = player.take(0, tag)?;
+    player.write(0, tag, How::Fua, (300, 20))?;
+    player.write(0, tag, How::Zero, (0, 1000))?;
+    player.write(0, child, How::Discard, (8, 400))?;
+    player.flush(0, tag)?;
+    player.delete(0, child)?;
+    player.write(0, tag, How::Write, (304, 30))?;
+    player.rest(0)?;
+    player.write(0, tag, How::Discard, (200, 400))?;
+    player.rollback(0, tag, false)?;
+    player.write(0, 0, How::Fua, (200, 30))?;
+    player.write(0, tag, How::Write, (400, 30))?;
+    player.rest(0)?;
+    player.flush(0, 0)?;
+    player.write(0, tag, How::Discard, (0, 1024))?;
+    player.flush(0, tag)
 }
 
 fn growing(player: &mut Player<'_>, pages: u32) -> Result<()> {
