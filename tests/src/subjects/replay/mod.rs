@@ -6,7 +6,8 @@
 //!
 //! `TEST_POINTS` says how many crashes are tried at least (some of each scene's, 2000 in the long run),
 //! `TEST_SEED` which,
-//! `TEST_WORKERS` how many at once.
+//! `TEST_WORKERS` how many at once: what they open are copies of one store, of which the module takes one
+//! at a time.
 
 mod bench;
 mod crashes;
@@ -54,7 +55,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     let mut random = Random::from_environment("replay");
     let wanted = number("TEST_POINTS").unwrap_or(usual_or_long(0, LONG));
     let wanted = Part::from_environment().share(wanted);
-    let workers = number("TEST_WORKERS").unwrap_or(2);
+    let workers = number("TEST_WORKERS").unwrap_or(1);
     let (mut tried, mut left_out) = (0, 0);
     let mut case = |subject: &mut Subject, scene: &Scene, by: By, every: bool| {
         let by_name = match by {
