@@ -54,10 +54,11 @@ soon exists orig
 kill -TERM $!
 slow 0
 ended $!
-check 'an interrupted create says so' told 130 'leave out -b'
+check 'an interrupted create says so' told 130 'leave out -f'
 check 'and leaves no device' gone orig
-call dms create orig $o $c
-check 'the origin is bound then' done_silently
+refused 'nothing is bound then' 3 'origin is not bound' dms create orig $o $c
+call dms create orig $o $c -b
+check 'but the COW device is formatted' done_silently
 dms remove orig
 # All that it need do is read.
 slow 2000

@@ -133,7 +133,7 @@ impl SnapMv {
         }
         let policy = table.policy.unwrap_or_default();
         let store = StoreHandle::attach(cow, cow_claim, &origin, format.as_ref(), policy)?;
-        let origin = OriginHandle::attach(store, &id, origin, claim, bind, tag.is_none())?;
+        let origin = OriginHandle::attach(store, &id, origin, claim, bind)?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
             Some(tag) => {
@@ -340,7 +340,10 @@ impl Target for SnapMv {
         this.device.store().rest(origin);
     }
 
-    fn preresume(this: &Arc<Self>, _ti: &Instance<'_>) -> Result {
+    // What is durable is changed here and not by the constructor: who loads a table may think better of
+    // it, and clear it. Only what the line says in so many words, formatting, and what a store needs to be
+    // opened, is done there, as by dm-thin and dm-cache.
+    fn preresume(this: &Arc<Self>, ti: &Instance<'_>) -> Result {
         let store = this.device.store();
         this.suspending.store(ACTIVE, Relaxed);
         // A line that does not speak of the policy leaves it as it is. One that does says what it is to
@@ -357,7 +360,18 @@ impl Target for SnapMv {
                 error.as_str()
             );
         }
+        if let Err(error) = store.grow() {
+            pr_err!(
+                "{}: what the COW device has grown by is not in use ({})\n",
+                store.cow.name(),
+                error.as_str()
+            );
+        }
         if this.tag.is_none() {
+            if let Err(error) = store.settle(this.device.origin(), ti.len()) {
+                pr_err!("{}: {}\n", ti.device_name(), error.as_str());
+                return Err(error.to_error());
+            }
             store.begin_deferred(this.device.origin());
         }
         Ok(())

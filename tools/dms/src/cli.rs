@@ -85,7 +85,8 @@ pub enum Command {
 /// A COW device needs -f the first time it is used, and an origin needs -b the first time it
 /// is used with a COW device. Several origins can share one.
 ///
-/// If it is interrupted, there is no device; but with -b the origin may be bound already.
+/// If it is interrupted, there is no device, and no origin has been bound; but with -f or -F the COW
+/// device may be formatted already.
 #[derive(Args, Debug)]
 pub struct Create {
     /// The name of the device to create

@@ -38,7 +38,11 @@ impl Metadata for Rows {
         Ok(rows.find(|(at, _)| *at >= t))
     }
 
-    fn next_origin_nr(&mut self) -> Result<OriginNr, Refusal> {
+    fn next_origin_nr(&self) -> Result<OriginNr, Refusal> {
+        unreachable!()
+    }
+
+    fn use_origin_nr(&mut self, _: OriginNr) -> Result<(), Refusal> {
         unreachable!()
     }
 

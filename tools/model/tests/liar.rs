@@ -247,9 +247,12 @@ impl Metadata for Liar {
     fn remove_origin_id(&mut self, _: &[u8]) -> Result<(), Refusal> {
         self.done()
     }
-    fn next_origin_nr(&mut self) -> Result<OriginNr, Refusal> {
+    fn next_origin_nr(&self) -> Result<OriginNr, Refusal> {
         self.said("next origin", 0, || self.nr())?
             .ok_or(Refusal::TooManyOrigins)
+    }
+    fn use_origin_nr(&mut self, _: OriginNr) -> Result<(), Refusal> {
+        self.done()
     }
     fn snapshot(&self, t: TimelineId) -> Result<Option<SnapshotRow>, Refusal> {
         self.said("snapshot", t.get(), || self.snapshot_row())

@@ -105,9 +105,13 @@ pub trait Metadata {
     /// Forgets an id that is there.
     fn remove_origin_id(&mut self, id: &[u8]) -> Result<(), Self::Error>;
 
-    /// Takes a number for a new origin, never given before, and counts one origin more; refuses
-    /// with [`Refusal::TooManyOrigins`] before any change when there is none.
-    fn next_origin_nr(&mut self) -> Result<OriginNr, Self::Error>;
+    /// The number that the next origin gets to be bound: none has had it, nor any after it. Refuses
+    /// with [`Refusal::TooManyOrigins`] when there is none.
+    fn next_origin_nr(&self) -> Result<OriginNr, Self::Error>;
+
+    /// Notes that an origin has got a number, so that the next one is greater, and counts one origin
+    /// more.
+    fn use_origin_nr(&mut self, nr: OriginNr) -> Result<(), Self::Error>;
 
     /// The row of a snapshot.
     fn snapshot(&self, t: TimelineId) -> Result<Option<SnapshotRow>, Self::Error>;

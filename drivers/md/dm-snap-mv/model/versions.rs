@@ -16,14 +16,13 @@ use super::records::Metadata;
 use super::refusal::Refusal;
 use super::table::check_id;
 
-/// Makes a device of `size` sectors known to the store as `id`; `now` in seconds since 1970.
-pub fn bind<M: Metadata>(
-    m: &mut M,
+/// Whether a device of `size` sectors can be made known to the store as `id`: why not, if not.
+pub fn check_bind<M: Metadata>(
+    m: &M,
     id: &[u8],
     size: u64,
     chunk_size: ChunkSize,
-    now: u64,
-) -> Result<OriginNr, M::Error> {
+) -> Result<OriginId, M::Error> {
     let id = OriginId::new(check_id(id)?).ok_or(Refusal::IdTooLong)?;
     if size == 0 {
         return Err(Refusal::OriginEmpty.into());
@@ -32,7 +31,36 @@ pub fn bind<M: Metadata>(
     if m.origin_by_id(id.as_bytes())?.is_some() {
         return Err(Refusal::AlreadyBound.into());
     }
+    Ok(id)
+}
+
+/// Makes a device of `size` sectors known to the store as `id`; `now` in seconds since 1970.
+pub fn bind<M: Metadata>(
+    m: &mut M,
+    id: &[u8],
+    size: u64,
+    chunk_size: ChunkSize,
+    now: u64,
+) -> Result<OriginNr, M::Error> {
     let number = m.next_origin_nr()?;
+    bind_as(m, number, id, size, chunk_size, now)?;
+    Ok(number)
+}
+
+/// As [`bind`], with a number that no origin has had: it was promised earlier.
+pub fn bind_as<M: Metadata>(
+    m: &mut M,
+    number: OriginNr,
+    id: &[u8],
+    size: u64,
+    chunk_size: ChunkSize,
+    now: u64,
+) -> Result<(), M::Error> {
+    let id = check_bind(m, id, size, chunk_size)?;
+    if m.origin(number)?.is_some() {
+        return Err(Refusal::Corrupt.into());
+    }
+    m.use_origin_nr(number)?;
     m.insert_origin_id(id.as_bytes(), number)?;
     m.put_origin(&OriginRow {
         size,
@@ -47,8 +75,7 @@ pub fn bind<M: Metadata>(
         rollback: None,
         deferred: None,
         id,
-    })?;
-    Ok(number)
+    })
 }
 
 /// Notes that the origin has `size` sectors now. It may only have grown.

@@ -48,17 +48,16 @@ impl OriginHandle {
         &self.store
     }
 
-    /// Joins an origin of a store.
+    /// Joins an origin of a store. `claim`: that the device is this origin. `bind`: it is new to the
+    /// store.
     ///
-    /// `claim`: that the device is this origin. `bind`: it is new to the store. `size`: what the caller will use of the origin device, in
-    /// sectors; an origin that has become larger is taken as it is now when `grow` says so.
+    /// Nothing becomes durable by this: see [`Store::settle`].
     pub(crate) fn attach(
         store: StoreHandle,
         id: &[u8],
         dev: Arc<BlockDevice>,
         claim: Claim,
         bind: bool,
-        grow: bool,
     ) -> Result<Self> {
         check_blocks(&dev, store.geometry.chunk_size)?;
         let mut guard = store.engine.lock();
@@ -67,22 +66,12 @@ impl OriginHandle {
             return Err(Refusal::OriginIsOurs.into());
         }
         let size = dev.sectors();
-        let nr = engine.find_or_bind(&store, id, size, bind)?;
-        let row = engine.meta_ref()?.origin_row(nr)?;
-        if size < row.size {
-            return Err(Refusal::OriginShrunk.into());
-        }
-        let origin = match engine.origin_index(nr) {
-            Ok(index) => engine.join_origin(index, &dev)?,
-            Err(_) => engine.add_origin(&store, nr, dev)?,
+        let (nr, to_bind) = engine.find_or_plan(id, size, bind)?;
+        let origin = match (engine.origin_index(nr), to_bind) {
+            (Ok(index), _) => engine.join_origin(index, &dev)?,
+            (Err(_), true) => engine.plan_origin(&store, nr, id, dev)?,
+            (Err(_), false) => engine.add_origin(&store, nr, dev)?,
         };
-        if grow && size > row.size {
-            let grown = engine.grow_origin(&store, nr, size);
-            if let Err(error) = grown {
-                engine.leave_origin(nr);
-                return Err(error);
-            }
-        }
         engine.publish(&store);
         drop(guard);
         store.machinery.worker.kick();
@@ -190,25 +179,36 @@ impl Engine {
             .any(|state| state.shared.is_shown_by(dev.dev()))
     }
 
-    fn find_or_bind(
-        &mut self,
-        cx: &Arc<Store>,
-        id: &[u8],
-        size: u64,
-        bind: bool,
-    ) -> Result<OriginNr> {
-        let known = self.meta_ref()?.origin_by_id(id)?;
-        match (known, bind) {
+    /// The number of an origin that is bound, or is to be bound: then it is promised, and the second is
+    /// true. All that can be refused without a change is refused here.
+    fn find_or_plan(&mut self, id: &[u8], size: u64, bind: bool) -> Result<(OriginNr, bool)> {
+        match (self.meta_ref()?.origin_by_id(id)?, bind) {
             (Some(_), true) => Err(Refusal::AlreadyBound.into()),
             (None, false) => Err(Refusal::NotBound.into()),
-            (Some(nr), false) => Ok(nr),
+            (Some(nr), false) => match size < self.meta_ref()?.origin_row(nr)?.size {
+                true => Err(Refusal::OriginShrunk.into()),
+                false => Ok((nr, false)),
+            },
             (None, true) => {
-                let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
+                let is_planned = |state: &&OriginState| {
+                    state
+                        .to_bind
+                        .as_ref()
+                        .is_some_and(|planned| planned[..] == *id)
+                };
+                if let Some(state) = self.origins.iter().find(is_planned) {
+                    return Ok((state.shared.number, true));
+                }
+                let meta = self.meta()?;
+                let chunk_size = meta.superblock.layout.chunk_size;
+                versions::check_bind(meta, id, size, chunk_size)?;
+                let next = meta.next_origin_nr()?;
                 self.want_room(For::Preserving, 1)?;
-                let now = time::unix_seconds();
-                let nr = self.alter(|meta| versions::bind(meta, id, size, chunk_size, now))?;
-                self.commit(cx)?;
-                Ok(nr)
+                // Others may have been promised numbers.
+                let promised = self.origins.iter().filter(|state| state.to_bind.is_some());
+                let last = promised.map(|state| state.shared.number).max();
+                let after = last.and_then(|last| OriginNr::new(last.get().checked_add(1)?));
+                Ok((after.map_or(next, |after| after.max(next)), true))
             }
         }
     }
@@ -223,17 +223,44 @@ impl Engine {
         Ok(state.shared.clone())
     }
 
+    /// Adds an origin that is bound.
     fn add_origin(
         &mut self,
         cx: &Arc<Store>,
         nr: OriginNr,
         dev: Arc<BlockDevice>,
     ) -> Result<Arc<Origin>> {
+        let shared = self.insert_origin(cx, nr, dev, None)?;
+        if let Err(error) = self.take_up(cx, nr) {
+            self.leave_origin(nr);
+            return Err(error);
+        }
+        Ok(shared)
+    }
+
+    /// Adds one that is to be bound.
+    fn plan_origin(
+        &mut self,
+        cx: &Arc<Store>,
+        nr: OriginNr,
+        id: &[u8],
+        dev: Arc<BlockDevice>,
+    ) -> Result<Arc<Origin>> {
+        let mut as_what = KVec::new();
+        as_what.extend_from_slice(id, GFP_KERNEL)?;
+        self.insert_origin(cx, nr, dev, Some(as_what))
+    }
+
+    fn insert_origin(
+        &mut self,
+        cx: &Arc<Store>,
+        nr: OriginNr,
+        dev: Arc<BlockDevice>,
+        to_bind: Option<KVec<u8>>,
+    ) -> Result<Arc<Origin>> {
         let chunks = cx.geometry.chunk_of(dev.sectors()).get() + 1;
         let shared = Origin::new(nr, dev, chunks)?;
-        let merge = Merge::new(cx)?;
         self.origins.reserve(1, GFP_KERNEL)?;
-        self.meta_to_keep()?.cache_origin(nr)?;
         let index = self
             .origins
             .iter()
@@ -242,7 +269,8 @@ impl Engine {
         let state = OriginState {
             shared: shared.clone(),
             users: 1,
-            bound: true,
+            bound: to_bind.is_none(),
+            to_bind,
             leaving: false,
             live: None,
             view: None,
@@ -252,16 +280,43 @@ impl Engine {
         self.origins
             .insert_within_capacity(index, state)
             .map_err(|_| StoreError::Kernel(ENOMEM))?;
-        if let Err(error) = self.refresh(nr) {
-            self.leave_origin(nr);
-            return Err(error);
-        }
+        Ok(shared)
+    }
+
+    /// Has an origin that is bound go by what the metadata say of it.
+    fn take_up(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+        let merge = Merge::new(cx)?;
+        self.meta_to_keep()?.cache_origin(nr)?;
+        self.refresh(nr)?;
         let state = self.origin_state_mut(nr)?;
         if state.view.is_some() {
             state.merge = Some(merge);
-            shared.set_rollback(RollbackState::Running);
+            state.shared.set_rollback(RollbackState::Running);
         }
-        Ok(shared)
+        Ok(())
+    }
+
+    /// Binds an origin that is to be, durably.
+    fn bind_origin(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+        let state = self.origin_state_mut(nr)?;
+        let Some(id) = state.to_bind.take() else {
+            return Ok(());
+        };
+        let size = state.shared.dev.sectors();
+        let chunk_size = cx.geometry.chunk_size;
+        let now = time::unix_seconds();
+        let bound = self
+            .want_room(For::Preserving, 1)
+            .and_then(|()| self.alter(|m| versions::bind_as(m, nr, &id, size, chunk_size, now)))
+            .and_then(|()| self.commit(cx))
+            .and_then(|()| self.take_up(cx, nr));
+        let state = self.origin_state_mut(nr)?;
+        match bound {
+            Ok(()) => state.bound = true,
+            // To be tried again.
+            Err(_) => state.to_bind = Some(id),
+        }
+        bound
     }
 
     fn grow_origin(&mut self, cx: &Arc<Store>, nr: OriginNr, size: u64) -> Result<()> {
@@ -349,14 +404,34 @@ impl Engine {
 }
 
 impl Store {
-    /// Takes what a COW device has become larger by into use. `cow` is that device.
-    pub(super) fn grow(self: &Arc<Self>, cow: &BlockDevice) -> Result<()> {
+    /// Does what a table of an origin's own device is for beyond showing it, as it comes into force: binds
+    /// the origin, or takes its new size. Not when a table is loaded: it may have been the wrong one.
+    /// `size`: the table's, in sectors.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be made durable: then the table must not come into force.
+    pub(crate) fn settle(self: &Arc<Self>, origin: &Origin, size: u64) -> Result<()> {
+        let mut engine = self.engine.lock();
+        let nr = origin.number;
+        engine.bind_origin(self, nr)?;
+        // One that was unbound, or that cannot be read any more, is shown as it is.
+        let row = engine.meta_ref().and_then(|meta| meta.origin_row(nr));
+        if row.is_ok_and(|row| size > row.size) {
+            engine.grow_origin(self, nr, size)?;
+        }
+        engine.publish(self);
+        Ok(())
+    }
+
+    /// Takes what the COW device has become larger by into use.
+    pub(crate) fn grow(self: &Arc<Self>) -> Result<()> {
         let mut engine = self.engine.lock();
         let Ok(meta) = engine.meta() else {
             // A store that has failed can still be joined, to reach its origins.
             return Ok(());
         };
-        let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) else {
+        let Some(chunks) = meta.superblock.layout.grown(self.cow.sectors()) else {
             return Ok(());
         };
         if !engine.alter(|meta| meta.grow_data(chunks))? {

@@ -53,8 +53,10 @@ pub(super) struct OriginState {
     pub(super) shared: Arc<Origin>,
     /// Devices that hold it, its snapshots' among them.
     pub(super) users: u32,
-    /// False from `do` on: the device is passed through until it is removed.
+    /// False from `do` on: the device is passed through until it is removed. And before it is bound.
     pub(super) bound: bool,
+    /// As what it is to be bound when a table of it is resumed.
+    pub(super) to_bind: Option<KVec<u8>>,
     /// Its last device is going: no copy is begun for it any more.
     pub(super) leaving: bool,
     /// The newest epoch that a live snapshot is based on: what a write must preserve.

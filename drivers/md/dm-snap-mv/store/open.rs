@@ -84,21 +84,15 @@ pub(super) enum Purpose {
     ChangeAnyway,
 }
 
-/// Opens the store on a COW device, and takes all of the device into use.
+/// Opens the store on a COW device. What the device has become larger by is not taken into use: see
+/// [`Store::grow`](super::store::Store::grow).
 pub(super) fn open(io: &DmIo, cow: &Arc<BlockDevice>) -> Result<KBox<Meta>> {
-    let mut meta = load(io, cow, Purpose::Change, None)?;
+    let meta = load(io, cow, Purpose::Change, None)?;
     if meta.superblock.needs_check {
         pr_warn!(
             "{}: store needs a check: it takes no changes until it is repaired\n",
             cow.name()
         );
-        return Ok(meta);
-    }
-    if let Some(chunks) = meta.superblock.layout.grown(cow.sectors()) {
-        let was_clean = meta.superblock.clean;
-        if meta.grow_data(chunks)? {
-            meta.commit(was_clean)?;
-        }
     }
     Ok(meta)
 }

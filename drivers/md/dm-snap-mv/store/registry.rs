@@ -158,7 +158,6 @@ impl StoreHandle {
                         error.as_str()
                     );
                 }
-                handle.grow(&cow)?;
                 return Ok(handle);
             }
             Joined::ToOpen(changing) => changing,

@@ -261,12 +261,18 @@ impl Metadata for Meta {
         Ok(())
     }
 
-    fn next_origin_nr(&mut self) -> Result<OriginNr> {
+    fn next_origin_nr(&self) -> Result<OriginNr> {
         let nr = OriginNr::new(self.superblock.next_origin).ok_or(Refusal::Corrupt)?;
-        self.superblock.next_origin = nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
+        nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
+        Ok(nr)
+    }
+
+    fn use_origin_nr(&mut self, nr: OriginNr) -> Result<()> {
+        let next = nr.get().checked_add(1).ok_or(Refusal::TooManyOrigins)?;
+        self.superblock.next_origin = self.superblock.next_origin.max(next);
         self.superblock.nr_origins = self.superblock.nr_origins.saturating_add(1);
         self.set_unnoted();
-        Ok(nr)
+        Ok(())
     }
 
     fn snapshot(&self, t: TimelineId) -> Result<Option<SnapshotRow>> {

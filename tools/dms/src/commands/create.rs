@@ -213,13 +213,15 @@ fn losses(cow: &BlockDevice) -> Option<Vec<String>> {
     .ok()
 }
 
-/// A signal came while the table was loaded. That may take long, and has bound the origin.
+/// A signal came while the table was loaded. That may take long, and has formatted the COW device if that
+/// was asked for; nothing is bound before the table is resumed.
 fn interrupted(name: &str, wanted: &Wanted) -> Failure {
     let what = format!("interrupted before {name} was of use");
     let failure = Failure::new(Kind::Interrupted, what);
-    match wanted.bind {
-        true => failure
-            .hint("the origin is bound already: next time leave out -b and what goes with it"),
+    match wanted.format || wanted.force {
+        true => failure.hint(
+            "the COW device is formatted already: next time leave out -f or -F, and -c, but not -b",
+        ),
         false => failure,
     }
 }

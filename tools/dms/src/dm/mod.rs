@@ -259,16 +259,26 @@ impl Dm {
         }
     }
 
-    /// Resumes a device, with the table that was loaded last. `is_copy`: it shows what another
-    /// device holds, too.
+    /// Resumes a device, with the table that was loaded last, and on refusal asks the kernel's log for
+    /// the reason. `is_copy`: it shows what another device holds, too.
     pub fn resume(&self, name: &str, is_copy: bool) -> Result<()> {
         let flags = udev::flags(is_copy);
+        let log = kmsg::Log::mark();
         loop {
             let resumed = udev::runs().then(|| udev::resume(name, flags)).flatten();
             // Does nothing if that has been done.
             match resumed.unwrap_or_else(|| raw::resume(&self.control, name, flags.bits())) {
                 Err(Errno::EINTR) => {}
-                other => return other.map_err(|e| refused(&format!("resume {name}"), e)),
+                Ok(()) => return Ok(()),
+                Err(e) => {
+                    let failure = refused(&format!("resume {name}"), e);
+                    let told = self.info(name).ok();
+                    let told = told.and_then(|info| kmsg::told(&log.since(), info.devno));
+                    return Err(match told {
+                        Some(told) => failure.hint(told),
+                        None => failure,
+                    });
+                }
             }
         }
     }

@@ -246,10 +246,15 @@ impl Metadata for Store {
         Ok(())
     }
 
-    fn next_origin_nr(&mut self) -> Result<OriginNr, Error> {
+    fn next_origin_nr(&self) -> Result<OriginNr, Error> {
         let next = self.next_origin.get(&()).copied().unwrap_or(1);
-        self.next_origin.insert((), next + 1);
         Ok(OriginNr::new(next).expect("a number"))
+    }
+
+    fn use_origin_nr(&mut self, nr: OriginNr) -> Result<(), Error> {
+        let next = self.next_origin.get(&()).copied().unwrap_or(1);
+        self.next_origin.insert((), next.max(nr.get() + 1));
+        Ok(())
     }
 
     fn snapshot(&self, t: TimelineId) -> Result<Option<SnapshotRow>, Error> {

@@ -2,6 +2,8 @@
 
 //! Whose disk it is: what has one role is refused another, saying who has it, and nothing is written.
 
+mod loading;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -88,6 +90,20 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("reloads, and many devices of one origin", || {
         place.reloads()
     });
+    subject.case("a binding that is loaded and not resumed", || {
+        loading::planned(&place)
+    });
+    subject.case("bindings in another order than they were loaded in", || {
+        loading::in_another_order(&place)
+    });
+    subject.case(
+        "an origin's new size that is loaded and not resumed",
+        || loading::origin_not_grown(&place),
+    );
+    subject.case(
+        "a COW device's new size that is loaded and not resumed",
+        || loading::cow_not_grown(&place),
+    );
     subject.case("after all of this", || {
         place.world.check(&place.co)?;
         place.world.check_below()
