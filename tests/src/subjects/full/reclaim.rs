@@ -31,6 +31,9 @@ fn spoilt(disks: &Disks) -> Result<(World, Device, u32, Device)> {
     let tag = world.take(&co)?;
     let cs = world.cs(tag)?;
     world.shadow(tag).write(&cs.open()?, 0, 2 * MIB)?;
+    // This has its place when the rest comes: what is only on its way to one when there is no more is
+    // not there afterwards.
+    world.now.write(&co.open()?, 0, 4 * MIB)?;
     world.now.write(&co.open()?, 0, 16 * MIB)?;
     ensure!(co.state()?.state == "invalid", "{}", co.status()?);
     let (used, all) = co.state()?.chunks;

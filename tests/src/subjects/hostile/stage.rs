@@ -298,7 +298,10 @@ fn make_live(world: &mut World, random: &mut Random, co: &Device) -> Result<Imag
         if whole && batches.unwrap_or(0) >= 3 {
             return Ok(live);
         }
+        // The trees were written meanwhile. Once more, with the space of this time.
         world.delete(co, child)?;
+        world.delete(co, tag)?;
+        co.wait_clean()?;
     }
     bail!("the journal stays empty")
 }
