@@ -280,7 +280,8 @@ fn make_live(world: &mut World, random: &mut Random, co: &Device) -> Result<Imag
     let disk = co.open()?;
     for _ in 0..50 {
         let tag = world.take(co)?;
-        write_some(random, &disk, 30, |disk, at, count| {
+        // Not half of what the journal has room for, or the trees are written as soon as nobody has work.
+        write_some(random, &disk, 12, |disk, at, count| {
             world.now.write(disk, at, count)
         })?;
         let cs = world.cs(tag)?;
