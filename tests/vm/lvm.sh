@@ -6,19 +6,8 @@
 # Logical volumes as origin and COW device, and beside them the same story with LVM's own
 # snapshots: in the end both have the same content.
 set -u
-failed=0
-
-# check NAME COMMAND...
-check() {
-	local name=$1
-	shift
-	if "$@" >/tmp/out 2>&1; then
-		echo "ok lvm: $name"
-	else
-		echo "not ok lvm: $name: $(tr '\n' '|' </tmp/out)"
-		failed=1
-	fi
-}
+failed=0 subject=lvm
+. /payload/tests/guest/check.sh
 
 # What happens to a mounted file system before and after the snapshot.
 before() {

@@ -7,19 +7,8 @@
 # further, so the notes take all metadata there are for them. Then writes wait; whatever has been made
 # durable can be opened again, as it is at that instant, too; and when the rollback goes on so do they.
 set -u
-failed=0
-
-# check NAME COMMAND...
-check() {
-	local name=$1
-	shift
-	if "$@" >/tmp/out 2>&1; then
-		echo "ok marks: $name"
-	else
-		echo "not ok marks: $name: $(tr '\n' '|' </tmp/out)"
-		failed=1
-	fi
-}
+failed=0 subject=marks
+. /payload/tests/guest/check.sh
 
 # until_so COMMAND...: waits for that, with a limit that only a failure needs.
 until_so() {

@@ -7,19 +7,8 @@
 # the size of the COW device and on snapshots of it, and all of a snapshot a hundred times its size is
 # discarded and zeroed. The metadata hardly notice, and another origin keeps its snapshot through all of it.
 set -u
-failed=0
-
-# check NAME COMMAND...
-check() {
-	local name=$1
-	shift
-	if "$@" >/tmp/out 2>&1; then
-		echo "ok trim: $name"
-	else
-		echo "not ok trim: $name: $(tr '\n' '|' </tmp/out)"
-		failed=1
-	fi
-}
+failed=0 subject=trim
+. /payload/tests/guest/check.sh
 
 # Of a snapshot's status line.
 state() { dmsetup status "$1" | cut -d' ' -f7; }
