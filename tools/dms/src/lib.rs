@@ -15,6 +15,7 @@ pub mod hints;
 pub mod interrupt;
 pub mod list;
 pub mod loops;
+pub mod lvm;
 pub mod names;
 pub mod progress;
 pub mod reply;

@@ -137,6 +137,23 @@ pub fn of(device: &dyn Blocks) -> Option<&'static str> {
     (boot && any(&mut read)).then_some("a partition table")
 }
 
+/// The same for marks at the end of a device of so many sectors of 512 bytes, which are those of a
+/// RAID: of version 1.0, in the last 8 KiB, and of version 0.90, in the last whole 64 KiB.
+pub fn at_end(device: &dyn Blocks, sectors: u64) -> Option<&'static str> {
+    const MAGIC: &[u8] = b"\xfc\x4e\x2b\xa9";
+    let blocks = |sectors: u64| sectors / (BLOCK_SIZE as u64 / 512);
+    let newer = sectors.checked_sub(16).map(|sector| (blocks(sector), 1));
+    let older = (sectors & !127).checked_sub(128);
+    let older = older.map(|sector| (blocks(sector), 0));
+    let has = |(nr, version): (u64, u32)| {
+        device.read(nr).is_ok_and(|block| {
+            block.0.get(..4) == Some(MAGIC) && block.0.get(4..8) == Some(&version.to_le_bytes())
+        })
+    };
+    let found = [newer, older].into_iter().flatten().any(has);
+    found.then_some("a member of a RAID")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +193,25 @@ mod tests {
         assert_eq!(with(&[]), None);
         // A device that is shorter.
         assert_eq!(of(&Begins(vec![0; BLOCK_SIZE])), None);
+    }
+
+    #[test]
+    fn marks_at_the_end() {
+        let with = |at: usize, version: u8, sectors: u64| {
+            let mut bytes = vec![0; sectors as usize / 8 * BLOCK_SIZE];
+            bytes[at..at + 5].copy_from_slice(&[0xfc, 0x4e, 0x2b, 0xa9, version]);
+            at_end(&Begins(bytes), sectors)
+        };
+        let raid = Some("a member of a RAID");
+        // With 100 sectors behind the last whole 64 KiB.
+        assert_eq!(with(4 * 65536, 0, 5 * 128 + 100), raid);
+        assert_eq!(with(4 * 65536, 1, 5 * 128 + 100), None);
+        assert_eq!(with((5 * 128 + 100 - 20) * 512, 1, 5 * 128 + 100), raid);
+        assert_eq!(with(4 * 65536, 0, 5 * 128), raid);
+        assert_eq!(with(5 * 65536 - 8192, 1, 5 * 128), raid);
+        assert_eq!(with(0, 1, 5 * 128), None);
+        assert_eq!(at_end(&Begins(Vec::new()), 0), None);
+        assert_eq!(at_end(&Begins(Vec::new()), 15), None);
     }
 
     #[test]
