@@ -85,6 +85,10 @@ pub enum Command {
 /// A COW device needs -f the first time it is used, and an origin needs -b the first time it
 /// is used with a COW device. Several origins can share one.
 ///
+/// A device that somebody else uses is refused, and named: mounted, swap space, under another device,
+/// in a volume group that is in use, or shown by a loop device. So it is where only a part of it is
+/// used, or the disk that it is a part of. No option overrides that.
+///
 /// If it is interrupted, there is no device, and no origin has been bound; but with -f or -F the COW
 /// device may be formatted already.
 #[derive(Args, Debug)]
@@ -102,7 +106,7 @@ pub struct Create {
     /// Bind ORIGIN to the COW device, when it is used with it for the first time
     #[arg(short, long, conflicts_with = "tag")]
     pub bind: bool,
-    /// Format the COW device, if there is nothing on it
+    /// Format the COW device, if there is nothing on it; what there is is named
     #[arg(short, long, requires = "bind", conflicts_with = "tag")]
     pub format: bool,
     /// Format the COW device; whatever is on it is lost
@@ -120,7 +124,7 @@ pub struct Create {
     #[arg(short = 'e', long, value_name = "POLICY")]
     #[arg(value_parser = ["invalidate", "error", "queue"])]
     pub on_full: Option<String>,
-    /// Do not ask before the snapshots that are on the COW device are destroyed
+    /// Do not ask before what is on the COW device is destroyed
     #[arg(short, long, requires = "force_format")]
     pub yes: bool,
     /// How the COW device knows the origin [default: its path]
@@ -259,8 +263,8 @@ pub struct Merge {
 /// Check the store on a COW device
 ///
 /// Looks whether everything in the store can be read and nothing in it contradicts itself, and
-/// prints what is wrong. Nothing is written. No device of the store may be active, and no loop
-/// device may have the file.
+/// prints what is wrong. Nothing is written. No device of the store may be active, and nobody
+/// may use any part of the device, or the file, by another way: a loop device, another mapping.
 #[derive(Args, Debug)]
 #[command(after_long_help = fsck_exit_codes())]
 pub struct Check {
@@ -291,8 +295,8 @@ pub struct Check {
 /// Where counts and space maps show that something is missing or another's, nothing is changed
 /// either: what they say is all that is left of them. Only --give-up-missing does that.
 ///
-/// No device of the store may be active, and no loop device may have the file. An interrupted
-/// repair leaves the store as it was.
+/// No device of the store may be active, and nobody may use any part of the device, or the file,
+/// by another way: a loop device, another mapping. An interrupted repair leaves the store as it was.
 #[derive(Args, Debug)]
 #[command(after_long_help = fsck_exit_codes())]
 pub struct Repair {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Loop devices: a file that is one is as good as in use, though nobody has claimed it.
+//! Loop devices: a file or a device that is one is as good as in use, though nobody has claimed it.
 
+use crate::devno::Devno;
+use dm_snap_mv_store::DevicePlace;
 use nix::errno::Errno;
 use nix::libc;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Where the loop devices are looked for.
@@ -49,31 +51,89 @@ impl Loops {
         }
     }
 
-    /// The name of a loop device whose content is the file with this device number and inode.
-    pub fn of(&self, file: (u64, u64)) -> Option<String> {
-        fs::read_dir(self.sysfs.join("block"))
+    /// All loop devices that have something behind them, by name.
+    pub fn all(&self) -> Vec<Attached> {
+        let mut all: Vec<_> = fs::read_dir(self.sysfs.join("block"))
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .find(|name| name.starts_with("loop") && self.backing(name) == Some(file))
+            .filter(|name| name.starts_with("loop"))
+            .filter_map(|name| self.attached(name))
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
-    /// The file behind a loop device, if it has one.
-    fn backing(&self, name: &str) -> Option<(u64, u64)> {
-        let place = self.sysfs.join("block").join(name);
+    /// What is behind a loop device, if anything is.
+    fn attached(&self, name: String) -> Option<Attached> {
+        let place = self.sysfs.join("block").join(&name);
         let path = fs::read_to_string(place.join("loop/backing_file")).ok()?;
+        let number = |file: &str| fs::read_to_string(place.join(file)).ok();
+        let devno = number("dev")?.trim().parse().ok()?;
+        let offset = || number("loop/offset")?.trim().parse().ok();
         // The device knows the file whatever has become of its name: the file may have been
         // renamed or unlinked, or mounted in another namespace. But not everybody may ask it.
-        if let Some(file) = ask(&self.dev.join(name)) {
-            return Some(file);
-        }
-        let meta = fs::metadata(Path::new(path.trim_end_matches('\n'))).ok()?;
-        Some((meta.dev(), meta.ino()))
+        let (behind, offset) = match ask(&self.dev.join(&name)) {
+            Some(known) => known,
+            None => {
+                let meta = fs::metadata(Path::new(path.trim_end_matches('\n'))).ok()?;
+                let rdev = meta.file_type().is_block_device().then(|| meta.rdev());
+                let behind = Behind::new(meta.dev(), meta.ino(), rdev.unwrap_or(0));
+                (behind, offset().unwrap_or(0))
+            }
+        };
+        Some(Attached {
+            name,
+            devno,
+            behind,
+            offset,
+        })
     }
 }
 
-fn ask(node: &Path) -> Option<(u64, u64)> {
+/// What a loop device shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Behind {
+    /// A block device.
+    Device(Devno),
+    /// A file: the number of the device that it is on, and of its inode.
+    File(u64, u64),
+}
+
+impl Behind {
+    fn new(dev: u64, inode: u64, rdev: u64) -> Self {
+        match rdev {
+            0 => Self::File(dev, inode),
+            rdev => Self::Device(Devno::of_dev_t(rdev)),
+        }
+    }
+}
+
+impl From<DevicePlace> for Behind {
+    fn from(place: DevicePlace) -> Self {
+        match place {
+            DevicePlace::Device(rdev) => Self::Device(Devno::of_dev_t(rdev)),
+            DevicePlace::File(dev, inode) => Self::File(dev, inode),
+        }
+    }
+}
+
+/// A loop device with something behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The kernel's name of it.
+    pub name: String,
+    /// Its number.
+    pub devno: Devno,
+    /// What it shows.
+    pub behind: Behind,
+    /// Where it begins there, in bytes.
+    pub offset: u64,
+}
+
+/// What a loop device shows and where that begins, from itself.
+fn ask(node: &Path) -> Option<(Behind, u64)> {
     let device = File::open(node).ok()?;
     let mut info = Info {
         device: 0,
@@ -97,7 +157,8 @@ fn ask(node: &Path) -> Option<(u64, u64)> {
     #[allow(unsafe_code)]
     let result = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64.into(), to) };
     Errno::result(result).ok()?;
-    Some((info.device, info.inode))
+    let behind = Behind::new(info.device, info.inode, info.rdevice);
+    Some((behind, info.offset))
 }
 
 #[cfg(test)]
@@ -110,29 +171,29 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_by_any_name() {
+    fn what_is_behind_them() {
         let dir = std::env::temp_dir().join(format!("dms-loops-{}", std::process::id()));
         let attached = |name: &str, file: &str| {
-            let place = dir.join("block").join(name).join("loop");
-            fs::create_dir_all(&place).unwrap();
-            fs::write(place.join("backing_file"), format!("{file}\n")).unwrap();
+            let place = dir.join("block").join(name);
+            fs::create_dir_all(place.join("loop")).unwrap();
+            fs::write(place.join("dev"), "7:2\n").unwrap();
+            fs::write(place.join("loop/offset"), "8192\n").unwrap();
+            fs::write(place.join("loop/backing_file"), format!("{file}\n")).unwrap();
         };
         fs::create_dir_all(dir.join("block/loop0")).unwrap();
         fs::create_dir_all(dir.join("block/sda/loop")).unwrap();
-        for name in ["one", "two"] {
-            fs::write(dir.join(name), "").unwrap();
-        }
+        fs::write(dir.join("one"), "").unwrap();
         fs::hard_link(dir.join("one"), dir.join("other")).unwrap();
         attached("loop1", "/dms/no/such/file (deleted)");
         attached("loop2", dir.join("one").to_str().unwrap());
-        let loops = Loops::at(&dir, dir.join("dev"));
-        let of = |name: &str| {
-            let meta = fs::metadata(dir.join(name)).unwrap();
-            loops.of((meta.dev(), meta.ino()))
+        let meta = fs::metadata(dir.join("other")).unwrap();
+        let found = Attached {
+            name: "loop2".into(),
+            devno: Devno { major: 7, minor: 2 },
+            behind: Behind::File(meta.dev(), meta.ino()),
+            offset: 8192,
         };
-        assert_eq!(of("one").as_deref(), Some("loop2"));
-        assert_eq!(of("other").as_deref(), Some("loop2"));
-        assert_eq!(of("two"), None);
+        assert_eq!(Loops::at(&dir, dir.join("dev")).all(), [found]);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -48,10 +48,15 @@ impl Sysfs {
         self.line(dev, "dm/name").filter(|name| !name.is_empty())
     }
 
+    /// The UUID of a device-mapper device.
+    pub fn dm_uuid(&self, dev: Devno) -> Option<String> {
+        self.line(dev, "dm/uuid")
+    }
+
     /// The volume group and logical volume that a device is, if it is one of LVM's and no
     /// hidden part of another.
     pub fn volume(&self, dev: Devno) -> Option<(String, String)> {
-        if !self.line(dev, "dm/uuid")?.starts_with("LVM-") {
+        if !self.dm_uuid(dev)?.starts_with("LVM-") {
             return None;
         }
         let mut parts = unhyphen(&self.dm_name(dev)?).into_iter();
@@ -107,7 +112,12 @@ impl Sysfs {
 
     /// The numbers of the devices built directly on one.
     fn holder_devices(&self, dev: Devno) -> Vec<Devno> {
-        fs::read_dir(self.dir(dev).join("holders"))
+        self.linked(dev, "holders")
+    }
+
+    /// The numbers of the devices that one of its folders names.
+    fn linked(&self, dev: Devno, folder: &str) -> Vec<Devno> {
+        fs::read_dir(self.dir(dev).join(folder))
             .into_iter()
             .flatten()
             .flatten()
@@ -120,6 +130,18 @@ impl Sysfs {
                 fs::read_to_string(number).ok()?.trim().parse().ok()
             })
             .collect()
+    }
+
+    /// The devices that one is directly built on, apart from the disk that a partition is of.
+    pub fn slaves(&self, dev: Devno) -> Vec<Devno> {
+        self.linked(dev, "slaves")
+    }
+
+    /// Of a partition: the disk, and the sector that it begins at there.
+    pub fn partition_of(&self, dev: Devno) -> Option<(Devno, u64)> {
+        self.line(dev, "partition")?;
+        let disk = self.line(dev, "../dev")?.parse().ok()?;
+        Some((disk, self.line(dev, "start")?.parse().ok()?))
     }
 
     fn holder_name(&self, kernel: String) -> String {

@@ -4,7 +4,7 @@
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Bytes of a metadata block.
@@ -42,6 +42,15 @@ pub trait WritableBlocks: Blocks {
     fn flush(&self) -> io::Result<()>;
 }
 
+/// What a [`Device`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevicePlace {
+    /// A block device with this number, as the C library packs it.
+    Device(u64),
+    /// A file: the number of the device that it is on, and of its inode.
+    File(u64, u64),
+}
+
 /// A COW device, or an image of one in a file.
 pub struct Device {
     file: File,
@@ -59,7 +68,7 @@ impl Device {
 
     /// As [`Device::open`], of a device that nobody else has claimed: neither a mounted file
     /// system nor a mapped device. Until it is dropped, nobody else can. A file is not claimed
-    /// by anybody, not even if a loop device has it: see [`Device::file`].
+    /// by anybody, not even if a loop device has it: see [`Device::place`].
     pub fn open_exclusive(path: &Path) -> io::Result<Self> {
         Self::open_with(path, false, OFlag::O_EXCL)
     }
@@ -84,11 +93,13 @@ impl Device {
         Ok(Self { file })
     }
 
-    /// If it is an image in a file: the number of the device that the file is on, and of its
-    /// inode.
-    pub fn file(&self) -> io::Result<Option<(u64, u64)>> {
+    /// What it is.
+    pub fn place(&self) -> io::Result<DevicePlace> {
         let meta = self.file.metadata()?;
-        Ok(meta.is_file().then(|| (meta.dev(), meta.ino())))
+        Ok(match meta.file_type().is_block_device() {
+            true => DevicePlace::Device(meta.rdev()),
+            false => DevicePlace::File(meta.dev(), meta.ino()),
+        })
     }
 
     /// Its size in sectors of 512 bytes.

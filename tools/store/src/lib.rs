@@ -18,6 +18,6 @@ pub mod signature;
 pub mod space;
 pub mod store;
 
-pub use block::{Block, Blocks, Device, WritableBlocks, BLOCK_SIZE};
+pub use block::{Block, Blocks, Device, DevicePlace, WritableBlocks, BLOCK_SIZE};
 pub use error::{Error, Result};
 pub use store::Store;

@@ -3,18 +3,23 @@
 
 use super::print;
 use crate::cli::Check;
+use crate::devno::Devno;
+use crate::dm::{users, Dm};
 use crate::failure::{fsck, Failure, Kind, Result};
 use crate::hints;
-use crate::loops::Loops;
+use crate::loops::Behind;
 use crate::names::{normalise, BlockDevice};
 use crate::progress::Progress;
+use crate::shared::{self, Use, What};
 use crate::show::checked::{self, Checked};
+use crate::stack::Stack;
 use crate::sysfs::Sysfs;
+use crate::target::Line;
 use dm_snap_mv_check::{check, Finding, Options, Outcome, Report, Watch};
 use dm_snap_mv_store::Device;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Check) -> Result<u8> {
@@ -101,14 +106,17 @@ pub(super) fn opened(
     open: fn(&Path) -> io::Result<Device>,
 ) -> Result<(PathBuf, Device, u64)> {
     let path = find(arg)?;
-    let device = open(&path).map_err(|e| unopened(&path, &e))?;
-    let file = device.file().map_err(|e| unopened(&path, &e))?;
-    if let Some(name) = file.and_then(|file| Loops::default().of(file)) {
-        // What the kernel does with it there is not seen here, and the other way round.
-        let what = format!("{} is in use: it is the loop device {name}", path.display());
-        return Err(Failure::new(Kind::Busy, what).hint(format!(
-            "give /dev/{name} instead, or detach it first: losetup -d /dev/{name}"
-        )));
+    // The kernel's claim is on the device alone: not on a disk that a loop device lies on, nor on
+    // others that are the same sectors, nor on a file.
+    let (sysfs, dm) = (Sysfs::default(), Dm::if_there());
+    let stack = Stack::look(&sysfs, dm.as_ref());
+    let device = open(&path).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => busy(&path, &stack),
+        _ => unopened(&path, &e),
+    })?;
+    let place = device.place().map_err(|e| unopened(&path, &e))?;
+    if let Some(other) = shared::with(&stack, place.into()) {
+        return Err(not_alone(&path, place.into(), &other));
     }
     let sectors = device.sectors().map_err(|e| unopened(&path, &e))?;
     Ok((path, device, sectors))
@@ -143,12 +151,53 @@ fn find(arg: &OsStr) -> Result<PathBuf> {
     }
 }
 
+/// Somebody else has blocks of it.
+fn not_alone(path: &Path, place: Behind, other: &Use) -> Failure {
+    let failure = other.failure(&path.display().to_string());
+    match (&other.what, place) {
+        // What the kernel does with it there is not seen here, and the other way round.
+        (What::Loop, Behind::File(..)) => {
+            let name = &other.name;
+            let what = format!("{} is in use: it is the loop device {name}", path.display());
+            Failure::new(Kind::Busy, what).hint(format!(
+                "give /dev/{name} instead, or detach it first: losetup -d /dev/{name}"
+            ))
+        }
+        _ => failure,
+    }
+}
+
+/// Somebody has claimed the device: a mount, a mapping, or the same of a part of it.
+fn busy(path: &Path, stack: &Stack<'_>) -> Failure {
+    let what = format!("{} is in use", path.display());
+    let Some(dev) = std::fs::metadata(path)
+        .ok()
+        .map(|meta| Devno::of_dev_t(meta.rdev()))
+    else {
+        return Failure::new(Kind::Busy, what);
+    };
+    let is_ours = |line: Line| line.origin == dev || line.cow == dev;
+    let has_ours = stack
+        .tables()
+        .any(|table| table.ours().is_some_and(|ours| is_ours(ours.line)));
+    let users = users::of(dev, stack.sysfs());
+    match shared::with(stack, Behind::Device(dev)) {
+        _ if has_ours => Failure::new(Kind::Busy, what)
+            .hint("remove the dm-snap-mv devices on it first; dms list shows them"),
+        Some(other) if users.is_empty() => not_alone(path, Behind::Device(dev), &other),
+        _ => {
+            let what = format!("{what}: {}", users::phrase(&users));
+            let failure = Failure::new(Kind::Busy, what);
+            match users::unmount(&users) {
+                Some(unmount) => failure.hint(unmount),
+                None => failure,
+            }
+        }
+    }
+}
+
 fn unopened(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::ResourceBusy => {
-            Failure::new(Kind::Busy, format!("{} is in use", path.display()))
-                .hint("remove the dm-snap-mv devices on it first; dms list shows them")
-        }
         io::ErrorKind::PermissionDenied => {
             let what = format!("cannot open {}: {error}", path.display());
             Failure::new(Kind::Unable, what).hint("run dms as root")

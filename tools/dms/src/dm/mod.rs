@@ -8,7 +8,7 @@ mod raw;
 mod udev;
 pub mod users;
 
-pub use raw::Info;
+pub use raw::{Info, Target};
 
 use crate::devno::Devno;
 use crate::failure::{Failure, Kind, Result};
@@ -42,6 +42,24 @@ impl Mapped {
     }
 }
 
+/// A device of any target, with its table.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub devno: Devno,
+    /// The lines of its table.
+    pub lines: Vec<Target>,
+}
+
+impl Loaded {
+    /// The same if it is one of our target.
+    pub fn ours(&self) -> Option<Mapped> {
+        ours(&self.name, self.devno, &self.lines)
+    }
+}
+
 /// The way to device-mapper.
 pub struct Dm {
     control: File,
@@ -69,6 +87,34 @@ impl Dm {
             control,
             sysfs: Sysfs::default(),
         })
+    }
+
+    /// Opens device-mapper if it is there, and whoever asks may. Where it is not it is not loaded: there
+    /// are no devices then.
+    pub fn if_there() -> Option<Self> {
+        // What comes of it is told by the attempt to open it.
+        let _ = node::make_control();
+        Some(Self {
+            control: File::open(node::CONTROL).ok()?,
+            sysfs: Sysfs::default(),
+        })
+    }
+
+    /// The tables of all devices, of whatever target: the active one, or one that was loaded and not
+    /// used yet. What goes meanwhile, or cannot be read, is left out.
+    pub fn tables(&self) -> Vec<Loaded> {
+        let names = raw::devices(&self.control).unwrap_or_default();
+        let table = |name: String| {
+            let active = raw::lines(&self.control, &name, raw::Ask::Table);
+            let (devno, lines) = match active {
+                Ok((_, lines)) if lines.is_empty() => {
+                    raw::first_table(&self.control, &name).ok()?
+                }
+                other => other.ok()?,
+            };
+            Some(Loaded { name, devno, lines })
+        };
+        names.into_iter().filter_map(table).collect()
     }
 
     /// Sees to it that the kernel knows our target.

@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 /// Bytes for what a request carries, either way.
 const ROOM: usize = 64 * 1024;
 
-/// The same for lists of devices, of which there may be thousands.
+/// The same for lists of devices, of which there may be thousands, and tables of as many lines.
 const LIST_ROOM: usize = 1024 * 1024;
 
 /// The version of the interface that has replies to messages.
@@ -234,7 +234,19 @@ pub enum Ask {
 
 /// The lines of the active table of device `name`, and the device's number.
 pub fn lines(control: &File, name: &str, ask: Ask) -> Result<(Devno, Vec<Target>), Errno> {
-    let mut request = Request::<ROOM>::new(name)?;
+    match lines_within::<ROOM>(control, name, ask) {
+        // A volume in thousands of pieces.
+        Err(Errno::EOVERFLOW) => lines_within::<LIST_ROOM>(control, name, ask),
+        other => other,
+    }
+}
+
+fn lines_within<const N: usize>(
+    control: &File,
+    name: &str,
+    ask: Ask,
+) -> Result<(Devno, Vec<Target>), Errno> {
+    let mut request = Request::<N>::new(name)?;
     request.header.flags = match ask {
         Ask::Table => sys::DM_STATUS_TABLE_FLAG,
         Ask::Status => sys::DM_NOFLUSH_FLAG,

@@ -41,13 +41,10 @@ impl fmt::Display for User {
 /// What is known of a device's users.
 pub fn of(dev: Devno, sysfs: &Sysfs) -> Vec<User> {
     let mut users = Vec::new();
-    if let Ok(text) = fs::read_to_string("/proc/self/mountinfo") {
-        users.extend(mounts(&text, dev).into_iter().map(User::Mount));
-    }
-    if let Ok(text) = fs::read_to_string("/proc/swaps") {
-        if swaps(&text).any(|path| devno_of(path) == Some(dev)) {
-            users.push(User::Swap);
-        }
+    let places = mounted().into_iter().filter(|(of, _)| *of == dev);
+    users.extend(places.map(|(_, place)| User::Mount(place)));
+    if swapping().contains(&dev) {
+        users.push(User::Swap);
     }
     users.extend(sysfs.holders(dev).into_iter().map(User::Holder));
     users.extend(openers(dev));
@@ -78,8 +75,20 @@ pub fn unmount(users: &[User]) -> Option<String> {
     (!commands.is_empty()).then(|| commands.join("\n"))
 }
 
-/// Where `dev` is mounted, according to the text of a mountinfo file.
-fn mounts(text: &str, dev: Devno) -> Vec<String> {
+/// All that is mounted from block devices, and where, in this namespace.
+pub fn mounted() -> Vec<(Devno, String)> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts(&text)
+}
+
+/// All devices that are swap space.
+pub fn swapping() -> Vec<Devno> {
+    let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    swaps(&text).filter_map(devno_of).collect()
+}
+
+/// What is mounted where, according to the text of a mountinfo file.
+fn mounts(text: &str) -> Vec<(Devno, String)> {
     text.lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(2);
@@ -88,11 +97,12 @@ fn mounts(text: &str, dev: Devno) -> Vec<String> {
             // btrfs and a few others mount under a number of their own; then the source,
             // after the separator, tells.
             let source = line.split_once(" - ")?.1.split(' ').nth(1)?;
-            let ours = number == dev
-                || (number.major == 0
-                    && source.starts_with('/')
-                    && devno_of(&unescape(source)) == Some(dev));
-            ours.then(|| unescape(place))
+            let dev = match number.major {
+                0 if source.starts_with('/') => devno_of(&unescape(source))?,
+                0 => return None,
+                _ => number,
+            };
+            Some((dev, unescape(place)))
         })
         .collect()
 }
@@ -180,7 +190,12 @@ mod tests {
 91 22 253:2 /sub /srv rw - ext4 /dev/mapper/orig rw
 92 22 0:45 / /tmp rw - tmpfs tmpfs rw
 ";
-        assert_eq!(mounts(text, DEV), ["/mnt/a b", "/srv"]);
+        let sda1 = Devno { major: 8, minor: 1 };
+        let at = |dev, place: &str| (dev, place.to_owned());
+        assert_eq!(
+            mounts(text),
+            [at(sda1, "/"), at(DEV, "/mnt/a b"), at(DEV, "/srv")]
+        );
     }
 
     #[test]
