@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms create`
 
-use super::tag;
+use super::{formatting, tag};
 use crate::cli::Create;
 use crate::dm::{node, users, Dm};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
+use crate::loops::Behind;
 use crate::names::{self, BlockDevice};
-use crate::{list, reply, target::Wanted};
+use crate::stack::Stack;
+use crate::{list, reply, shared, target::Wanted};
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::{Device, Store};
-use std::io::{self, BufRead, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 
 /// How a device-mapper UUID begins that is one of ours.
@@ -62,8 +63,15 @@ pub fn run(args: &Create) -> Result<()> {
         Some(tag) => snapshot_size(&dm, &cow, &wanted.id, tag).unwrap_or(origin.sectors),
     };
 
-    if wanted.force {
-        agreed_to_loss(&dm, &cow, args.yes)?;
+    {
+        let stack = Stack::look(&dm.sysfs, Some(&dm));
+        let free = nobody_else_has(&stack, &origin, &cow);
+        free.and_then(|()| match (wanted.format, wanted.force) {
+            (_, true) => formatting::agreed_to_loss(&stack, &cow, args.yes),
+            (true, _) => formatting::is_blank(&stack, &cow),
+            _ => Ok(()),
+        })
+        .map_err(|failure| failure.context(format!("cannot create {name}")))?;
     }
 
     // Whatever happens from here on, the device must either be of use or go.
@@ -88,6 +96,35 @@ pub fn run(args: &Create) -> Result<()> {
     }
 }
 
+/// What the kernel cannot see: whether somebody has blocks of a device by another way to them. Who has a
+/// role already keeps it, whoever came later.
+fn nobody_else_has(stack: &Stack<'_>, origin: &BlockDevice, cow: &BlockDevice) -> Result<()> {
+    let lines: Vec<_> = stack
+        .tables()
+        .filter_map(|table| Some(table.ours()?.line))
+        .collect();
+    let is_cow = lines.iter().any(|line| line.cow == cow.devno);
+    let is_origin = lines
+        .iter()
+        .any(|line| line.cow == cow.devno && line.origin == origin.devno);
+    for (role, device, has) in [("origin", origin, is_origin), ("COW", cow, is_cow)] {
+        let other = match has {
+            true => None,
+            false => shared::with(stack, Behind::Device(device.devno)),
+        };
+        if let Some(other) = other {
+            return Err(other.failure(&format!("the {role} device {}", device.short())));
+        }
+    }
+    if !is_origin && shared::in_common(stack, origin.devno, cow.devno) {
+        let (origin, cow) = (origin.short(), cow.short());
+        let what =
+            format!("the origin device {origin} and the COW device {cow} have blocks in common");
+        return Err(Failure::new(Kind::Refused, what).hint("the COW device must be another one"));
+    }
+    Ok(())
+}
+
 #[allow(clippy::too_many_arguments)]
 fn activate(
     dm: &Dm,
@@ -110,6 +147,13 @@ fn activate(
             true => {
                 failure.hint("give the origin and the COW device that the snapshot was taken with")
             }
+            false => failure,
+        };
+        let foreign = [Refusal::ForeignData, Refusal::NotBlank]
+            .iter()
+            .any(|refusal| reason.text == refusal.as_str());
+        let failure = match foreign && wanted.tag.is_none() {
+            true => formatting::named(failure, cow),
             false => failure,
         };
         let failure = match reason.text == Refusal::NotBound.as_str() {
@@ -157,60 +201,6 @@ fn uuid(cow: &BlockDevice, id: &[u8], tag: Option<u32>) -> Option<String> {
         }))
     })
     .ok()?
-}
-
-/// Says what is lost by formatting a COW device with a store on it, and asks for consent where there
-/// is somebody to be asked.
-fn agreed_to_loss(dm: &Dm, cow: &BlockDevice, yes: bool) -> Result<()> {
-    if dm
-        .devices()?
-        .iter()
-        .any(|device| device.line.cow == cow.devno)
-    {
-        // It is in use, and will not be formatted.
-        return Ok(());
-    }
-    let Some(losses) = losses(cow).filter(|losses| !losses.is_empty()) else {
-        return Ok(());
-    };
-    for loss in &losses {
-        eprintln!("dms: lost with what is on {}: {loss}", cow.node.display());
-    }
-    if yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(());
-    }
-    eprint!("Format it? [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    read.map_err(|e| Failure::new(Kind::Refused, format!("cannot read the answer: {e}")))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(Kind::Refused, "nothing has been formatted")),
-    }
-}
-
-/// The origins and snapshots on a COW device; none where there is no store that could be read.
-fn losses(cow: &BlockDevice) -> Option<Vec<String>> {
-    let device = Device::open(&cow.node).ok()?;
-    Store::read(&device, |store| {
-        let mut losses = Vec::new();
-        for row in store.origins()? {
-            let id = String::from_utf8_lossy(row.id.as_bytes()).into_owned();
-            let tags: Vec<_> = store
-                .snapshots(row.number)?
-                .iter()
-                .filter(|row| !row.ghost)
-                .map(|row| row.tag.to_string())
-                .collect();
-            losses.push(match tags.as_slice() {
-                [] => format!("the binding of {id}, which has no snapshots"),
-                [tag] => format!("snapshot {tag} of {id}"),
-                tags => format!("snapshots {} of {id}", tags.join(", ")),
-            });
-        }
-        Ok(losses)
-    })
-    .ok()
 }
 
 /// A signal came while the table was loaded. That may take long, and has formatted the COW device if that

@@ -7,6 +7,7 @@ mod completions;
 mod create;
 mod delete;
 mod docs;
+mod formatting;
 mod list;
 mod merge;
 mod remove;
