@@ -23,7 +23,7 @@ use anyhow::{ensure, Context, Result};
 use crate::content::{generation_of, SECTOR, ZERO};
 use crate::kernel;
 use crate::random::Random;
-use crate::store::until;
+use crate::store::{until, Device};
 use crate::sys;
 use crate::tape::{self, Event, Recorder};
 use crate::time::patience;
@@ -364,6 +364,16 @@ impl Puppet {
     pub fn mend(&self) -> usize {
         let fault = self.stage.lock().fault.take();
         fault.map_or(0, |fault| fault.hits)
+    }
+
+    /// Removes the last device of an origin on this disk, which cannot be flushed while that ends: what
+    /// it holds is not noted then.
+    pub fn remove_unseen(&self, co: Device) -> Result<()> {
+        self.fail(&[Op::Flush], 0, usize::MAX);
+        let removed = co.remove();
+        let flushes = self.mend();
+        ensure!(flushes > 0, "it is not flushed when it ends");
+        removed
     }
 
     /// How many requests have failed so far of those that were to.

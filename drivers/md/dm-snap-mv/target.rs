@@ -44,6 +44,8 @@ pub(crate) struct SnapMv {
     id: KVec<u8>,
     tag: Option<Tag>,
     policy: Option<FullPolicy>,
+    /// The origin may be another disk, which is to be noted.
+    accept: Atomic<bool>,
     /// The line is in force, or has been.
     resumed: Atomic<bool>,
     /// What the origin knows this table by.
@@ -133,7 +135,7 @@ impl SnapMv {
         }
         let policy = table.policy.unwrap_or_default();
         let store = StoreHandle::attach(cow, cow_claim, &origin, format.as_ref(), policy)?;
-        let origin = OriginHandle::attach(store, &id, origin, claim, bind)?;
+        let origin = OriginHandle::attach(store, &id, origin, claim, bind, table.accept)?;
         let device = match tag {
             None => Device::Origin(OriginDevice::new(origin)),
             Some(tag) => {
@@ -152,10 +154,17 @@ impl SnapMv {
             id,
             tag,
             policy: table.policy,
+            accept: Atomic::new(table.accept),
             resumed: Atomic::new(false),
             ticket,
             suspending: Atomic::new(ACTIVE),
         })
+    }
+
+    /// Whether another disk is to be noted as the origin's: when the line comes into force, not whenever
+    /// the device is resumed.
+    fn accepts(&self) -> bool {
+        self.accept.xchg(false, Relaxed)
     }
 
     /// Does something while the file system on the origin, or on snapshot `tag`, is frozen as `how`
@@ -367,8 +376,10 @@ impl Target for SnapMv {
                 error.as_str()
             );
         }
-        if this.tag.is_none() {
-            if let Err(error) = store.settle(this.device.origin(), ti.len()) {
+        if this.tag.is_some() {
+            store.note_use(this.device.origin());
+        } else {
+            if let Err(error) = store.settle(this.device.origin(), ti.len(), this.accepts()) {
                 pr_err!("{}: {}\n", ti.device_name(), error.as_str());
                 return Err(error.to_error());
             }

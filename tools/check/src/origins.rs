@@ -8,6 +8,7 @@ use crate::merged;
 use crate::reached::Part;
 use crate::report::Kind;
 use crate::walk::Tree;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::table::check_id;
@@ -32,6 +33,9 @@ fn fault(cx: &Context<'_>, row: &OriginRow) -> Option<&'static str> {
     }
     if cx.superblock.layout.chunk_size.end_of(row.size).is_err() {
         return Some("it is larger than an origin can be");
+    }
+    if row.identity != Identity::UNKNOWN && !cx.superblock.has_identities() {
+        return Some("it says what disk it is on, of which the superblock says that none does");
     }
     None
 }

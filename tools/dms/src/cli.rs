@@ -124,6 +124,12 @@ pub struct Create {
     #[arg(short = 'e', long, value_name = "POLICY")]
     #[arg(value_parser = ["invalidate", "error", "queue"])]
     pub on_full: Option<String>,
+    /// Accept that ORIGIN is another disk than it was when it was last used
+    ///
+    /// Its snapshots show what the disk holds wherever nothing was preserved for them: they are right
+    /// if it is a copy of the former one, made while that was not in use, and else are not.
+    #[arg(short, long, conflicts_with_all = ["tag", "bind"])]
+    pub accept_device: bool,
     /// Do not ask before what is on the COW device is destroyed
     #[arg(short, long, requires = "force_format")]
     pub yes: bool,

@@ -26,6 +26,7 @@ pub fn kind(refusal: Refusal) -> Kind {
         | R::EmptyPage
         | R::BothFormats
         | R::FormatWithoutBind
+        | R::AcceptWithBind
         | R::ChunkSizeWithoutFormat
         | R::ChunkSize
         | R::BadPolicy
@@ -84,6 +85,9 @@ pub fn hint(refusal: Refusal) -> Option<&'static str> {
         }
         R::CowTooSmall => "a few MiB are the least; 10 to 20 % of the origin's size are usual",
         R::CowShrunk => "give it back its old size: parts of the store were beyond its end",
+        R::OriginAnother => {
+            "have disks changed their names? If it is a copy of the former disk: dms create --accept-device"
+        }
         R::OriginShrunk => "give it back its old size; an origin may only grow",
         R::NoStore => "for its first use, format it and bind the origin: dms create -b -f ...",
         R::ForeignData | R::NotBlank => {

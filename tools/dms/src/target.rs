@@ -90,6 +90,8 @@ pub struct Wanted {
     pub id: Vec<u8>,
     /// Bind the origin.
     pub bind: bool,
+    /// Accept another disk than it was.
+    pub accept: bool,
     /// Format a blank COW device.
     pub format: bool,
     /// Format the COW device whatever is on it.
@@ -113,7 +115,12 @@ impl Wanted {
         }
         put(b"-i");
         put(&self.id);
-        for (flag, option) in [(self.bind, "-b"), (self.format, "-f"), (self.force, "-F")] {
+        for (flag, option) in [
+            (self.accept, "-a"),
+            (self.bind, "-b"),
+            (self.format, "-f"),
+            (self.force, "-F"),
+        ] {
             if flag {
                 put(option.as_bytes());
             }

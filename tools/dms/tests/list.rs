@@ -6,6 +6,7 @@ mod common;
 use common::Text;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
@@ -105,6 +106,7 @@ fn origin(id: &[u8]) -> OriginRow {
         invalid_below: 2,
         rollback: None,
         deferred: None,
+        identity: Identity::UNKNOWN,
         id: OriginId::new(id).unwrap(),
     }
 }

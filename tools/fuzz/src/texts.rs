@@ -5,6 +5,7 @@
 use std::fmt;
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::escape::{self, Reader, Sink};
@@ -350,6 +351,7 @@ pub fn list(data: &[u8]) {
         invalid_below: input.u32() % next_tag.get(),
         rollback: (kind == 1).then_some(rollback),
         deferred: (kind == 2).then_some(deferred),
+        identity: Identity::UNKNOWN,
         id: id(&mut input),
     };
     let line = StoreLine {

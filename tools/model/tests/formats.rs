@@ -4,6 +4,7 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::layout::{Layout, METADATA_MAX, METADATA_MIN};
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
@@ -78,6 +79,8 @@ prop_compose! {
         range in (chunk(), chunk()),
         merged in any::<u64>(),
         id in vec(any::<u8>(), 1..=255),
+        name in any::<Option<[u8; 12]>>(),
+        samples in any::<Option<[u32; 4]>>(),
     ) -> OriginRow {
         let source = Tag::new(1 + tags.1 % (tags.0 - 1)).unwrap();
         OriginRow {
@@ -100,6 +103,7 @@ prop_compose! {
                 merged,
             }),
             deferred: (what == 2).then_some(Deferred { source, delete_source }),
+            identity: Identity { name, samples },
             id: OriginId::new(&id).unwrap(),
         }
     }
@@ -415,8 +419,8 @@ fn superblock_refusals() {
     assert_eq!(Superblock::probe(&[0; BLOCK_SIZE]), Contents::Blank);
     assert_eq!(with(32, b"x"), Err(Refusal::ForeignData));
     assert_eq!(with(40, &[2]), Err(Refusal::UnknownVersion));
-    assert_eq!(with(52, &[5]), Err(Refusal::UnknownFeature));
-    assert_eq!(with(52, &[3]).map(|s| s.incompat), Ok(3));
+    assert_eq!(with(52, &[9]), Err(Refusal::UnknownFeature));
+    assert_eq!(with(52, &[7]).map(|s| s.incompat), Ok(7));
     let mut broken = good;
     broken[300] ^= 1;
     assert_eq!(
@@ -578,6 +582,10 @@ fn rows_byte_by_byte() {
             merged: 15,
         }),
         deferred: None,
+        identity: Identity {
+            name: Some(*b"twelve bytes"),
+            samples: Some([0x41424344, 0, 0x51525354, 1]),
+        },
         id: OriginId::new(b"/dev/vdb").unwrap(),
     };
     let mut bytes = [0xff; OriginRow::SIZE];
@@ -604,6 +612,11 @@ fn rows_byte_by_byte() {
         expected.extend(field.to_le_bytes());
     }
     for field in [13u64, 14, 15] {
+        expected.extend(field.to_le_bytes());
+    }
+    expected.extend(3u32.to_le_bytes());
+    expected.extend(b"twelve bytes");
+    for field in [0x41424344u32, 0, 0x51525354, 1] {
         expected.extend(field.to_le_bytes());
     }
     expected.resize(255, 0);

@@ -4,6 +4,7 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::journal::{
     batches, entries, is_behind, look, Batch, Block, Entry, Place, Run, BATCH_BLOCKS,
     BEHIND_BLOCKS, CHECKSUM_XOR,
@@ -49,6 +50,7 @@ fn origin_row(chunks: u64) -> OriginRow {
         invalid_below: 0,
         rollback: None,
         deferred: None,
+        identity: Identity::UNKNOWN,
         id: OriginId::new(b"/dev/sdb1").unwrap(),
     }
 }

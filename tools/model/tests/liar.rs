@@ -9,6 +9,7 @@ use dm_snap_mv_model::chain::Chain;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::clean::{clean_step, percent};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::escape::Sink;
@@ -168,6 +169,7 @@ impl Liar {
                 source: self.tag(),
                 delete_source: true,
             }),
+            identity: Identity::UNKNOWN,
             id: OriginId::new(b"id").unwrap(),
         }
     }
@@ -367,6 +369,7 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     assert!(percent(&m.cleaning_row(), m.number(), size) <= 100);
     let _ = versions::bind(m, b"id", row.size, size, 0);
     let _ = versions::grow(m, &mut row, end.get(), size);
+    let _ = versions::check_shrink(m, &row, end.get());
     let _ = versions::take_origin_snapshot(m, &mut row, b"memo", 0);
     let _ = versions::take_snapshot_snapshot(m, &mut row, &mut snap, b"memo", 0);
     let _ = versions::delete_snapshot(m, &mut row, tag);

@@ -181,11 +181,13 @@ fn tables() {
             cow_device: b"c",
             id: id.map(str::as_bytes),
             policy,
+            accept: false,
         };
         assert_eq!(table(line), Ok(expected), "{line}");
         let id = id.unwrap_or("o").as_bytes();
         assert_eq!(expected.origin_id(), id);
     }
+    assert!(table("co -a o c").unwrap().accept);
     // After -- even this is a device.
     assert_eq!(table("co -- -o c").unwrap().origin_device, b"-o");
     assert_eq!(table("co - c").unwrap().origin_device, b"-");

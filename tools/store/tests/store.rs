@@ -2,6 +2,7 @@
 //! Stores made by hand, block by block, and read.
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::journal::{Batch, Entry, Place, Run, BATCH_BLOCKS};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
@@ -294,6 +295,7 @@ fn origin_row(n: u32, id: &str) -> Vec<u8> {
         invalid_below: 0,
         rollback: None,
         deferred: None,
+        identity: Identity::UNKNOWN,
         id: OriginId::new(id.as_bytes()).unwrap(),
     };
     let mut bytes = [0; OriginRow::SIZE];

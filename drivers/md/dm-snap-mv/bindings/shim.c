@@ -241,6 +241,42 @@ unsigned int dm_rs_bdev_neighbours(struct block_device *bdev, bool above, dev_t 
 	return found;
 }
 
+/*
+ * What a block device is called that stays with it, whatever its number: the UUID of a
+ * partition or of a mapped device, or what its maker calls it. At most @max bytes; 0:
+ * there is nothing of the kind.
+ */
+unsigned int dm_rs_bdev_called(struct block_device *bdev, u8 *text, unsigned int max)
+{
+	struct gendisk *disk = bdev->bd_disk;
+	char uuid[DM_UUID_LEN] = "";
+	struct mapped_device *md;
+	u8 id[16];
+	int type, len;
+
+	if (bdev_is_partition(bdev)) {
+		if (!bdev->bd_meta_info)
+			return 0;
+		return scnprintf(text, max, "PARTUUID=%s", bdev->bd_meta_info->uuid);
+	}
+	md = dm_get_md(bdev->bd_dev);
+	if (md) {
+		if (dm_copy_name_and_uuid(md, NULL, uuid))
+			uuid[0] = '\0';
+		dm_put(md);
+		return uuid[0] ? scnprintf(text, max, "DM=%s", uuid) : 0;
+	}
+	if (!disk->fops->get_unique_id)
+		return 0;
+	for (type = BLK_UID_NAA; type >= BLK_UID_T10; type--) {
+		len = disk->fops->get_unique_id(disk, id, type);
+		if (len > 0)
+			return scnprintf(text, max, "ID%d=%*phN", type,
+					 min_t(int, len, sizeof(id)), id);
+	}
+	return 0;
+}
+
 /* What users call a mapped device; @name has room for DM_NAME_LEN bytes. */
 int dm_rs_md_name(dev_t dev, char *name)
 {

@@ -53,6 +53,7 @@ bool dm_rs_bdev_is_zoned(struct block_device *bdev);
 dev_t dm_rs_bdev_whole(struct block_device *bdev);
 unsigned int dm_rs_bdev_neighbours(struct block_device *bdev, bool above, dev_t *devs,
 				   unsigned int max);
+unsigned int dm_rs_bdev_called(struct block_device *bdev, u8 *text, unsigned int max);
 int dm_rs_md_name(dev_t dev, char *name);
 
 bool dm_rs_bdev_is_frozen(struct block_device *bdev);

@@ -245,6 +245,16 @@ impl BlockDevice {
         unsafe { bindings::dm_rs_bdev_is_zoned(self.as_raw()) }
     }
 
+    /// What it is called that stays with it, whatever its number: the UUID of a partition or of a mapped
+    /// device, or what its maker calls it; how many bytes of `text` that takes, 0 where there is nothing of
+    /// the kind. Process context; sleeps.
+    pub(crate) fn called(&self, text: &mut [u8]) -> usize {
+        let room = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        // SAFETY: The device is open, so it is there, and there is that much room.
+        let len = unsafe { bindings::dm_rs_bdev_called(self.as_raw(), text.as_mut_ptr(), room) };
+        (len as usize).min(text.len())
+    }
+
     /// The number of the disk that it is a partition of; its own if it is none.
     pub(crate) fn whole(&self) -> Dev {
         // SAFETY: The device is open, so it is there.

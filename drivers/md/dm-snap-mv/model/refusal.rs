@@ -130,6 +130,8 @@ refusals! {
     BothFormats: EINVAL, c"options -f and -F exclude each other";
     /// `-f` or `-F` without `-b`.
     FormatWithoutBind: EINVAL, c"options -f and -F need option -b";
+    /// `-a` with `-b`.
+    AcceptWithBind: EINVAL, c"option -a does not go with option -b";
     /// `-c` without `-f` or `-F`.
     ChunkSizeWithoutFormat: EINVAL, c"option -c needs option -f or -F";
     /// A chunk size that cannot be.
@@ -211,6 +213,8 @@ refusals! {
     OriginTooLarge: EFBIG, c"origin device is too large for this chunk size";
     /// An empty origin.
     OriginEmpty: EINVAL, c"origin device is empty";
+    /// The origin device is another disk than it was.
+    OriginAnother: EINVAL, c"origin device is not the disk that was bound (accept it with -a)";
     /// The origin has become smaller.
     OriginShrunk: EINVAL, c"origin device is smaller than when it was bound";
     /// A `co` table that does not cover the origin.

@@ -87,6 +87,8 @@ pub struct Table<'a> {
     pub id: Option<&'a [u8]>,
     /// `-e`.
     pub policy: Option<FullPolicy>,
+    /// `-a`: the origin is on another disk than it was, and may be.
+    pub accept: bool,
 }
 
 impl<'a> Table<'a> {
@@ -95,13 +97,14 @@ impl<'a> Table<'a> {
         let mut id = None;
         let mut policy = None;
         let mut chunk_size = None;
-        let (mut bind, mut format, mut force) = (false, false, false);
+        let (mut bind, mut format, mut force, mut accept) = (false, false, false, false);
         let mut arguments = Arguments::<4>::new();
-        for item in Options::new(words.into_iter(), b"bfF", b"ice") {
+        for item in Options::new(words.into_iter(), b"abfF", b"ice") {
             match item? {
                 Item::Value(b'i', word) => once(&mut id, check_id(word)?)?,
                 Item::Value(b'e', word) => once(&mut policy, FullPolicy::parse(word)?)?,
                 Item::Value(_, word) => once(&mut chunk_size, parse_chunk_size(word)?)?,
+                Item::Flag(b'a') => set(&mut accept)?,
                 Item::Flag(b'b') => set(&mut bind)?,
                 Item::Flag(b'f') => set(&mut format)?,
                 Item::Flag(_) => set(&mut force)?,
@@ -122,6 +125,7 @@ impl<'a> Table<'a> {
         let role = match (origin, tag) {
             (true, Some(_)) => return Err(Refusal::ExtraArgument),
             (true, None) if format && force => return Err(Refusal::BothFormats),
+            (true, None) if accept && bind => return Err(Refusal::AcceptWithBind),
             (true, None) if formatting && !bind => return Err(Refusal::FormatWithoutBind),
             (true, None) if chunk_size.is_some() && !formatting => {
                 return Err(Refusal::ChunkSizeWithoutFormat)
@@ -130,7 +134,7 @@ impl<'a> Table<'a> {
                 bind,
                 format: formatting.then_some(Format { force, chunk_size }),
             },
-            (false, _) if bind || formatting || chunk_size.is_some() => {
+            (false, _) if accept || bind || formatting || chunk_size.is_some() => {
                 return Err(Refusal::MisplacedOption)
             }
             (false, None) => return Err(Refusal::MissingTag),
@@ -147,6 +151,7 @@ impl<'a> Table<'a> {
             cow_device,
             id,
             policy,
+            accept,
         })
     }
 

@@ -8,6 +8,7 @@
 use super::chain::{Chain, MAX_DEPTH};
 use super::chunk_size::ChunkSize;
 use super::disk::cleaning_row::CleaningRow;
+use super::disk::identity::Identity;
 use super::disk::origin_row::{OriginId, OriginRow};
 use super::disk::snapshot_row::{Memo, SnapshotRow};
 use super::ids::{Epoch, OriginNr, Tag, TimelineId};
@@ -74,8 +75,32 @@ pub fn bind_as<M: Metadata>(
         invalid_below: 0,
         rollback: None,
         deferred: None,
+        identity: Identity::UNKNOWN,
         id,
     })
+}
+
+/// Whether an origin may have only `size` sectors: it had more once, but no snapshot of it does, no
+/// rollback runs, and nothing that was preserved for what has been deleted, which may be of chunks behind
+/// the new end, waits for its removal. [`Refusal::OriginShrunk`] if not.
+pub fn check_shrink<M: Metadata>(m: &M, row: &OriginRow, size: u64) -> Result<(), M::Error> {
+    if size == 0 || row.rollback.is_some() || m.cleaning(row.timeline())?.is_some() {
+        return Err(Refusal::OriginShrunk.into());
+    }
+    let mut from = row.timeline().next();
+    while let Some(t) = from {
+        match m.snapshot_from(t)? {
+            Some((found, _)) if found < t => return Err(Refusal::Corrupt.into()),
+            Some((found, snapshot)) if found.origin() == row.number => {
+                if snapshot.size > size {
+                    return Err(Refusal::OriginShrunk.into());
+                }
+                from = found.next();
+            }
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 /// Notes that the origin has `size` sectors now. It may only have grown.

@@ -6,6 +6,7 @@
 
 use super::engine::{Engine, OriginState, SnapshotState};
 use super::error::{Result, StoreError};
+use super::identity;
 use super::merge::Merge;
 use super::origin::{Origin, RollbackState};
 use super::registry::StoreHandle;
@@ -17,6 +18,7 @@ use crate::dm::time;
 use crate::model::batch::Copies;
 use crate::model::chain::Chain;
 use crate::model::chunk_size::ChunkSize;
+use crate::model::disk::origin_row::OriginRow;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
@@ -58,15 +60,19 @@ impl OriginHandle {
         dev: Arc<BlockDevice>,
         claim: Claim,
         bind: bool,
+        accept: bool,
     ) -> Result<Self> {
         check_blocks(&dev, store.geometry.chunk_size)?;
+        if let Some(row) = store.row_of_resting(id)? {
+            identity::compare(&store.machinery.io, claim.by(), &dev, &row, accept)?;
+        }
         let mut guard = store.engine.lock();
         let engine = &mut *guard;
         if engine.shows(&dev) {
             return Err(Refusal::OriginIsOurs.into());
         }
         let size = dev.sectors();
-        let (nr, to_bind) = engine.find_or_plan(id, size, bind)?;
+        let (nr, to_bind) = engine.find_or_plan(id, size, bind, accept)?;
         let origin = match (engine.origin_index(nr), to_bind) {
             (Ok(index), _) => engine.join_origin(index, &dev)?,
             (Err(_), true) => engine.plan_origin(&store, nr, id, dev)?,
@@ -95,15 +101,27 @@ impl Drop for OriginHandle {
     fn drop(&mut self) {
         let mut engine = self.store.engine.lock();
         let nr = self.origin.number;
-        let Ok(state) = engine.origin_state_mut(nr) else {
-            return;
-        };
-        if state.users == 1 {
+        let mut looked = false;
+        loop {
+            let Ok(state) = engine.origin_state_mut(nr) else {
+                return;
+            };
+            if state.users > 1 {
+                break;
+            }
             // Nothing of this origin may be on its way when its last device goes.
             state.leaving = true;
             while engine.origin_state(nr).is_ok_and(OriginState::must_rest) {
                 self.store.rested.wait(&mut engine);
             }
+            if looked {
+                break;
+            }
+            // This waits for the disk, so others may come meanwhile, and go again.
+            drop(engine);
+            self.store.note_samples(nr, &self.origin.dev);
+            looked = true;
+            engine = self.store.engine.lock();
         }
         engine.leave_origin(nr);
         let _ = engine.commit(&self.store);
@@ -181,14 +199,27 @@ impl Engine {
 
     /// The number of an origin that is bound, or is to be bound: then it is promised, and the second is
     /// true. All that can be refused without a change is refused here.
-    fn find_or_plan(&mut self, id: &[u8], size: u64, bind: bool) -> Result<(OriginNr, bool)> {
+    fn find_or_plan(
+        &mut self,
+        id: &[u8],
+        size: u64,
+        bind: bool,
+        accept: bool,
+    ) -> Result<(OriginNr, bool)> {
         match (self.meta_ref()?.origin_by_id(id)?, bind) {
             (Some(_), true) => Err(Refusal::AlreadyBound.into()),
             (None, false) => Err(Refusal::NotBound.into()),
-            (Some(nr), false) => match size < self.meta_ref()?.origin_row(nr)?.size {
-                true => Err(Refusal::OriginShrunk.into()),
-                false => Ok((nr, false)),
-            },
+            (Some(nr), false) => {
+                let meta = self.meta_ref()?;
+                let row = meta.origin_row(nr)?;
+                if size < row.size {
+                    if !accept {
+                        return Err(Refusal::OriginShrunk.into());
+                    }
+                    versions::check_shrink(meta, &row, size)?;
+                }
+                Ok((nr, false))
+            }
             (None, true) => {
                 let is_planned = |state: &&OriginState| {
                     state
@@ -296,11 +327,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Binds an origin that is to be, durably.
-    fn bind_origin(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<()> {
+    /// Binds an origin that is to be, durably. Returns whether it was.
+    fn bind_origin(&mut self, cx: &Arc<Store>, nr: OriginNr) -> Result<bool> {
         let state = self.origin_state_mut(nr)?;
         let Some(id) = state.to_bind.take() else {
-            return Ok(());
+            return Ok(false);
         };
         let size = state.shared.dev.sectors();
         let chunk_size = cx.geometry.chunk_size;
@@ -316,13 +347,18 @@ impl Engine {
             // To be tried again.
             Err(_) => state.to_bind = Some(id),
         }
-        bound
+        bound.map(|()| true)
     }
 
-    fn grow_origin(&mut self, cx: &Arc<Store>, nr: OriginNr, size: u64) -> Result<()> {
+    /// Notes another size of an origin. It may only have grown, unless [`versions::check_shrink`] says so.
+    fn resize_origin(&mut self, cx: &Arc<Store>, nr: OriginNr, size: u64) -> Result<()> {
         let chunk_size = self.meta_ref()?.superblock.layout.chunk_size;
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
+            if size < row.size {
+                versions::check_shrink(meta, &row, size)?;
+                row.size = size;
+            }
             versions::grow(meta, &mut row, size, chunk_size)?;
             meta.put_origin(&row)
         })?;
@@ -411,17 +447,37 @@ impl Store {
     /// # Errors
     ///
     /// Why that cannot be made durable: then the table must not come into force.
-    pub(crate) fn settle(self: &Arc<Self>, origin: &Origin, size: u64) -> Result<()> {
+    pub(crate) fn settle(self: &Arc<Self>, origin: &Origin, size: u64, accept: bool) -> Result<()> {
         let mut engine = self.engine.lock();
         let nr = origin.number;
-        engine.bind_origin(self, nr)?;
+        let is_new = engine.bind_origin(self, nr)?;
         // One that was unbound, or that cannot be read any more, is shown as it is.
-        let row = engine.meta_ref().and_then(|meta| meta.origin_row(nr));
-        if row.is_ok_and(|row| size > row.size) {
-            engine.grow_origin(self, nr, size)?;
+        if let Ok(row) = engine.meta_ref().and_then(|meta| meta.origin_row(nr)) {
+            if accept || size > row.size {
+                engine.resize_origin(self, nr, size)?;
+            }
+            let anew = is_new || accept;
+            let noted = engine.note_disk(self, nr, anew);
+            // A store that cannot take a change can be used as far as it goes. What is not struck out
+            // may accuse somebody wrongly after a crash, and no more.
+            if anew {
+                noted?;
+            }
         }
         engine.publish(self);
         Ok(())
+    }
+
+    /// The row of an origin of which no device is there: of one that is in use it is known what disk it is
+    /// on.
+    fn row_of_resting(&self, id: &[u8]) -> Result<Option<OriginRow>> {
+        let engine = self.engine.lock();
+        match engine.meta_ref()?.origin_by_id(id)? {
+            Some(nr) if engine.origin_index(nr).is_err() => {
+                Ok(Some(engine.meta_ref()?.origin_row(nr)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes what the COW device has become larger by into use.

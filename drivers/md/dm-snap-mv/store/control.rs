@@ -302,6 +302,8 @@ impl Engine {
         self.want_room(For::Preserving, 1)?;
         let chunk_size = cx.geometry.chunk_size;
         self.change(cx, origin, |meta, row| {
+            // It is written from now on, if only by this.
+            row.identity.samples = None;
             rollback::begin(meta, row, source, delete_source, chunk_size)
         })
     }

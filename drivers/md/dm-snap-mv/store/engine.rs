@@ -665,8 +665,9 @@ impl Engine {
     ) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
-            versions::invalidate(meta, &mut row)?;
-            meta.put_origin(&row)
+            // A store that failed and was opened anew may have them still, and the write is coming.
+            row.identity.samples = None;
+            versions::invalidate(meta, &mut row)
         })?;
         self.commit(cx)?;
         self.refresh(nr)?;

@@ -293,6 +293,14 @@ impl Meta {
         Ok(())
     }
 
+    /// Has rows of origins say what disk they are on from now on.
+    pub(super) fn use_identities(&mut self) {
+        if !self.superblock.has_identities() {
+            self.superblock.take_identities();
+            self.set_unnoted();
+        }
+    }
+
     /// Keeps the row of an active snapshot in core.
     pub(super) fn cache_snapshot(&mut self, timeline: TimelineId) -> Result<()> {
         if self.snapshots.contains(timeline.get()) {

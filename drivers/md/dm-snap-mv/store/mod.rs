@@ -3,7 +3,7 @@
 //! One COW device and what is kept in it.
 //!
 //! * [`store`]: what its devices share; [`registry`]: which stores are open;
-//! * [`roles`]: what block devices are to them, one thing at a time;
+//! * [`roles`]: what block devices are to them, one thing at a time; [`identity`]: which disk that was;
 //! * [`open`]: opening and formatting; [`attach`]: devices come and go;
 //! * [`engine`]: the worker's turns; [`job`]: what a bio carries along;
 //! * [`preserve`], [`discard`]: writes and discards of an origin; [`access`], [`zeroing`]: reads and writes of a snapshot;
@@ -26,6 +26,7 @@ mod engine;
 pub(crate) mod error;
 mod failure;
 mod freeze;
+mod identity;
 pub(crate) mod job;
 mod journal;
 mod listing;

@@ -143,6 +143,11 @@ impl Claim {
         Self::new(by, device, role)
     }
 
+    /// The mapped device that the table is for.
+    pub(super) fn by(&self) -> Dev {
+        self.by
+    }
+
     fn new(by: Dev, device: &BlockDevice, role: Role) -> Result<Self> {
         let dev = device.dev();
         let mut known = KNOWN.lock();

@@ -79,6 +79,7 @@ impl Act {
     pub fn scene(self) -> Scene {
         match self {
             Act::Unbind => Scene::Deleted,
+            Act::Activate => Scene::Noted,
             Act::ActivateUnclean | Act::ActivateSnapshot => Scene::Interrupted,
             _ => Scene::Closed,
         }

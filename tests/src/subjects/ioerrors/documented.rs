@@ -6,7 +6,8 @@ use super::act::Act;
 use super::points::{Fault, Times, Which};
 use crate::puppet::Op;
 
-/// Flushes of the COW device by the first commit of a store that was closed in order. What comes after
+/// Flushes of the COW device by the first commit of a store that was closed in order, when nothing was
+/// noted of its origin's disk that had to be struck out before. What comes after
 /// these is of something else.
 const FLUSHES: usize = 2;
 
@@ -34,8 +35,7 @@ impl Act {
     pub fn needs(self, which: Which, op: Op) -> bool {
         match (which, op) {
             (Which::Cow, Op::Write | Op::Flush) => {
-                !matches!(self, Act::SnapshotRead | Act::Activate | Act::OriginDiscard)
-                    || (self, op) == (Act::Activate, Op::Flush)
+                !matches!(self, Act::SnapshotRead | Act::OriginDiscard)
             }
             (Which::Cow, Op::Read) => {
                 (self.creates() && self != Act::Format)

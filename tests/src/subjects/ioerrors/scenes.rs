@@ -17,8 +17,11 @@ use crate::time::pass;
 /// In what state a store is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scene {
-    /// Closed in order, with all that was made by [`Bench::prepare`].
+    /// Closed in order, with all that was made by [`Bench::prepare`]. What its origin's disk holds is not
+    /// noted, so its first change is that of what is tried.
     Closed,
+    /// The same, and it is noted.
+    Noted,
     /// The same, and all snapshots are deleted.
     Deleted,
     /// As a crash leaves it, in the midst of everything: see [`Bench::interrupt`].
@@ -41,6 +44,7 @@ impl Bench {
         self.prepare(policy)?;
         match scene {
             Scene::Closed => {}
+            Scene::Noted => self.co("")?.remove()?,
             Scene::Deleted => self.delete_all()?,
             Scene::Interrupted => {
                 for _ in 0..TRIES {
@@ -76,7 +80,7 @@ impl Bench {
         self.now.write(&co.open()?, 512, 64)?;
         // So much that a rollback copies it in parts, by several processors.
         self.now.write(&co.open()?, 1400, 320)?;
-        co.remove()?;
+        self.origin.remove_unseen(co)?;
         self.superblock = Some(Patient::open(&self.cow.path())?.superblock()?);
         Ok(())
     }
@@ -95,7 +99,7 @@ impl Bench {
         }
         co.wait_clean()?;
         self.snapshots.clear();
-        co.remove()
+        self.origin.remove_unseen(co)
     }
 
     /// Goes on with what [`Bench::prepare`] made, and looks at the disks while it is in use: there

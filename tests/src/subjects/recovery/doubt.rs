@@ -64,7 +64,8 @@ pub fn message(message: &str) -> Result<()> {
     let co = bench.format()?;
     bench.take(&co)?;
     bench.now.write(&co.open()?, 0, 16 * CHUNK)?;
-    co.remove()?;
+    // So that the message is the store's first change, which writes its trees.
+    bench.origin.remove_unseen(co)?;
     let images = (bench.origin.image(), bench.cow.image());
     let (now, then) = (bench.now.clone(), bench.snapshots[&1].clone());
     let mut done = 0;

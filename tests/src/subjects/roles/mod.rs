@@ -2,6 +2,7 @@
 
 //! Whose disk it is: what has one role is refused another, saying who has it, and nothing is written.
 
+mod identity;
 mod loading;
 
 use std::path::{Path, PathBuf};
@@ -104,6 +105,12 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
         "a COW device's new size that is loaded and not resumed",
         || loading::cow_not_grown(&place),
     );
+    subject.case("another disk under an origin's identity", || {
+        identity::another_disk(&place)
+    });
+    subject.case("a disk that others have written", || {
+        identity::written_by_others(&place)
+    });
     subject.case("after all of this", || {
         place.world.check(&place.co)?;
         place.world.check_below()

@@ -8,6 +8,7 @@ use std::io;
 
 use dm_snap_mv_check::build::{self, Entry, Place};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::journal::{self, Batch, BATCH_BLOCKS};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_ids;
@@ -280,6 +281,9 @@ impl Image {
             data_space: [0; 128],
             strange: [0; 72],
         };
+        if has_identities(store) {
+            superblock.take_identities();
+        }
         data.encode(&mut superblock.data_space);
         metadata.encode(&mut superblock.metadata_space);
         image.put_superblock(&superblock);
@@ -336,6 +340,14 @@ impl Image {
         Superblock::seal(&mut block.0, superblock_sum);
         self.blocks.insert(number, block);
     }
+}
+
+/// Whether any origin says what disk it is on.
+fn has_identities(store: &Store) -> bool {
+    store
+        .origins
+        .iter()
+        .any(|(_, row)| row.identity != Identity::UNKNOWN)
 }
 
 /// Whether any record is of several chunks.

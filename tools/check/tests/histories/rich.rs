@@ -4,6 +4,9 @@
 
 use std::cell::RefCell;
 
+use dm_snap_mv_model::disk::identity::Identity;
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+
 use crate::image::has_zeroes;
 use crate::store::Store;
 
@@ -42,7 +45,14 @@ pub fn rich() -> Store {
     for seed in 1.. {
         let (config, operations) = crate::ops::generate(seed, 1000);
         crate::ops::run(&config, &operations, &mut 0);
-        if let Some(store) = RICH.take() {
+        if let Some(mut store) = RICH.take() {
+            // One of them has been in use, and says on what disk.
+            let (&nr, &row) = store.origins.iter().next().expect("an origin");
+            let identity = Identity {
+                name: Some(*b"name of disk"),
+                samples: Some([1, 0, 2, 3]),
+            };
+            store.origins.insert(nr, OriginRow { identity, ..row });
             return store;
         }
     }

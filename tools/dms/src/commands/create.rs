@@ -23,6 +23,7 @@ pub fn run(args: &Create) -> Result<()> {
     let mut wanted = Wanted {
         tag: args.tag.clone(),
         bind: args.bind,
+        accept: args.accept_device,
         format: args.format,
         force: args.force_format,
         pages: args.chunk_size.clone(),

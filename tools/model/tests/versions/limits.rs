@@ -13,7 +13,8 @@ use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, Location, Run};
 use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
-    bind, delete_snapshot, find_snapshot, grow, take_origin_snapshot, take_snapshot_snapshot,
+    bind, check_shrink, delete_snapshot, find_snapshot, grow, take_origin_snapshot,
+    take_snapshot_snapshot,
 };
 use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun, Writable};
 
@@ -548,4 +549,38 @@ fn what_is_missing_or_loops_is_corrupt() {
         .cleaning(TimelineId::of_origin(OriginNr::new(1).unwrap()))
         .unwrap()
         .is_none());
+}
+
+#[test]
+fn what_an_origin_may_shrink_to() {
+    let (mut store, mut row) = bound(64, 64);
+    let nr = bind(&mut store, b"another", 256, chunk_size(), 1).unwrap();
+    let mut other = store.origin(nr).unwrap().unwrap();
+    take(&mut store, &mut other);
+    let shrunk = Err(Refusal::OriginShrunk);
+    // What others have does not count.
+    assert_eq!(check_shrink(&store, &row, 1), Ok(()));
+    assert_eq!(check_shrink(&store, &row, 0), shrunk);
+    let small = take(&mut store, &mut row);
+    grow(&mut store, &mut row, 128, chunk_size()).unwrap();
+    assert_eq!(check_shrink(&store, &row, 64), Ok(()));
+    assert_eq!(check_shrink(&store, &row, 63), shrunk);
+    let large = take(&mut store, &mut row);
+    assert_eq!(check_shrink(&store, &row, 127), shrunk);
+    delete_snapshot(&mut store, &mut row, large).unwrap();
+    // Not before what was preserved for it is gone.
+    assert_eq!(check_shrink(&store, &row, 64), shrunk);
+    let mut from = row.timeline();
+    loop {
+        let step = clean_step(&mut store, from, 64).unwrap();
+        store.commit();
+        if step.timeline.is_none() {
+            break;
+        }
+        from = step.next;
+    }
+    row = store.origin(row.number).unwrap().unwrap();
+    assert_eq!(check_shrink(&store, &row, 64), Ok(()));
+    rollback::begin(&mut store, &mut row, small, false, chunk_size()).unwrap();
+    assert_eq!(check_shrink(&store, &row, 127), shrunk);
 }

@@ -7,6 +7,7 @@
 
 pub mod bytes;
 pub mod cleaning_row;
+pub mod identity;
 pub mod journal;
 pub mod layout;
 pub mod origin_ids;

@@ -5,6 +5,7 @@
 use super::super::ids::{Chunk, Epoch, OriginNr, Tag, TimelineId};
 use super::super::refusal::Refusal;
 use super::bytes::{Reader, ShortBytes, Writer};
+use super::identity::Identity;
 
 /// Most bytes of an origin id.
 pub const ID_MAX: usize = 255;
@@ -65,6 +66,9 @@ pub struct OriginRow {
     pub rollback: Option<Rollback>,
     /// The rollback that is to come; never while one runs.
     pub deferred: Option<Deferred>,
+    /// What disk it is on; nothing in a store without
+    /// [`Superblock::has_identities`](super::superblock::Superblock::has_identities).
+    pub identity: Identity,
     /// What it was bound as.
     pub id: OriginId,
 }
@@ -129,7 +133,8 @@ impl OriginRow {
             }
             (None, None) => w.zeroes(40),
         }
-        w.zeroes(255 - 96);
+        self.identity.encode(&mut w);
+        w.zeroes(255 - 128);
         w.u8(self.id.len());
         w.bytes(self.id.padded());
         w.end();
@@ -156,7 +161,8 @@ impl OriginRow {
             Self::DEFERRED => deferred = Some(Self::decode_deferred(&mut r)?),
             _ => return Err(Refusal::Corrupt),
         }
-        r.zeroes(255 - 96)?;
+        let identity = Identity::decode(&mut r)?;
+        r.zeroes(255 - 128)?;
         let id_len = r.u8()?;
         let id = OriginId::from_parts(id_len, r.array()?)?;
         r.end()?;
@@ -180,6 +186,7 @@ impl OriginRow {
             invalid_below,
             rollback,
             deferred,
+            identity,
             id,
         })
     }

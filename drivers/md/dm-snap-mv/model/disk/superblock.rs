@@ -30,12 +30,15 @@ const INCOMPAT_JOURNAL: u32 = 1;
 /// Feature: records can be of many chunks that are zeroes, which others would take for damage.
 pub const INCOMPAT_ZEROES: u32 = 2;
 
+/// Feature: rows of origins say what disk they are on, in bytes that others want to be 0.
+pub const INCOMPAT_IDENTITIES: u32 = 4;
+
 /// Feature: behind the journal there is a backup of the superblock.
 pub const COMPAT_BACKUP: u32 = 1;
 
 /// Features that this version knows.
 const COMPAT_KNOWN: u32 = COMPAT_BACKUP;
-const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL | INCOMPAT_ZEROES;
+const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL | INCOMPAT_ZEROES | INCOMPAT_IDENTITIES;
 const RO_COMPAT_KNOWN: u32 = 0;
 
 const CLEAN: u32 = 1;
@@ -327,6 +330,16 @@ impl Superblock {
         } else {
             0
         }
+    }
+
+    /// Whether rows of origins say what disk they are on.
+    pub const fn has_identities(&self) -> bool {
+        self.incompat & INCOMPAT_IDENTITIES != 0
+    }
+
+    /// Has them do so from now on. A version that does not know of it does not open the store any more.
+    pub fn take_identities(&mut self) {
+        self.incompat |= INCOMPAT_IDENTITIES;
     }
 
     /// Refuses a store that this version may only read.

@@ -5,6 +5,7 @@
 use dm_snap_mv_check::Kind;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
+use dm_snap_mv_model::disk::superblock::INCOMPAT_IDENTITIES;
 use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag};
 use dm_snap_mv_model::record_key::child_key;
 use dm_snap_mv_store::node;
@@ -38,6 +39,8 @@ pub fn origins(store: &Store) {
         Kind::Origin,
         "larger than an origin can be",
     );
+    let image = with_superblock(store, |s| s.incompat &= !INCOMPAT_IDENTITIES);
+    expect("a disk", &image, Kind::Origin, "says that none does");
     type Edit = fn(&mut OriginRow);
     let edits: [(&str, Edit); 3] = [
         ("snapshots", |row| row.snapshots += 1),

@@ -141,7 +141,10 @@ pub const ORIGIN: &[Field] = &[
     number("rollback: cursor", 72, 8),
     number("rollback: limit", 80, 8),
     number("rollback: merged", 88, 8),
-    bytes("reserved", 96, 159),
+    number("disk: what is known", 96, 4),
+    bytes("disk: name", 100, 12),
+    bytes("disk: samples", 112, 16),
+    bytes("reserved", 128, 127),
     number("identity's length", 255, 1),
     bytes("identity", 256, 256),
 ];
