@@ -419,8 +419,8 @@ fn superblock_refusals() {
     assert_eq!(Superblock::probe(&[0; BLOCK_SIZE]), Contents::Blank);
     assert_eq!(with(32, b"x"), Err(Refusal::ForeignData));
     assert_eq!(with(40, &[2]), Err(Refusal::UnknownVersion));
-    assert_eq!(with(52, &[9]), Err(Refusal::UnknownFeature));
-    assert_eq!(with(52, &[7]).map(|s| s.incompat), Ok(7));
+    assert_eq!(with(52, &[17]), Err(Refusal::UnknownFeature));
+    assert_eq!(with(52, &[15]).map(|s| s.incompat), Ok(15));
     let mut broken = good;
     broken[300] ^= 1;
     assert_eq!(

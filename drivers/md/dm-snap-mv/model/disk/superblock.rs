@@ -33,12 +33,16 @@ pub const INCOMPAT_ZEROES: u32 = 2;
 /// Feature: rows of origins say what disk they are on, in bytes that others want to be 0.
 pub const INCOMPAT_IDENTITIES: u32 = 4;
 
+/// Feature: there can be bookmarks, and records without content that they need.
+pub const INCOMPAT_VERSIONS: u32 = 8;
+
 /// Feature: behind the journal there is a backup of the superblock.
 pub const COMPAT_BACKUP: u32 = 1;
 
 /// Features that this version knows.
 const COMPAT_KNOWN: u32 = COMPAT_BACKUP;
-const INCOMPAT_KNOWN: u32 = INCOMPAT_JOURNAL | INCOMPAT_ZEROES | INCOMPAT_IDENTITIES;
+const INCOMPAT_KNOWN: u32 =
+    INCOMPAT_JOURNAL | INCOMPAT_ZEROES | INCOMPAT_IDENTITIES | INCOMPAT_VERSIONS;
 const RO_COMPAT_KNOWN: u32 = 0;
 
 const CLEAN: u32 = 1;
@@ -340,6 +344,16 @@ impl Superblock {
     /// Has them do so from now on. A version that does not know of it does not open the store any more.
     pub fn take_identities(&mut self) {
         self.incompat |= INCOMPAT_IDENTITIES;
+    }
+
+    /// Whether there can be bookmarks.
+    pub const fn has_versions(&self) -> bool {
+        self.incompat & INCOMPAT_VERSIONS != 0
+    }
+
+    /// There can be such from now on. A version that does not know of it does not open the store any more.
+    pub fn use_versions(&mut self) {
+        self.incompat |= INCOMPAT_VERSIONS;
     }
 
     /// Refuses a store that this version may only read.
