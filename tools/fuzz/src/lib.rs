@@ -11,6 +11,7 @@ mod input;
 mod journals;
 mod rows;
 mod stores;
+mod streams;
 mod texts;
 
 // A store is made as the tests of the checker make theirs.
@@ -69,6 +70,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("status", texts::status),
     ("line", texts::line),
     ("store", stores::store),
+    ("stream", streams::stream),
+    ("stream_merge", streams::merged),
+    ("stream_receive", streams::received),
+    ("stream_note", streams::noted),
 ];
 
 /// The target called `name`.
