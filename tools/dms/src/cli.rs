@@ -7,6 +7,9 @@ use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+mod stream;
+pub use stream::{Receive, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
+
 /// Snapshots of block devices, in place.
 ///
 /// dms works with the dm-snap-mv target of device-mapper. It takes snapshots of a block device
@@ -67,6 +70,8 @@ pub enum Command {
     Merge(Merge),
     Check(Check),
     Repair(Repair),
+    Receive(Receive),
+    Stream(Stream),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]
@@ -466,6 +471,11 @@ mod tests {
             "merge ",
             "check ",
             "repair ",
+            "receive ",
+            "stream ",
+            "stream show ",
+            "stream verify ",
+            "stream merge ",
             "completions ",
         ]) {
             for option in ["-h", "--help", "-V", "--version"] {

@@ -132,7 +132,7 @@ pub fn manual() -> String {
         bold("-V"),
         roman(")."),
     ]);
-    for (heading, text) in [("NAMES", NAMES), ("OUTPUT", OUTPUT)] {
+    for (heading, text) in [("NAMES", NAMES), ("OUTPUT", OUTPUT), ("STREAMS", STREAMS)] {
         page.control("SH", [heading]);
         paragraphs(&mut page, text);
     }
@@ -187,13 +187,14 @@ pub fn manual() -> String {
     page.text([roman("In the sources:")]);
     page.text([
         italic("Documentation/admin-guide/device-mapper/dm-snap-mv.rst"),
-        roman("."),
+        roman(", and for the format of streams"),
     ]);
+    page.text([italic("dm-snap-mv-stream.rst"), roman(" beside it.")]);
     page.render()
 }
 
 /// Of the last change of substance to the page.
-const DATE: &str = "2026-11-22";
+const DATE: &str = "2026-11-30";
 
 const DESCRIPTION: &str = "\
 The COW device holds a store: what the origins contained before it was overwritten, once for \
@@ -215,7 +216,10 @@ as well.
 The store knows an origin by its path, with links not followed, or by what is given with -i. A \
 logical volume has one identity, /dev/VG/LV, however it is named.
 
-TAG is the number of a snapshot. Tags count from 1 for each origin and are never used twice.";
+TAG is the number of a snapshot. Tags count from 1 for each origin and are never used twice.
+
+TARGET is a block device, named likewise, if there is one of that name. Otherwise it is a file, from \
+the working directory on, and files are not made below /dev.";
 
 const OUTPUT: &str = "\
 \"dms list\" shows a block for each origin of which a device is active: the devices, how much of \
@@ -230,6 +234,23 @@ names.
 
 \"dms snapshot\" prints the new snapshot's tag and nothing else. Messages go to standard error, \
 and so does a progress bar if that is a terminal.";
+
+const STREAMS: &str = "\
+\"dms receive\" makes a file or a plain device what a stream says; neither root nor the module is \
+needed for a file. It works without anything else on the way: a stream can come through a pipe, from a \
+file, or over ssh. Nothing in it is secret or signed: that is for what carries it.
+
+Until a stream has been received to its end, TARGET holds a mixture. What is noted beside it says so, \
+and says up to which mark what was received is on stable storage; at most 64 MiB are to be received \
+again after a crash. TARGET cannot be used as a version until then, and if its old content was not put \
+aside with --keep, it can only be gone on with. A file must not be written by anybody else \
+meanwhile, which is not prevented; a device is claimed.
+
+What TARGET holds is proven by what is noted and by samples: its beginning, its end, and 64 \
+pieces of 4 KiB in between. Who has changed a byte elsewhere is found only with --digest, by \
+reading all of it.
+
+To move a file that was received, move its .dms-state with it.";
 
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
@@ -271,9 +292,18 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The commands that are for everybody.
+/// The commands that are for everybody; of one that is only the first word of others, those.
 fn commands(dms: &Command) -> impl Iterator<Item = &Command> {
-    dms.get_subcommands().filter(|c| !c.is_hide_set())
+    let visible = dms.get_subcommands().filter(|c| !c.is_hide_set());
+    visible.flat_map(|command| match command.has_subcommands() {
+        true => command.get_subcommands().collect(),
+        false => vec![command],
+    })
+}
+
+/// All words of a command, up to the first argument.
+fn words(command: &Command) -> &str {
+    command.get_bin_name().unwrap_or(command.get_name())
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -293,7 +323,7 @@ fn takes_value(arg: &Arg) -> bool {
 }
 
 fn synopsis(command: &Command) -> Vec<Inline> {
-    let mut line = vec![bold(format!("dms {}", command.get_name()))];
+    let mut line = vec![bold(words(command))];
     for alias in command.get_visible_aliases() {
         line.extend([roman("|"), bold(alias)]);
     }
@@ -324,7 +354,7 @@ fn synopsis(command: &Command) -> Vec<Inline> {
 }
 
 fn describe(page: &mut Roff, command: &Command) {
-    let mut heading = format!("dms {}", command.get_name());
+    let mut heading = words(command).to_owned();
     for alias in command.get_visible_aliases() {
         heading += &format!(", dms {alias}");
     }
@@ -413,9 +443,12 @@ mod tests {
     #[test]
     fn the_manual_has_all_commands_and_options() {
         let page = manual();
-        for command in commands(&Cli::command()) {
-            assert!(page.contains(&format!(".SS \"dms {}", command.get_name())));
+        let mut dms = Cli::command();
+        dms.build();
+        for command in commands(&dms) {
+            assert!(page.contains(&format!(".SS \"{}", words(command))));
         }
+        assert!(page.contains(".SS \"dms stream merge\""));
         for option in ["force\\-format", "defer", "json", "timeout"] {
             assert!(page.contains(&format!("\\-\\-{option}")), "{option}");
         }
@@ -426,7 +459,7 @@ mod tests {
     fn completions_have_all_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let text = completions(shell);
-            for command in ["create", "rollback", "merge", "completions"] {
+            for command in ["create", "rollback", "merge", "verify", "completions"] {
                 assert!(text.contains(command), "{shell} {command}");
             }
         }

@@ -15,9 +15,9 @@ pub enum Kind {
     NotFound = 3,
     /// Something is in use.
     Busy = 4,
-    /// There is no space left on the COW device.
+    /// There is no space left on the COW device, or on a target.
     NoSpace = 5,
-    /// The store or a snapshot is damaged or invalid.
+    /// The store, a snapshot or a stream is damaged or invalid.
     Damaged = 6,
     /// It cannot be done here: not root, no device-mapper, no module.
     Unable = 7,
@@ -34,8 +34,11 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (2, "the command line is wrong"),
     (3, "a device, a snapshot or a store was not found"),
     (4, "something is in use or busy"),
-    (5, "the COW device is full"),
-    (6, "the store or a snapshot is damaged or invalid"),
+    (5, "the COW device is full, or a target is too small"),
+    (
+        6,
+        "the store, a snapshot or a stream is damaged, cut off or invalid",
+    ),
     (
         7,
         "not possible here: not root, no device-mapper, or no dm-snap-mv module",
@@ -43,7 +46,8 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (8, "the time given with --timeout is over; the work goes on"),
     (
         130,
-        "interrupted by a signal; a rollback or cleaning that was waited for goes on",
+        "interrupted by a signal; a rollback or cleaning that was waited for goes on, and a stream \
+         that was being received can be gone on with",
     ),
 ];
 

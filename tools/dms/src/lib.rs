@@ -23,6 +23,7 @@ pub mod shared;
 pub mod show;
 pub mod stack;
 pub mod status;
+pub mod streams;
 pub mod sysfs;
 pub mod target;
 pub mod words;

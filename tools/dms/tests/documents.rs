@@ -76,7 +76,12 @@ fn quoted_calls(text: &str, open: &str, close: &str) -> Vec<String> {
 #[test]
 fn calls_of_dms_in_the_text_are_calls() {
     let markdown = ["README.md", "tests/README.md"].map(top);
-    let rst = ["dm-snap-mv.rst", "dm-snap-mv-format.rst"].map(document);
+    let rst = [
+        "dm-snap-mv.rst",
+        "dm-snap-mv-format.rst",
+        "dm-snap-mv-stream.rst",
+    ]
+    .map(document);
     let mut calls = Vec::new();
     for text in &markdown {
         calls.extend(quoted_calls(text, "`", "`"));

@@ -152,7 +152,7 @@ fn find(arg: &OsStr) -> Result<PathBuf> {
 }
 
 /// Somebody else has blocks of it.
-fn not_alone(path: &Path, place: Behind, other: &Use) -> Failure {
+pub(super) fn not_alone(path: &Path, place: Behind, other: &Use) -> Failure {
     let failure = other.failure(&path.display().to_string());
     match (&other.what, place) {
         // What the kernel does with it there is not seen here, and the other way round.
@@ -168,7 +168,7 @@ fn not_alone(path: &Path, place: Behind, other: &Use) -> Failure {
 }
 
 /// Somebody has claimed the device: a mount, a mapping, or the same of a part of it.
-fn busy(path: &Path, stack: &Stack<'_>) -> Failure {
+pub(super) fn busy(path: &Path, stack: &Stack<'_>) -> Failure {
     let what = format!("{} is in use", path.display());
     let Some(dev) = std::fs::metadata(path)
         .ok()

@@ -10,11 +10,13 @@ mod docs;
 mod formatting;
 mod list;
 mod merge;
+mod receive;
 mod remove;
 mod repair;
 mod rollback;
 mod snapshot;
 mod status;
+mod stream;
 mod wait;
 
 use crate::cli::Command;
@@ -49,6 +51,8 @@ fn act(command: Command) -> Result<()> {
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Receive(args) => receive::run(&args),
+        Command::Stream(args) => stream::run(&args.command),
         Command::Complete(args) => complete::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => docs::man(),

@@ -46,7 +46,8 @@ struct Listed<'a> {
     versions: Vec<Version<'a>>,
 }
 
-fn utc(seconds: u64) -> Option<String> {
+/// A time as programs read it.
+pub(super) fn utc(seconds: u64) -> Option<String> {
     let time = DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
     Some(time.format("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

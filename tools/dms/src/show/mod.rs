@@ -6,6 +6,7 @@ pub mod held;
 pub mod json;
 pub mod listing;
 pub mod status;
+pub mod stream;
 
 use crate::devno::Devno;
 use crate::names;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The commands for streams.
+
+use clap::{Args, Subcommand, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Look at streams, or make one of two
+///
+/// A stream is what versions of an origin are sent in: the whole of one, or what has changed since
+/// an earlier one. It can be kept in a file. None of this needs root or the module.
+#[derive(Args, Debug)]
+pub struct Stream {
+    /// What to do
+    #[command(subcommand)]
+    pub command: StreamCommand,
+}
+
+/// What is done with streams. What it does stands with the arguments.
+#[derive(Debug, Subcommand)]
+pub enum StreamCommand {
+    Show(StreamShow),
+    Verify(StreamVerify),
+    Merge(StreamMerge),
+}
+
+/// Show what is in a stream
+///
+/// Which version of which origin it holds, and since which one, and how much that is. The stream is
+/// read to its end and verified on the way, unless --begin is given.
+#[derive(Args, Debug)]
+pub struct StreamShow {
+    /// The stream; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Only what it begins with; the rest is not read
+    #[arg(long)]
+    pub begin: bool,
+    /// Write JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Look whether a stream is whole and undamaged
+///
+/// Every checksum, every digest, and all counts are looked at, and that nothing follows its end.
+#[derive(Args, Debug)]
+pub struct StreamVerify {
+    /// The stream; - is standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print nothing; the exit code says enough
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Make one stream of two that follow one another
+///
+/// SECOND has to begin with the version that FIRST leads to. What comes of it does the same as both
+/// do, one after the other, and sets nothing twice. Both are read twice, so they have to be files.
+#[derive(Args, Debug)]
+pub struct StreamMerge {
+    /// The earlier one
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub first: PathBuf,
+    /// The later one
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub second: PathBuf,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+}
+
+/// Receive a stream into a file, or a plain device
+///
+/// The stream is read from standard input. TARGET becomes the version that it leads to. It is noted
+/// beside it what it holds, in TARGET.dms-state, or for a device in the file given with --state.
+///
+/// A stream of what has changed is refused, before anything is written, unless TARGET is proven to hold
+/// the version that it starts from. One of a whole version is refused if there is something on TARGET,
+/// unless --force is given.
+///
+/// What was interrupted can be gone on with, by whatever: give it the same stream again, or one that
+/// begins at the place that --position prints. Until it is done TARGET holds a mixture of both
+/// versions, and it is noted that it does.
+#[derive(Args, Debug)]
+pub struct Receive {
+    /// A file, which need not be there, or a block device that nobody uses
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub target: OsString,
+    /// Where it is noted what TARGET holds
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub state: Option<PathBuf>,
+    /// Put aside what the file holds, until all is received: by a reflink, which takes no space
+    ///
+    /// Then --abort brings it back. The file system has to be one that has reflinks, such as btrfs or
+    /// XFS.
+    #[arg(short, long)]
+    pub keep: bool,
+    /// Read all of TARGET, to prove what it holds and to note what it becomes
+    ///
+    /// Otherwise samples are read.
+    #[arg(long)]
+    pub digest: bool,
+    /// Write over what there is; with --abort, give it up
+    #[arg(short = 'F', long)]
+    pub force: bool,
+    /// Give up what has been received in part
+    ///
+    /// What --keep has put aside comes back, and a file that was made for it goes. If TARGET held a
+    /// version that was not put aside, that is lost, and --force has to be given.
+    #[arg(long, conflicts_with_all = ["keep", "digest", "position", "status"])]
+    pub abort: bool,
+    /// Print the place to go on from, for whoever sends; nothing, if nothing was left off
+    #[arg(long, conflicts_with_all = ["keep", "digest", "force", "status"])]
+    pub position: bool,
+    /// Show what TARGET is noted to hold
+    #[arg(long, conflicts_with_all = ["keep", "digest", "force"])]
+    pub status: bool,
+    /// Write JSON
+    #[arg(long, requires = "status")]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn what_does_not_go_together() {
+        for line in [
+            "receive",
+            "receive x y",
+            "receive x --abort --keep",
+            "receive x --position --force",
+            "receive x --json",
+            "stream",
+            "stream show",
+            "stream merge x",
+            "stream send x",
+        ] {
+            let error = Cli::try_parse_from(format!("dms {line}").split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}
