@@ -28,7 +28,6 @@ use crate::model::batch::{Batch, Copies};
 use crate::model::chain::Chain;
 use crate::model::ids::{CowChunk, Epoch, OriginNr, TimelineId};
 use crate::model::preserve;
-use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::report::Cleaning;
 use crate::model::rollback::RollbackView;
