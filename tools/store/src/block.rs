@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Metadata blocks and where they come from.
 
+use crate::ahead::{self, Each};
 use nix::fcntl::OFlag;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -30,6 +31,16 @@ pub trait Blocks {
     /// Reads several blocks, and returns them in the order in which they were asked for.
     fn read_many(&self, numbers: &[u64]) -> Vec<io::Result<Box<Block>>> {
         numbers.iter().map(|&nr| self.read(nr)).collect()
+    }
+
+    /// Gives several blocks to `each`, in the order in which they were asked for, until it breaks. Where
+    /// that makes sense, others are being read meanwhile.
+    fn read_ahead(&self, numbers: &[u64], each: Each<'_>) {
+        for block in self.read_many(numbers) {
+            if each(block).is_break() {
+                break;
+            }
+        }
     }
 }
 
@@ -144,6 +155,10 @@ impl Blocks for Device {
         all.into_iter()
             .map(|block| block.unwrap_or_else(missing))
             .collect()
+    }
+
+    fn read_ahead(&self, numbers: &[u64], each: Each<'_>) {
+        ahead::read(self, numbers, each);
     }
 }
 

@@ -18,8 +18,8 @@ pub enum Error {
     JournalEnd { block: u64, source: io::Error },
     /// The journal stands for more changes than a journal can.
     Overlong,
-    /// It changed again and again while it was read.
-    Changing,
+    /// While it was read, another store has taken its place, or an earlier state of it.
+    Another,
 }
 
 impl fmt::Display for Error {
@@ -33,7 +33,7 @@ impl fmt::Display for Error {
             Self::Damaged { block, what } => write!(f, "metadata block {block} is damaged: {what}"),
             Self::Refused(refusal) => f.write_str(refusal.as_str()),
             Self::Overlong => f.write_str("it stands for more changes than a journal can"),
-            Self::Changing => f.write_str("the store changes while it is read"),
+            Self::Another => f.write_str("another store has taken its place while it was read"),
         }
     }
 }

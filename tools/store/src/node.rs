@@ -113,10 +113,12 @@ impl Node {
             room,
             value_size,
         };
-        for i in 1..entries {
-            if node.key(i - 1) >= node.key(i) {
-                return Err("its keys are out of order");
-            }
+        let keys = node.block.0.get(HEADER..HEADER + 8 * entries);
+        let keys = keys.ok_or(SHORT)?.chunks_exact(8);
+        let mut keys = keys.filter_map(|key| Some(u64::from_le_bytes(key.try_into().ok()?)));
+        let mut last = keys.next();
+        if keys.any(|key| last.replace(key) >= Some(key)) {
+            return Err("its keys are out of order");
         }
         Ok(node)
     }
@@ -168,6 +170,23 @@ impl Node {
         self.value(i)
             .and_then(|v| v.try_into().ok())
             .map(u64::from_le_bytes)
+    }
+
+    /// The entries from number `first` on, as numbers, if values are some of 8 bytes; else none.
+    pub fn numbers(&self, first: usize) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let words = |at: usize, count: usize| {
+            let end = at.saturating_add(count.saturating_mul(8));
+            let bytes = self.block.0.get(at..end).unwrap_or(&[]);
+            let words = bytes.chunks_exact(8);
+            words.filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?)))
+        };
+        let many = match self.value_size {
+            8 => self.entries.saturating_sub(first),
+            _ => 0,
+        };
+        let keys = words(HEADER + 8 * first, many);
+        let values = words(HEADER + 8 * (self.room + first), many);
+        keys.zip(values)
     }
 
     /// How many keys are less than `key`.

@@ -4,9 +4,12 @@
 use crate::block::{Block, Blocks};
 use crate::btree::Btree;
 use crate::checksum;
+use crate::entries::Tree;
 use crate::error::{Error, Result};
 use crate::journal;
-use dm_snap_mv_model::disk::journal::Entry;
+use crate::live::Live;
+use crate::overlay::{Overlay, Rows};
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
@@ -14,9 +17,6 @@ use dm_snap_mv_model::ids::{OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::refusal::Refusal;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-
-/// How often reading is tried while the kernel changes the store.
-const TRIES: usize = 8;
 
 fn superblock_checksum(covered: &[u8]) -> u32 {
     checksum::crc32c_raw(covered) ^ CHECKSUM_XOR
@@ -32,53 +32,66 @@ fn read(blocks: &dyn Blocks, nr: u64) -> Result<Box<Block>> {
 pub struct Store<'a> {
     blocks: &'a dyn Blocks,
     superblock: Superblock,
-    /// Rows that the trees do not show yet, the latest of each.
-    new_origins: BTreeMap<u64, OriginRow>,
-    /// `None`: it has gone.
-    new_snapshots: BTreeMap<u64, Option<SnapshotRow>>,
+    overlay: Overlay,
+}
+
+/// A part of a tree of rows.
+pub struct Page<T> {
+    /// Keys and what they are of, in their order.
+    pub rows: Vec<(u64, T)>,
+    /// From which key on there may be more.
+    pub next: Option<u64>,
 }
 
 impl<'a> Store<'a> {
     /// Reads the superblock and the journal. It is refused, with the words the kernel has for that, where
     /// there is no store, a damaged one, or one of a later version.
     pub fn open(blocks: &'a dyn Blocks) -> Result<Self> {
-        let block = read(blocks, 0)?;
-        let superblock = Superblock::decode(&block.0, superblock_checksum)?;
-        let mut store = Self {
-            blocks,
-            superblock,
-            new_origins: BTreeMap::new(),
-            new_snapshots: BTreeMap::new(),
-        };
-        let (origins, snapshots) = (&mut store.new_origins, &mut store.new_snapshots);
-        journal::read(blocks, &store.superblock, &mut |entry| match *entry {
-            Entry::Origin(row) => {
-                origins.insert(row.number.get().into(), row);
-            }
-            Entry::Snapshot(origin, row) => {
-                let key = TimelineId::of_snapshot(origin, row.tag).get();
-                snapshots.insert(key, Some(row));
-            }
-            Entry::NoSnapshot(timeline) => {
-                snapshots.insert(timeline.get(), None);
-            }
-            _ => {}
-        })?;
-        Ok(store)
+        let superblock = Self::read_superblock(blocks)?;
+        Self::with_journal(blocks, superblock)
     }
 
-    /// Opens a store that the kernel may be changing, and reads from it. A transaction leaves
-    /// the blocks of the one before alone, but the next reuses them; so if there were others
-    /// in the meantime, it is done again.
+    /// Opens a store that the kernel may be changing, and reads from it, a little: all of it again, if
+    /// there was a transaction in the meantime. For more there is [`Live`].
     pub fn read<T>(blocks: &'a dyn Blocks, get: impl Fn(&Self) -> Result<T>) -> Result<T> {
-        for _ in 0..TRIES {
-            let store = Self::open(blocks)?;
-            let got = get(&store);
-            if Self::open(blocks)?.superblock.transaction == store.superblock.transaction {
-                return got;
+        Live::new(blocks, None).batch(|store, _| get(store))
+    }
+
+    /// Reads the superblock. One that is just being written may be read in part as it was: only what is
+    /// found twice is what stands there.
+    pub(crate) fn read_superblock(blocks: &dyn Blocks) -> Result<Superblock> {
+        let mut block = read(blocks, 0)?;
+        loop {
+            let wrong = match Superblock::decode(&block.0, superblock_checksum) {
+                Ok(superblock) => return Ok(superblock),
+                Err(wrong) => wrong,
+            };
+            let again = read(blocks, 0)?;
+            if wrong != Refusal::BadChecksum || again.0 == block.0 {
+                return Err(wrong.into());
             }
+            block = again;
         }
-        Err(Error::Changing)
+    }
+
+    /// With this superblock, and what the journal adds.
+    pub(crate) fn with_journal(blocks: &'a dyn Blocks, superblock: Superblock) -> Result<Self> {
+        let mut overlay = Overlay::default();
+        journal::read(blocks, &superblock, &mut |entry| overlay.note(entry))?;
+        Ok(Self {
+            blocks,
+            superblock,
+            overlay,
+        })
+    }
+
+    /// With this superblock, as the trees say.
+    pub(crate) fn without_journal(blocks: &'a dyn Blocks, superblock: Superblock) -> Self {
+        Self {
+            blocks,
+            superblock,
+            overlay: Overlay::default(),
+        }
     }
 
     /// The superblock.
@@ -91,23 +104,23 @@ impl<'a> Store<'a> {
         Btree::new(self.blocks, root, value_size, most)
     }
 
-    fn origins_tree(&self) -> Btree<'a> {
-        self.tree(self.superblock.roots.origins, OriginRow::SIZE)
-    }
-
-    fn snapshots_tree(&self) -> Btree<'a> {
-        self.tree(self.superblock.roots.snapshots, SnapshotRow::SIZE)
-    }
-
     /// All origins, by number.
     pub fn origins(&self) -> Result<Vec<OriginRow>> {
-        let mut rows = BTreeMap::new();
-        self.rows(&self.origins_tree(), 0, |key, value| {
-            rows.insert(key, origin_row(key, value)?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        rows.extend(self.new_origins.iter().map(|(&key, row)| (key, *row)));
-        Ok(rows.into_values().collect())
+        let page = self.origins_from(0, usize::MAX)?;
+        Ok(page.rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// Origins from a number on, at most `most` (at least 1).
+    pub fn origins_from(&self, from: u64, most: usize) -> Result<Page<OriginRow>> {
+        let tree = self.tree(self.superblock.roots.origins, OriginRow::SIZE);
+        let range = (from, u64::MAX);
+        page(&tree, &self.overlay.origins, range, most, &origin_row)
+    }
+
+    /// The origin with this number.
+    pub fn origin(&self, nr: OriginNr) -> Result<Option<OriginRow>> {
+        let tree = self.tree(self.superblock.roots.origins, OriginRow::SIZE);
+        one(&tree, &self.overlay.origins, nr.get().into(), &origin_row)
     }
 
     /// The origin that was bound as `id`.
@@ -121,53 +134,119 @@ impl<'a> Store<'a> {
     /// A snapshot, deleted ones that are kept for their children included.
     pub fn snapshot(&self, origin: OriginNr, tag: Tag) -> Result<Option<SnapshotRow>> {
         let key = TimelineId::of_snapshot(origin, tag).get();
-        if let Some(row) = self.new_snapshots.get(&key) {
-            return Ok(*row);
-        }
-        let Some(value) = self.snapshots_tree().lookup(key)? else {
-            return Ok(None);
-        };
-        Ok(Some(snapshot_row(key, &value)?))
+        let tree = self.tree(self.superblock.roots.snapshots, SnapshotRow::SIZE);
+        one(&tree, &self.overlay.snapshots, key, &snapshot_row)
     }
 
     /// All snapshots of an origin, by tag.
     pub fn snapshots(&self, origin: OriginNr) -> Result<Vec<SnapshotRow>> {
-        let first = TimelineId::of_origin(origin).get();
-        let is_of = |key| TimelineId::new(key).is_some_and(|t| t.origin() == origin);
-        let mut rows = BTreeMap::new();
-        self.rows(&self.snapshots_tree(), first, |key, value| {
-            if !is_of(key) {
-                return Ok(ControlFlow::Break(()));
-            }
-            rows.insert(key, snapshot_row(key, value)?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let new = self.new_snapshots.iter().filter(|(&key, _)| is_of(key));
-        for (key, row) in new {
-            match row {
-                Some(row) => rows.insert(*key, *row),
-                None => rows.remove(key),
-            };
-        }
-        Ok(rows.into_values().collect())
+        let first = TimelineId::of_origin(origin);
+        let last = first.get() | u64::from(u32::MAX);
+        let page = self.snapshots_from(first.get(), last, usize::MAX)?;
+        Ok(page.rows.into_iter().map(|(_, row)| row).collect())
     }
 
-    /// Gives the rows of a tree to `each`, from a key on, until it has enough of them.
-    fn rows(
-        &self,
-        tree: &Btree<'_>,
-        from: u64,
-        mut each: impl FnMut(u64, &[u8]) -> std::result::Result<ControlFlow<()>, Refusal>,
-    ) -> Result<()> {
-        let mut wrong = None;
-        tree.walk(from, &mut |key, value| {
-            each(key, value).unwrap_or_else(|refusal| {
-                wrong = Some(refusal);
-                ControlFlow::Break(())
-            })
-        })?;
-        wrong.map_or(Ok(()), |refusal| Err(refusal.into()))
+    /// Snapshots by timeline, from one on up to another (inclusive), at most `most` (at least 1).
+    pub fn snapshots_from(&self, from: u64, to: u64, most: usize) -> Result<Page<SnapshotRow>> {
+        let tree = self.tree(self.superblock.roots.snapshots, SnapshotRow::SIZE);
+        let rows = &self.overlay.snapshots;
+        page(&tree, rows, (from, to), most, &snapshot_row)
     }
+
+    /// Cleanings by timeline, as [`Store::snapshots_from`].
+    pub fn cleanings_from(&self, from: u64, to: u64, most: usize) -> Result<Page<CleaningRow>> {
+        let tree = self.tree(self.superblock.roots.cleaning, CleaningRow::SIZE);
+        let rows = &self.overlay.cleaning;
+        page(&tree, rows, (from, to), most, &cleaning_row)
+    }
+
+    /// The tree of trees of records: roots by timeline.
+    pub fn all_records(&self) -> Tree<'_> {
+        let root = self.superblock.roots.records;
+        Tree::new(self.blocks, &self.superblock, Some(root), None)
+    }
+
+    /// The records of a timeline.
+    pub fn records(&self, t: TimelineId) -> Result<Tree<'_>> {
+        let overlay = self.overlay.records.get(&t.get());
+        let root = self.root(self.superblock.roots.records, t.get())?;
+        Ok(Tree::new(self.blocks, &self.superblock, root, overlay))
+    }
+
+    /// The chunks of an origin that a rollback is done with.
+    pub fn done(&self, origin: OriginNr) -> Result<Tree<'_>> {
+        let nr = u64::from(origin.get());
+        let overlay = self.overlay.done.get(&nr);
+        let root = self.root(self.superblock.roots.done, nr)?;
+        Ok(Tree::new(self.blocks, &self.superblock, root, overlay))
+    }
+
+    /// Timelines that the journal has records of, from one on.
+    pub fn journaled_from(&self, from: u64) -> impl Iterator<Item = u64> + '_ {
+        self.overlay.records.range(from..).map(|(&t, _)| t)
+    }
+
+    /// The root of a tree in a tree.
+    fn root(&self, root: u64, key: u64) -> Result<Option<u64>> {
+        let value = self.tree(root, 8).lookup(key)?;
+        let number = value.and_then(|value| value.try_into().ok());
+        Ok(number.map(u64::from_le_bytes))
+    }
+}
+
+/// How a row is read: of its key, and its bytes.
+type Decode<'d, T> = &'d dyn Fn(u64, &[u8]) -> std::result::Result<T, Refusal>;
+
+/// Rows of a tree and the journal, with keys in a range (inclusive), at most `most`.
+fn page<T>(
+    tree: &Btree<'_>,
+    overlay: &Rows,
+    (from, to): (u64, u64),
+    most: usize,
+    decode: Decode<'_, T>,
+) -> Result<Page<T>> {
+    let mut wrong = None;
+    let mut rows = BTreeMap::new();
+    let mut next = None;
+    tree.walk(from, &mut |key, value| {
+        if key > to {
+            return ControlFlow::Break(());
+        }
+        if rows.len() == most.max(1) {
+            next = Some(key);
+            return ControlFlow::Break(());
+        }
+        match decode(key, value) {
+            Ok(row) => rows.insert(key, row),
+            Err(refusal) => {
+                wrong = Some(refusal);
+                return ControlFlow::Break(());
+            }
+        };
+        ControlFlow::Continue(())
+    })?;
+    if let Some(refusal) = wrong {
+        return Err(refusal.into());
+    }
+    let upto = next.map_or(to, |next| next - 1);
+    for (&key, row) in overlay.range(from.min(upto)..=upto) {
+        match row {
+            _ if key < from => continue,
+            Some(row) => rows.insert(key, decode(key, row)?),
+            None => rows.remove(&key),
+        };
+    }
+    let rows = rows.into_iter().collect();
+    Ok(Page { rows, next })
+}
+
+/// One row.
+fn one<T>(tree: &Btree<'_>, overlay: &Rows, key: u64, decode: Decode<'_, T>) -> Result<Option<T>> {
+    let value = match overlay.get(&key) {
+        Some(value) => value.clone(),
+        None => tree.lookup(key)?,
+    };
+    Ok(value.map(|value| decode(key, &value)).transpose()?)
 }
 
 fn origin_row(key: u64, value: &[u8]) -> std::result::Result<OriginRow, Refusal> {
@@ -188,4 +267,8 @@ fn snapshot_row(key: u64, value: &[u8]) -> std::result::Result<SnapshotRow, Refu
     } else {
         Err(Refusal::Corrupt)
     }
+}
+
+fn cleaning_row(_: u64, value: &[u8]) -> std::result::Result<CleaningRow, Refusal> {
+    CleaningRow::decode(value.try_into().map_err(|_| Refusal::Corrupt)?)
 }

@@ -423,12 +423,13 @@ fn a_store_that_changes_is_read_again() {
     assert_eq!(Store::read(&memory, read).unwrap(), 5);
     assert!(tries.get() > 1);
 
+    // However often.
     memory.change.set(Some(|memory| {
         let block = memory.blocks.borrow().get(&0).unwrap().clone();
         let now = u64::from_le_bytes(block.0[112..120].try_into().unwrap());
-        put_superblock(memory, now + 1);
+        put_superblock(memory, now.min(999) + 1);
     }));
-    assert!(matches!(Store::read(&memory, read), Err(Error::Changing)));
+    assert_eq!(Store::read(&memory, read).unwrap(), 1000);
 }
 
 /// Writes a journal of one batch.

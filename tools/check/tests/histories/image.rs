@@ -31,6 +31,8 @@ pub struct Image {
     pub blocks: BTreeMap<u64, Block>,
     /// Blocks that cannot be read.
     pub broken: BTreeSet<u64>,
+    /// How many blocks it has; 0: the usual size.
+    size: u64,
     /// The first block that was never taken.
     next: u64,
     metadata: u64,
@@ -47,7 +49,12 @@ pub struct Lies {
 
 impl Blocks for Image {
     fn read(&self, nr: u64) -> io::Result<Box<Block>> {
-        if nr >= SECTORS / 8 {
+        let size = if self.size == 0 {
+            SECTORS / 8
+        } else {
+            self.size
+        };
+        if nr >= size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if self.broken.contains(&nr) {
@@ -169,6 +176,15 @@ impl Image {
     pub fn lying(store: &Store, lies: Lies) -> Image {
         let layout = Layout::new(SECTORS, chunk_size(), Some(1024)).unwrap();
         Self::made(store, layout, Superblock::compat_of(&layout), lies)
+    }
+
+    /// The same on a device of so many sectors, with so many metadata blocks.
+    pub fn of_size(store: &Store, sectors: u64, metadata: u64) -> Image {
+        let layout = Layout::new(sectors, chunk_size(), Some(metadata)).unwrap();
+        let compat = Superblock::compat_of(&layout);
+        let mut image = Self::made(store, layout, compat, Lies::default());
+        image.size = sectors / 8;
+        image
     }
 
     /// The same of a store that was formatted without a journal.

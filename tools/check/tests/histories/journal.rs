@@ -228,6 +228,15 @@ pub fn look_at(store: &Store, image: &Image, report: &Report) {
     WRITTEN.set(Some(written));
 }
 
+/// Gives `look` the image that has the last state of a store in part in a journal, if there is one.
+pub fn with_written(look: impl FnOnce(&Image)) {
+    let written = WRITTEN.take();
+    if let Some(written) = written.as_ref().filter(|written| written.entries > 0) {
+        look(&written.image);
+    }
+    WRITTEN.set(written);
+}
+
 /// Has the counts repaired of a store with a journal.
 fn repair(store: &Store, written: &Written) -> bool {
     let Some((&nr, _)) = store.origins.iter().next() else {

@@ -8,10 +8,12 @@
 
 mod changes;
 mod damage;
+mod delta;
 mod faults;
 mod image;
 mod in_use;
 mod journal;
+mod living;
 #[path = "../../../model/tests/versions/ops.rs"]
 mod ops;
 #[path = "../../../model/tests/versions/oracle.rs"]
@@ -54,6 +56,8 @@ mod check {
         assert!(report.is_clean(), "{:?} {findings:?}", report.outcome);
         crate::journal::look_at(&w.store, &image, &report);
         crate::rich::look_at(&w.store);
+        crate::delta::look_at(w, &image);
+        crate::journal::with_written(|image| crate::delta::look_at(w, image));
         let [images, records, garbage] = SEEN.get();
         SEEN.set([
             images + 1,
@@ -100,4 +104,7 @@ fn what_the_model_makes_is_in_order() {
     let [journals, entries, repaired] = journal::SEEN.get();
     println!("{journals} of them as journals with {entries} entries, {repaired} repaired");
     assert!(journals > images / 8 && repaired > 0);
+    let [pairs, chunks, zeroes] = delta::SEEN.get();
+    println!("{pairs} pairs of versions that differ in {chunks} chunks, {zeroes} of them zeroes");
+    assert!(chunks > pairs && zeroes > 0);
 }

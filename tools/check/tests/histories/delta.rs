@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is said to differ between two versions, beside where each of their chunks is, and full copies.
+
+use std::cell::Cell;
+
+use dm_snap_mv_model::chain::Chain;
+use dm_snap_mv_model::ids::{Chunk, OriginNr, Tag};
+use dm_snap_mv_model::resolve::{resolve, resolve_head, Location};
+use dm_snap_mv_store::delta::{Sizes, Versions};
+use dm_snap_mv_store::runs::Records;
+use dm_snap_mv_store::{Blocks, Changed, Delta, Live, Result};
+
+use crate::image::Image;
+use crate::world::{chunk_size, World};
+
+thread_local! {
+    /// Pairs of versions looked at, chunks in which they differ, and such that are zeroes.
+    pub static SEEN: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+}
+
+/// The content of a version, if it is valid, and where its chunks are.
+pub struct Copy {
+    pub size: u64,
+    pub content: Vec<u64>,
+    pub places: Vec<Location>,
+}
+
+impl Copy {
+    /// Of origin `o`: of a snapshot, or as it is.
+    pub fn of(w: &World, o: usize, tag: Option<u32>) -> Option<Copy> {
+        let row = w.row(w.disks[o].nr?);
+        let origin = &w.oracle.origins[o];
+        let (size, content) = match tag {
+            None => (row.size, &origin.head),
+            Some(tag) => match &origin.snapshots[&tag] {
+                snapshot if snapshot.valid => (snapshot.size, &snapshot.content),
+                _ => return None,
+            },
+        };
+        let end = chunk_size().end_of(size).unwrap().get();
+        let view = w.view(row.number);
+        let chain = tag.map(|tag| Chain::of_snapshot(&w.store, &row, Tag::new(tag).unwrap()));
+        let chain = chain.transpose().unwrap();
+        let place = |chunk| {
+            let chunk = Chunk::new(chunk).unwrap();
+            let run = match &chain {
+                Some(chain) => resolve(&w.store, chain, view.as_ref(), chunk, 1),
+                None => resolve_head(&w.store, &row, view.as_ref(), chunk, 1),
+            };
+            run.unwrap().location
+        };
+        Some(Copy {
+            size,
+            content: content[..end as usize].to_vec(),
+            places: (0..end).map(place).collect(),
+        })
+    }
+
+    /// What there is to be said of each chunk of a newer version: nothing if it is the same, or
+    /// whether it is zeroes; and whether the content differs.
+    pub fn beside(&self, new: &Copy) -> Vec<(Option<bool>, bool)> {
+        let whole = (self.size / 8) as usize;
+        let one = |chunk: usize| {
+            // The last chunk of a smaller one holds only a part.
+            let there = chunk < self.places.len() && (self.size >= new.size || chunk < whole);
+            let same = there && self.places[chunk] == new.places[chunk];
+            let changed = (!same).then(|| new.places[chunk] == Location::Zero);
+            let differs = !there || self.content[chunk] != new.content[chunk];
+            (changed, differs)
+        };
+        (0..new.places.len()).map(one).collect()
+    }
+}
+
+/// All of a difference, as a value for each chunk, and the sizes.
+pub fn read(live: Live<'_>, versions: Versions) -> Result<(Vec<Option<bool>>, Sizes)> {
+    let mut delta = Delta::begin(live, versions)?;
+    let sizes = delta.sizes();
+    let mut all: Vec<Option<bool>> = Vec::new();
+    let mut last: Option<Changed> = None;
+    while let Some(runs) = delta.more()? {
+        for run in runs {
+            assert!(run.len > 0 && run.first >= all.len() as u64);
+            let touches = last.filter(|last| last.first + last.len == run.first);
+            assert!(
+                touches.is_none_or(|last| last.zero != run.zero),
+                "two runs that are one"
+            );
+            all.resize(run.first as usize, None);
+            all.resize((run.first + run.len) as usize, Some(run.zero));
+            last = Some(run);
+        }
+    }
+    let end = sizes.end()?;
+    assert!(all.len() as u64 <= end);
+    all.resize(end as usize, None);
+    assert_eq!(delta.progress(), (end, end));
+    Ok((all, sizes))
+}
+
+pub fn versions(origin: OriginNr, old: Option<u32>, new: Option<u32>) -> Versions {
+    Versions {
+        origin,
+        old: old.and_then(Tag::new),
+        new: new.and_then(Tag::new),
+    }
+}
+
+/// Compares some pairs of the versions that there are with what an image of them says.
+pub fn look_at(w: &World, image: &Image) {
+    let [mut pairs, mut chunks, mut zeroes] = SEEN.get();
+    for (o, disk) in w.disks.iter().enumerate() {
+        let Some(nr) = disk.nr else { continue };
+        let tags = w.oracle.origins[o].snapshots.keys().map(|&tag| Some(tag));
+        let all: Vec<_> = [None].into_iter().chain(tags).collect();
+        for (i, &old) in all.iter().enumerate() {
+            // Not all, but each with some other one, another each time.
+            let new = all[(i + pairs as usize) % all.len()];
+            let (Some(was), Some(is)) = (Copy::of(w, o, old), Copy::of(w, o, new)) else {
+                let live = Live::new(image, None);
+                let refused = read(live, versions(nr, old, new)).unwrap_err();
+                assert_eq!(refused.to_string(), "snapshot is invalid");
+                continue;
+            };
+            let leaves = [1, 2, 1000][pairs as usize % 3];
+            let live = Live::new(image, None).at_most(leaves);
+            let (found, sizes) = read(live, versions(nr, old, new)).unwrap();
+            assert_eq!((sizes.old, sizes.new), (was.size, is.size));
+            let expected = was.beside(&is);
+            for (chunk, (found, (expected, differs))) in found.iter().zip(&expected).enumerate() {
+                assert!(
+                    found.is_some() || !differs,
+                    "{o}: {old:?} {new:?}: {chunk} differs"
+                );
+                assert_eq!(found, expected, "{o}: {old:?} {new:?}: chunk {chunk}");
+                chunks += u64::from(found.is_some());
+                zeroes += u64::from(*found == Some(true));
+            }
+            assert_eq!(found.len(), expected.len());
+            pairs += 1;
+        }
+    }
+    SEEN.set([pairs, chunks, zeroes]);
+    records(w, image, [1, 3, 1000][pairs as usize % 3]);
+}
+
+/// Compares all records.
+fn records(w: &World, image: &dyn Blocks, leaves: usize) {
+    let mut live = Live::new(image, None).at_most(leaves);
+    let mut all = Records::of(0, u64::MAX);
+    let mut found = Vec::new();
+    while let Some(runs) = all.more(&mut live).unwrap() {
+        for run in runs {
+            let several = run.value.plus(1).is_none();
+            for i in 0..if several { 1 } else { run.len } {
+                let chunk = run.chunk.plus(if several { run.len - 1 } else { i });
+                let t = run.timeline;
+                let key = dm_snap_mv_model::record_key::RecordKey::new(t, chunk, run.epoch);
+                let value = run.value.plus(i).unwrap().encode();
+                found.push(((t.get(), key.get()), value));
+            }
+        }
+    }
+    let expected: Vec<_> = w.store.records.iter().map(|(&key, &v)| (key, v)).collect();
+    assert_eq!(found, expected);
+}
