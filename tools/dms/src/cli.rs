@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line. Help, the manual and the completions are all made from this.
 
+mod documents;
+mod reading;
+
+pub use documents::{Complete, Completions, Docs};
+pub use reading::{diff_exit_codes, Diff, Dump};
+
 use crate::failure::{fsck, EXIT_CODES};
 use clap::{Args, Parser, Subcommand, ValueHint};
-use clap_complete::Shell;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 mod stream;
 pub use stream::{Receive, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
@@ -38,7 +42,7 @@ pub fn exit_codes() -> String {
     for (code, meaning) in EXIT_CODES {
         text += &format!("  {code:>3}  {meaning}\n");
     }
-    text + "\ndms check and dms repair have those of fsck(8). See dms(8) for more."
+    text + "\ndms check and dms repair have those of fsck(8), dms diff those of diff(1). See dms(8) for more."
 }
 
 /// The same, for the commands that have those of fsck.
@@ -68,6 +72,8 @@ pub enum Command {
     Status(Status),
     Wait(Wait),
     Merge(Merge),
+    Diff(Diff),
+    Dump(Dump),
     Check(Check),
     Repair(Repair),
     Receive(Receive),
@@ -335,29 +341,6 @@ pub struct Repair {
     pub json: bool,
 }
 
-/// Print completions for a shell
-#[derive(Args, Debug)]
-pub struct Completions {
-    /// The shell
-    pub shell: Shell,
-}
-
-/// Write the manual page to DIR/man and completions to DIR/completions
-#[derive(Args, Debug)]
-pub struct Docs {
-    /// The folder
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
-}
-
-/// Print what a word could be, for the completions of shells
-#[derive(Args, Debug)]
-pub struct Complete {
-    /// The words behind dms, up to the one that is being typed
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,6 +428,14 @@ mod tests {
             "repair",
             "repair x -n -y",
             "repair x -q --json",
+            "diff",
+            "diff x",
+            "diff x 1 2 3",
+            "diff x 1 --json --borg-map",
+            "diff x 1 --bitmap - --count",
+            "diff x 1 --count --sectors",
+            "dump",
+            "dump x --snapshot 1",
             "completions powershells",
             "frobnicate",
         ] {
@@ -469,6 +460,8 @@ mod tests {
             "status ",
             "wait ",
             "merge ",
+            "diff ",
+            "dump ",
             "check ",
             "repair ",
             "receive ",

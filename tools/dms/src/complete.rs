@@ -61,7 +61,7 @@ pub fn last_of(words: &[String]) -> Option<Completes> {
             cow: values.next()?,
             id,
         }),
-        (_, "tag") => Some(Completes::Tag(values.next()?)),
+        (_, "tag" | "old" | "new") => Some(Completes::Tag(values.next()?)),
         _ => None,
     }
 }
@@ -122,6 +122,8 @@ mod tests {
             ("rollback -b orig ", tag("orig")),
             ("merge --defer orig 1", tag("orig")),
             ("merge orig 1 ", None),
+            ("diff orig ", tag("orig")),
+            ("diff --json orig 1 2", tag("orig")),
             ("wait --cleaning ", Some(Completes::Device)),
             ("wait --timeout ", None),
             ("list -a --json ", Some(Completes::Device)),

@@ -2,7 +2,7 @@
 //! The manual page and the completions, from the definitions of the command line.
 
 use crate::cli::Cli;
-use crate::failure::{fsck, EXIT_CODES};
+use crate::failure::{diff, fsck, EXIT_CODES};
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::{generate, Shell};
 use clap_mangen::roff::{bold, italic, roman, Inline, Roff};
@@ -62,10 +62,10 @@ _dms_names() {
 fn zsh(text: &str) -> String {
     let mut done = String::new();
     for line in text.lines() {
-        let is_name = line.starts_with("':dm_dev --")
-            || line.starts_with("'::dm_dev --")
-            || line.starts_with("':tag --")
-            || line.starts_with("'::tag --");
+        let name = line.trim_start_matches(['\'', ':']);
+        let is_name = ["dm_dev --", "tag --", "old --", "new --"]
+            .iter()
+            .any(|of_name| name.starts_with(of_name));
         match line.strip_suffix(":_default' \\") {
             Some(rest) if is_name => done += &format!("{rest}:_dms_names' \\\n"),
             _ => done += &format!("{line}\n"),
@@ -145,6 +145,11 @@ pub fn manual() -> String {
         "The commands check and repair have those of fsck(8) instead:",
     )]);
     for (code, meaning) in fsck::EXIT_CODES {
+        tagged(&mut page, vec![bold(code.to_string())], meaning);
+    }
+    page.control("PP", []);
+    page.text([roman("The command diff has those of diff(1):")]);
+    for (code, meaning) in diff::EXIT_CODES {
         tagged(&mut page, vec![bold(code.to_string())], meaning);
     }
     page.control("SH", ["ENVIRONMENT"]);
@@ -232,6 +237,13 @@ With --json, \"list\" and \"status\" write an array of objects. Fields may be ad
 those that are there keep their names and meanings. Sizes are in bytes or say otherwise in their \
 names.
 
+\"dms diff --json\" and \"dms dump --json\" write an object in each line instead, whose field \
+\"kind\" tells what it is, and an \"end\" last: where that is missing, so is something else. \
+Those of diff are \"diff\", \"range\" and \"end\", or \"count\" alone with --count; ranges are in \
+bytes. Those of dump are \"superblock\", \"origin\", \"rollback\" with its \"done\" chunks, \
+\"deferred\", \"snapshot\", \"cleaning\", \"records\" and \"end\", in this order; what they mean is \
+told in dm-snap-mv-format.rst. Without --json, dump writes the same words, and fields as NAME=VALUE.
+
 \"dms snapshot\" prints the new snapshot's tag and nothing else. Messages go to standard error, \
 and so does a progress bar if that is a terminal.";
 
@@ -268,6 +280,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "dms create before sdb1 sdc1 1",
             "mount /dev/mapper/before /mnt",
         ],
+    ),
+    (
+        "Which parts of the origin are different now, and how much of it that is:",
+        &["dms diff orig 1", "dms diff orig 1 now --count"],
     ),
     (
         "Go back to it:",
@@ -473,13 +489,11 @@ mod tests {
         let zsh = completions(Shell::Zsh);
         let lines = zsh.lines().filter(|line| line.contains(":_dms_names'"));
         for line in lines.clone() {
-            assert!(
-                line.contains("dm_dev --") || line.contains("tag --"),
-                "{line}"
-            );
+            let names = ["dm_dev --", "tag --", "old --", "new --"];
+            assert!(names.iter().any(|name| line.contains(name)), "{line}");
         }
         // Each command and each short form of it.
-        assert_eq!(lines.count(), 24);
+        assert_eq!(lines.count(), 27);
         assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

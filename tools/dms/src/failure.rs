@@ -89,6 +89,37 @@ pub mod fsck {
     }
 }
 
+/// The exit codes of `dms diff`: those of diff(1).
+pub mod diff {
+    /// Nothing differs.
+    pub const SAME: u8 = 0;
+    /// Something differs.
+    pub const DIFFER: u8 = 1;
+    /// It could not be found out.
+    pub const TROUBLE: u8 = 2;
+
+    /// What each of them means, for the help and the manual.
+    pub const EXIT_CODES: &[(u8, &str)] = &[
+        (SAME, "nothing differs"),
+        (DIFFER, "something differs"),
+        (
+            TROUBLE,
+            "it could not be found out, or the command line is wrong",
+        ),
+    ];
+}
+
+/// Whose exit codes a failure ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// Those of most commands.
+    Own,
+    /// Those of [`fsck`].
+    Fsck,
+    /// Those of [`diff`].
+    Diff,
+}
+
 impl Kind {
     /// The kind that an error number of the kernel amounts to, by its name.
     pub fn of_errno(name: &str) -> Self {
@@ -112,8 +143,8 @@ pub struct Failure {
     pub what: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The exit code is one of [`fsck`].
-    pub as_fsck: bool,
+    /// Which exit code it is then.
+    pub codes: Codes,
 }
 
 impl Failure {
@@ -123,7 +154,7 @@ impl Failure {
             kind,
             what: what.into(),
             hint: None,
-            as_fsck: false,
+            codes: Codes::Own,
         }
     }
 
@@ -146,16 +177,23 @@ impl Failure {
 
     /// Has it end with an exit code of [`fsck`].
     pub fn as_fsck(mut self) -> Self {
-        self.as_fsck = true;
+        self.codes = Codes::Fsck;
+        self
+    }
+
+    /// Has it end with an exit code of [`diff`].
+    pub fn as_diff(mut self) -> Self {
+        self.codes = Codes::Diff;
         self
     }
 
     /// The exit code.
     pub fn code(&self) -> u8 {
-        match (self.as_fsck, self.kind) {
-            (false, kind) => kind as u8,
-            (true, Kind::Usage) => fsck::USAGE,
-            (true, _) => fsck::FAILED,
+        match (self.codes, self.kind) {
+            (Codes::Own, kind) => kind as u8,
+            (Codes::Fsck, Kind::Usage) => fsck::USAGE,
+            (Codes::Fsck, _) => fsck::FAILED,
+            (Codes::Diff, _) => diff::TROUBLE,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod loops;
 pub mod lvm;
 pub mod names;
 pub mod progress;
+pub mod reading;
 pub mod reply;
 pub mod shared;
 pub mod show;

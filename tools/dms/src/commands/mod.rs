@@ -6,7 +6,9 @@ mod complete;
 mod completions;
 mod create;
 mod delete;
+mod diff;
 mod docs;
+mod dump;
 mod formatting;
 mod list;
 mod merge;
@@ -33,6 +35,7 @@ pub fn run(command: Command) -> Result<u8> {
     match command {
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Diff(args) => diff::run(&args),
         other => act(other).map(|()| 0),
     }
 }
@@ -41,7 +44,7 @@ pub fn run(command: Command) -> Result<u8> {
 fn act(command: Command) -> Result<()> {
     match command {
         // They are not of these.
-        Command::Check(_) | Command::Repair(_) => Ok(()),
+        Command::Check(_) | Command::Repair(_) | Command::Diff(_) => Ok(()),
         Command::Create(args) => create::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
@@ -53,6 +56,7 @@ fn act(command: Command) -> Result<()> {
         Command::Merge(args) => merge::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Stream(args) => stream::run(&args.command),
+        Command::Dump(args) => dump::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man => docs::man(),

@@ -2,6 +2,8 @@
 //! What is printed, for people and for programs.
 
 pub mod checked;
+pub mod difference;
+pub mod dumped;
 pub mod held;
 pub mod json;
 pub mod listing;
