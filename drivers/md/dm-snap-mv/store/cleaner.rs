@@ -134,26 +134,44 @@ impl Engine {
             let enough = self
                 .meta_ref()
                 .is_ok_and(|meta| meta.volatile() >= STEP as u32);
-            if enough || (hungry && step.freed > 0) {
-                let _ = self.commit(cx);
+            if (enough || (hungry && step.freed > 0)) && self.commit(cx).is_err() {
+                return false;
             }
             if self.cleaned.is_none() {
                 self.count_timelines();
             } else if step.finished_timeline {
                 self.one_timeline_less();
             }
-            self.cleaned = self.cleaning_progress().unwrap_or(self.cleaned);
-            return !self.is_failed();
+            match self.cleaning_progress() {
+                Ok(None) => {}
+                Ok(progress) => {
+                    self.cleaned = progress;
+                    return true;
+                }
+                // What cannot be read is met again by the next step.
+                Err(_) => return !self.is_failed(),
+            }
         }
-        // What was freed last becomes usable, and what waited for it learns that this was all.
+        self.end_cleaning(cx);
+        true
+    }
+
+    /// There is nothing left to be cleaned. In the turn of the last step: what that has freed is counted
+    /// from the commit on, and who sees that cleaning is over takes what is free then for all of it.
+    fn end_cleaning(&mut self, cx: &Arc<Store>) {
         self.cleaning = false;
+        // What was freed last becomes usable, and what waited for it learns that this was all.
         let _ = self.commit(cx);
         self.feed();
         self.cleaned = None;
-        if core::mem::take(&mut self.has_cleaned) {
+        self.clean_end |= core::mem::take(&mut self.has_cleaned);
+    }
+
+    /// Tells of the end of cleaning, once it has been published.
+    pub(super) fn tell_clean_end(&mut self) {
+        if core::mem::take(&mut self.clean_end) {
             self.tell_all();
         }
-        true
     }
 
     /// What cannot be read now is looked at again when the store is opened next.

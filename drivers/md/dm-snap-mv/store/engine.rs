@@ -127,6 +127,8 @@ pub(crate) struct Engine {
     pub(super) low_water: bool,
     /// Something was cleaned, and nobody has been told of its end.
     pub(super) has_cleaned: bool,
+    /// Now that has ended.
+    pub(super) clean_end: bool,
     pub(super) left: Left,
     /// The timeline to look at next.
     pub(super) clean_from: TimelineId,
@@ -175,6 +177,7 @@ impl Engine {
             told_full: None,
             low_water: false,
             has_cleaned: false,
+            clean_end: false,
             left: Left::default(),
             clean_from: TimelineId::LOWEST,
             cleaner: Pace::default(),
@@ -281,6 +284,7 @@ impl Engine {
         }
         self.arm_commit(cx);
         self.publish_changes(cx);
+        self.tell_clean_end();
         self.turns += 1;
         cx.rested.notify_all();
         again

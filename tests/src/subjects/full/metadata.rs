@@ -200,8 +200,9 @@ impl Full {
         let before = self.co.state()?.metadata.0;
         self.world.delete(&self.co, self.zeroes)?;
         self.co.wait_clean()?;
-        // The end of cleaning is told before the last blocks of it are counted.
-        until("fewer blocks", || Ok(self.co.state()?.metadata.0 < before))
+        let after = self.co.state()?.metadata.0;
+        ensure!(after < before, "{before} blocks before, {after} after");
+        Ok(())
     }
 
     /// Everything is compared once more.

@@ -2,13 +2,17 @@
 
 //! What invalid snapshots hold is used before any others are given up.
 
+use std::time::Instant;
+
 use anyhow::{ensure, Context, Result};
 
 use super::{fill_up, reads_as_error, small_store};
 use crate::disks::{Disks, MIB};
+use crate::effort::usual_or_long;
 use crate::report::Subject;
 use crate::shadow::Shadow;
 use crate::store::{Device, Origin};
+use crate::time::patience;
 use crate::world::World;
 
 /// Runs the cases.
@@ -22,6 +26,9 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
         || same(disks),
     );
     subject.case("a snapshot's writes get it, too", || to_snapshot(disks));
+    subject.case("what cleaning gives back is counted when it is over", || {
+        counted(disks)
+    });
 }
 
 /// An origin all of whose snapshots are invalid, and hold everything: what was preserved for them,
@@ -103,5 +110,30 @@ fn to_snapshot(disks: &Disks) -> Result<()> {
     world
         .store
         .check_snapshot(&world.origin, new, &world.snapshots[&new])?;
+    co.remove()
+}
+
+/// Who sees that cleaning is over takes what the same line of status says to be free for all that it
+/// has given back.
+fn counted(disks: &Disks) -> Result<()> {
+    let (mut world, co) = small_store(disks, "")?;
+    for _ in 0..usual_or_long(10, 100) {
+        let tag = world.take(&co)?;
+        // One step of the cleaner, after which it rests as the origin is in use, with so few changes
+        // that they are not committed for being many.
+        world.now.write(&co.open()?, 0, MIB / 4)?;
+        world.delete(&co, tag)?;
+        let begin = Instant::now();
+        // Without a pause, to see the very first one.
+        let over = loop {
+            let status = co.state()?;
+            if status.cleaning.is_none() {
+                break status;
+            }
+            ensure!(begin.elapsed() < patience(), "{status:?}");
+        };
+        ensure!(over.chunks.0 == 0, "{over:?}");
+    }
+    world.check(&co)?;
     co.remove()
 }
