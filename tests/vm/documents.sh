@@ -47,6 +47,7 @@ prepare() {
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
 			dms snapshot orig
 		;;
+	'dm-snap-mv.rst Sending snapshots elsewhere') ;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 
 mod stream;
-pub use stream::{Receive, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
+pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
 
 /// Snapshots of block devices, in place.
 ///
@@ -76,6 +76,7 @@ pub enum Command {
     Dump(Dump),
     Check(Check),
     Repair(Repair),
+    Send(Send),
     Receive(Receive),
     Stream(Stream),
     Completions(Completions),

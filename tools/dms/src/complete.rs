@@ -123,6 +123,7 @@ mod tests {
             ("merge --defer orig 1", tag("orig")),
             ("merge orig 1 ", None),
             ("diff orig ", tag("orig")),
+            ("send --since 1 orig ", tag("orig")),
             ("diff --json orig 1 2", tag("orig")),
             ("wait --cleaning ", Some(Completes::Device)),
             ("wait --timeout ", None),

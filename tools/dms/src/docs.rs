@@ -248,6 +248,12 @@ told in dm-snap-mv-format.rst. Without --json, dump writes the same words, and f
 and so does a progress bar if that is a terminal.";
 
 const STREAMS: &str = "\
+\"dms send\" writes a snapshot as a stream, or what has changed since an older one. How much that is is \
+known before the first byte, and what is sent of a snapshot is always the same, so that it can be gone on \
+with. What is sent is read from the device that shows the snapshot, or from one that dms makes for itself \
+and that the kernel removes when dms ends, however that comes. A stream that was cut off cannot be taken \
+for a whole one. Where nobody reads the stream to its end, dms send says nothing and exits with 1.
+
 \"dms receive\" makes a file or a plain device what a stream says; neither root nor the module is \
 needed for a file. It works without anything else on the way: a stream can come through a pipe, from a \
 file, or over ssh. Nothing in it is secret or signed: that is for what carries it.
@@ -284,6 +290,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "Which parts of the origin are different now, and how much of it that is:",
         &["dms diff orig 1", "dms diff orig 1 now --count"],
+    ),
+    (
+        "Keep a copy of the snapshot in a file; with --since, only what has changed since is sent:",
+        &["dms send orig 1 | dms receive /backup/orig.img"],
     ),
     (
         "Go back to it:",
@@ -493,7 +503,7 @@ mod tests {
             assert!(names.iter().any(|name| line.contains(name)), "{line}");
         }
         // Each command and each short form of it.
-        assert_eq!(lines.count(), 27);
+        assert_eq!(lines.count(), 29);
         assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

@@ -158,6 +158,16 @@ impl Failure {
         }
     }
 
+    /// Nobody wants to know more than the exit code.
+    pub fn quiet(kind: Kind) -> Self {
+        Self::new(kind, "")
+    }
+
+    /// Whether it is one of these.
+    pub fn is_quiet(&self) -> bool {
+        self.what.is_empty()
+    }
+
     /// The command line is wrong.
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(Kind::Usage, what)

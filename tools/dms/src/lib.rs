@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod ahead;
 pub mod cli;
 pub mod commands;
 pub mod complete;
@@ -17,7 +18,9 @@ pub mod list;
 pub mod loops;
 pub mod lvm;
 pub mod names;
+pub mod private;
 pub mod progress;
+pub mod ranges;
 pub mod reading;
 pub mod reply;
 pub mod shared;

@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     match dms::commands::run(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("dms: {failure}");
+            if !failure.is_quiet() {
+                eprintln!("dms: {failure}");
+            }
             ExitCode::from(failure.code())
         }
     }

@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use dm_snap_mv_stream::receive::{self, Refusal, Whole};
 use dm_snap_mv_stream::{Error, Fault};
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 /// A stream that is read, until a signal comes.
@@ -53,8 +53,7 @@ impl Read for Input {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.interrupt.came() {
-                // Not what is tried again.
-                return Err(io::Error::other(Signal));
+                return Err(interrupted());
             }
             match self.from.read(into) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -64,7 +63,47 @@ impl Read for Input {
     }
 }
 
-/// Why reading has ended.
+/// A stream that is written, until a signal comes.
+pub struct Output<W> {
+    to: W,
+    interrupt: Interrupt,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes to there.
+    pub fn new(to: W, interrupt: Interrupt) -> Self {
+        Self { to, interrupt }
+    }
+
+    fn until_a_signal<T>(&mut self, call: impl Fn(&mut W) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            if self.interrupt.came() {
+                return Err(interrupted());
+            }
+            match call(&mut self.to) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.until_a_signal(|to| to.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.until_a_signal(|to| to.flush())
+    }
+}
+
+/// A signal has come. Not what is tried again.
+pub fn interrupted() -> io::Error {
+    io::Error::other(Signal)
+}
+
+/// Why reading or writing has ended.
 #[derive(Debug)]
 struct Signal;
 
@@ -82,7 +121,7 @@ pub fn unopened(path: &Path, error: &io::Error) -> Failure {
     Failure::new(of_io(error), what)
 }
 
-fn of_io(error: &io::Error) -> Kind {
+pub fn of_io(error: &io::Error) -> Kind {
     if error.get_ref().is_some_and(|inner| inner.is::<Signal>()) {
         return Kind::Interrupted;
     }

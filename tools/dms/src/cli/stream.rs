@@ -71,6 +71,44 @@ pub struct StreamMerge {
     pub output: Option<PathBuf>,
 }
 
+/// Send a snapshot as a stream, or what has changed since another one
+///
+/// The stream goes to standard output, into "dms receive" here or elsewhere, or a file. Without
+/// --since it is the whole snapshot with the tag TAG, from which whatever is zeroes is left out; with
+/// --since only what differs from that snapshot, which whoever receives it must have.
+///
+/// The snapshot is activated for that where no device shows it, read-only and under a name that begins
+/// with dms-send; this device goes when dms does, whatever ends it. The origin, and whatever else, can be
+/// used meanwhile.
+///
+/// A snapshot that has been written to cannot be what is sent since: nobody could tell that the other
+/// end has what it holds now. It can be sent, but it must not be written to meanwhile, nor can it
+/// be gone on with. Take a snapshot of it and send that.
+#[derive(Args, Debug)]
+pub struct Send {
+    /// A device of the origin, or of any of its snapshots; with --cow, the origin
+    pub dm_dev: OsString,
+    /// The tag of the snapshot
+    pub tag: String,
+    /// Only what has changed since the snapshot with this tag
+    #[arg(short, long, value_name = "OLD")]
+    pub since: Option<String>,
+    /// Only tell how much would be set; nothing is read but metadata
+    #[arg(long, conflicts_with_all = ["resume", "output"])]
+    pub estimate: bool,
+    /// Go on from where "dms receive TARGET --position" says
+    #[arg(long, value_name = "POSITION")]
+    pub resume: Option<String>,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// The store on this COW device: no device of it need be active
+    ///
+    /// DM_DEV is the origin then: its device, its identity, or its number in the store.
+    #[arg(long, value_name = "COW", value_hint = ValueHint::FilePath)]
+    pub cow: Option<OsString>,
+}
+
 /// Receive a stream into a file, or a plain device
 ///
 /// The stream is read from standard input. TARGET becomes the version that it leads to. It is noted
@@ -139,6 +177,9 @@ mod tests {
             "stream show",
             "stream merge x",
             "stream send x",
+            "send x",
+            "send x 1 2",
+            "send x 1 --estimate -o y",
         ] {
             let error = Cli::try_parse_from(format!("dms {line}").split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -99,7 +99,7 @@ pub fn run(args: &Create) -> Result<()> {
 
 /// What the kernel cannot see: whether somebody has blocks of a device by another way to them. Who has a
 /// role already keeps it, whoever came later.
-fn nobody_else_has(stack: &Stack<'_>, origin: &BlockDevice, cow: &BlockDevice) -> Result<()> {
+pub fn nobody_else_has(stack: &Stack<'_>, origin: &BlockDevice, cow: &BlockDevice) -> Result<()> {
     let lines: Vec<_> = stack
         .tables()
         .filter_map(|table| Some(table.ours()?.line))

@@ -16,10 +16,13 @@ mod receive;
 mod remove;
 mod repair;
 mod rollback;
+mod send;
 mod snapshot;
 mod status;
 mod stream;
 mod wait;
+
+pub(crate) use create::nobody_else_has;
 
 use crate::cli::Command;
 use crate::dm::{Dm, Mapped};
@@ -55,6 +58,7 @@ fn act(command: Command) -> Result<()> {
         Command::Wait(args) => wait::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Receive(args) => receive::run(&args),
+        Command::Send(args) => send::run(&args),
         Command::Stream(args) => stream::run(&args.command),
         Command::Dump(args) => dump::run(&args),
         Command::Complete(args) => complete::run(&args),

@@ -26,7 +26,7 @@ pub(super) fn decoder(input: Input) -> Result<Decoder<Input>> {
     Decoder::new(input).map_err(failed)
 }
 
-fn encoder<W: Write>(to: W) -> Result<Encoder<W>> {
+pub(super) fn encoder<W: Write>(to: W) -> Result<Encoder<W>> {
     let failed = |e: io::Error| Failure::new(Kind::Refused, format!("cannot begin: {e}"));
     Encoder::new(to, Options::default()).map_err(failed)
 }

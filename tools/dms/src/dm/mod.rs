@@ -16,6 +16,7 @@ use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use crate::target::{Line, Role, TARGET};
 use crate::words;
+use devicemapper::DmUdevFlags;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::fs::File;
@@ -308,7 +309,10 @@ impl Dm {
     /// Resumes a device, with the table that was loaded last, and on refusal asks the kernel's log for
     /// the reason. `is_copy`: it shows what another device holds, too.
     pub fn resume(&self, name: &str, is_copy: bool) -> Result<()> {
-        let flags = udev::flags(is_copy);
+        self.resume_with(name, udev::flags(is_copy))
+    }
+
+    fn resume_with(&self, name: &str, flags: DmUdevFlags) -> Result<()> {
         let log = kmsg::Log::mark();
         loop {
             let resumed = udev::runs().then(|| udev::resume(name, flags)).flatten();
@@ -327,6 +331,17 @@ impl Dm {
                 }
             }
         }
+    }
+
+    /// The same for a device that is nobody else's business: udev's rules do not look at what is on it.
+    pub fn resume_private(&self, name: &str) -> Result<()> {
+        self.resume_with(name, udev::private())
+    }
+
+    /// Has a device removed as soon as nobody has it open any more; somebody has it open now.
+    pub fn remove_when_closed(&self, name: &str) -> Result<()> {
+        raw::remove_when_closed(&self.control, name)
+            .map_err(|e| refused(&format!("remove {name}"), e))
     }
 
     /// Removes a device, and its node.
@@ -446,6 +461,11 @@ fn refused(doing: &str, e: Errno) -> Failure {
         Errno::EPERM | Errno::EACCES => failure.hint("this needs root: try sudo"),
         _ => failure,
     }
+}
+
+/// Has the kernel let nobody write to a device.
+pub fn make_read_only(device: &File) -> Result<()> {
+    raw::make_read_only(device).map_err(|e| refused("make a device read-only", e))
 }
 
 /// Loads a module, as well as that goes.

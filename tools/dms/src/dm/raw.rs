@@ -186,6 +186,24 @@ pub fn remove(control: &File, name: &str) -> Result<(), Errno> {
     Request::<ROOM>::new(name)?.send(control, sys::DM_DEV_REMOVE_CMD)
 }
 
+/// Has a device removed as soon as nobody has it open any more, whoever that is now.
+pub fn remove_when_closed(control: &File, name: &str) -> Result<(), Errno> {
+    let mut request = Request::<ROOM>::new(name)?;
+    request.header.flags = sys::DM_DEFERRED_REMOVE;
+    request.send(control, sys::DM_DEV_REMOVE_CMD)
+}
+
+/// Has the kernel let nobody write to a block device.
+pub fn make_read_only(device: &File) -> Result<(), Errno> {
+    /// BLKROSET.
+    const SET: libc::Ioctl = 0x125d;
+    let on: libc::c_int = 1;
+    // SAFETY: The kernel reads one `int` where the pointer leads to.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), SET, &on) };
+    Errno::result(result).map(drop)
+}
+
 /// Begins to note events: `control` can be polled for those from now on.
 pub fn arm(control: &File) -> Result<(), Errno> {
     let mut request = Request::<ROOM>::new("")?;

@@ -23,6 +23,14 @@ pub fn flags(is_copy: bool) -> DmUdevFlags {
     }
 }
 
+/// What they are told of one that is there for this program alone.
+pub fn private() -> DmUdevFlags {
+    flags(true)
+        | DmUdevFlags::DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG
+        | DmUdevFlags::DM_UDEV_DISABLE_DISK_RULES_FLAG
+        | DmUdevFlags::DM_UDEV_DISABLE_OTHER_RULES_FLAG
+}
+
 /// Resumes a device, and returns when udev knows it. `None` if there could be no keeping in
 /// step: then nobody knows whether the device was resumed.
 pub fn resume(name: &str, flags: DmUdevFlags) -> Option<Result<(), Errno>> {
