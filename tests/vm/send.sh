@@ -26,7 +26,7 @@ until_so() {
 	return 1
 }
 none_left() { [ "$(senders)" = 0 ]; }
-into_disk() { dms receive vdd --state /tmp/vdd.state "$@"; }
+into_disk() { dms receive vdd --state /tmp/vdd.state; }
 
 mkfs.ext4 -qF /dev/vdb
 dms create orig vdb vdc -bf

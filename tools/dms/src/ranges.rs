@@ -16,7 +16,7 @@ impl Ranges {
     /// Adds one behind all others.
     pub fn push(&mut self, piece: Piece) {
         self.put(piece.start.saturating_sub(self.end));
-        self.put(piece.sectors << 1 | u64::from(piece.zero));
+        self.put((piece.sectors << 1) | u64::from(piece.zero));
         self.end = piece.start.saturating_add(piece.sectors);
     }
 

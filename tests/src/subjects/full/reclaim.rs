@@ -26,9 +26,10 @@ pub(super) fn run(subject: &mut Subject, disks: &Disks) {
         || same(disks),
     );
     subject.case("a snapshot's writes get it, too", || to_snapshot(disks));
-    subject.case("what cleaning gives back is counted when it is over", || {
-        counted(disks)
-    });
+    subject.case(
+        "what cleaning gives back is counted when it is over",
+        || counted(disks),
+    );
 }
 
 /// An origin all of whose snapshots are invalid, and hold everything: what was preserved for them,
