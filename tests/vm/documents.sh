@@ -41,7 +41,7 @@ prepare() {
 		active && dms snapshot orig && dms snapshot orig && dms remove orig
 		;;
 	'dm-snap-mv.rst Going back' | 'dm-snap-mv.rst Trying something out' | 'dm-snap-mv.rst Backup') ;;
-	'dm-snap-mv.rst What has changed')
+	'dm-snap-mv.rst Comparing versions')
 		active && dms snapshot orig &&
 			dd if=/dev/urandom of=/dev/mapper/orig bs=8k seek=128 count=1 oflag=direct &&
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
