@@ -292,10 +292,6 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["dms diff orig 1", "dms diff orig 1 now --count"],
     ),
     (
-        "Keep a copy of the snapshot in a file; with --since, only what has changed since is sent:",
-        &["dms send orig 1 | dms receive /backup/orig.img"],
-    ),
-    (
         "Go back to it:",
         &[
             "umount /srv",
