@@ -41,10 +41,13 @@ told_chunks() {
 	dms diff "$@" | awk -v c=$CHUNK '$1 ~ /^[0-9]+$/ && NF == 3 {
 		for (n = $1 / c; n < ($1 + $2) / c; n++) print n }'
 }
+# All that differs is told. And not much more: what was being written when a snapshot was taken has been
+# preserved for the one before, and is overwritten behind it. That is four requests of six chunks at most.
 same_as_bytes() { # OLD NEW
-	told_chunks orig "$1" "$2" >/tmp/told
-	differing "/dev/mapper/${3:-s$1}" "/dev/mapper/${4:-s$2}" >/tmp/found
-	[ -s /tmp/found ] && cmp /tmp/told /tmp/found
+	told_chunks orig "$1" "$2" | sort >/tmp/told
+	differing "/dev/mapper/${3:-s$1}" "/dev/mapper/${4:-s$2}" | sort >/tmp/found
+	[ -s /tmp/found ] && [ -z "$(comm -13 /tmp/told /tmp/found)" ] &&
+		[ "$(comm -23 /tmp/told /tmp/found | wc -l)" -le 24 ]
 }
 counted() { awk -v w="$1" '$1 == w { print $2 }'; }
 bits() { od -An -v -tu1 "$1" | awk '{ for (i = 1; i <= NF; i++) for (b = $i; b; b = int(b / 2)) n += b % 2 } END { print n + 0 }'; }
