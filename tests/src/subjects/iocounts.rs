@@ -230,6 +230,19 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 /// Each chunk is one read and two writes, and many share the write that makes them durable.
 fn first_random(disks: &Disks) -> Result<()> {
+    // Those that come together are made durable together. A machine that stands still for a moment lets
+    // some of them come later, which costs more; nothing makes it cost less than it does.
+    let mut last = Ok(());
+    for _ in 0..3 {
+        last = first_random_once(disks);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn first_random_once(disks: &Disks) -> Result<()> {
     let (mut world, co) = World::new(disks, 16 * MIB, 128, 1)?;
     world.take(&co)?;
     let count = world.now.sectors() / CHUNK;
