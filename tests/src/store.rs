@@ -221,6 +221,24 @@ impl Device {
         self.send(&format!("ds {tag}")).map(drop)
     }
 
+    /// The chunks of `to`, 0 the origin as it is, that are said to be changed since `from`, as (first, how
+    /// many); asked for in pages of at most `max` runs.
+    pub fn delta(&self, from: u32, to: u32, max: u32) -> Result<Vec<(u64, u64)>> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut start = 0;
+        loop {
+            let page = self.send(&format!("delta {from} {to} {start} {max}"))?;
+            let next = add_runs(&mut runs, &page).with_context(|| format!("{page:?}"))?;
+            match next {
+                Some(next) => {
+                    ensure!(next > start, "it does not go on: {page:?}");
+                    start = next;
+                }
+                None => return Ok(runs),
+            }
+        }
+    }
+
     /// Rolls back and waits for its end.
     pub fn rollback(&self, tag: u32) -> Result<()> {
         self.send(&format!("rs {tag}")).map(drop)
@@ -329,6 +347,8 @@ pub struct Status {
     pub rollback: Option<Rollback>,
     /// The snapshot that the origin goes back to at its next activation.
     pub deferred: Option<u32>,
+    /// Of an origin device: how many bookmarks there are.
+    pub bookmarks: Option<u64>,
 }
 
 impl Status {
@@ -384,6 +404,10 @@ impl Status {
                 }
             }
         }
+        let bookmarks = match is_co {
+            true => Some(words.next().context("bookmarks")?.parse()?),
+            false => None,
+        };
         ensure!(words.next().is_none(), "more words than known");
         Ok(Self {
             kind,
@@ -398,6 +422,7 @@ impl Status {
             cleaning,
             rollback,
             deferred,
+            bookmarks,
         })
     }
 }
@@ -405,6 +430,33 @@ impl Status {
 fn ratio(text: &str) -> Result<(u64, u64)> {
     let (a, b) = text.split_once('/').context("no / in it")?;
     Ok((a.parse()?, b.parse()?))
+}
+
+/// Takes in a page of what has changed; returns where the next one begins.
+fn add_runs(runs: &mut Vec<(u64, u64)>, page: &str) -> Result<Option<u64>> {
+    let mut lines = page.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    match lines.next().as_deref() {
+        Some(["delta", chunk, chunks]) => {
+            let (_, _): (u64, u64) = (chunk.parse()?, chunks.parse()?);
+        }
+        other => bail!("it begins with {other:?}"),
+    }
+    for line in lines {
+        match line[..] {
+            ["end"] => return Ok(None),
+            ["next", chunk] => return Ok(Some(chunk.parse()?)),
+            [first, len] => {
+                let (first, len): (u64, u64) = (first.parse()?, len.parse()?);
+                match runs.last_mut() {
+                    Some((start, many)) if *start + *many == first => *many += len,
+                    Some((start, many)) if *start + *many > first => bail!("not in order"),
+                    _ => runs.push((first, len)),
+                }
+            }
+            _ => bail!("line {line:?}"),
+        }
+    }
+    bail!("it has no end")
 }
 
 /// A row of a listing.
@@ -480,8 +532,15 @@ impl Listing {
     /// The tags of all snapshots that can be used.
     pub fn tags(&self) -> Vec<u32> {
         let rows = self.rows.iter().filter(|row| row.tag != 0);
-        rows.filter(|row| !row.flags.contains('G'))
+        rows.filter(|row| !row.flags.contains(['G', 'B']))
             .map(|row| row.tag)
+            .collect()
+    }
+
+    /// The tags of all bookmarks, and whether each is valid.
+    pub fn bookmarks(&self) -> Vec<(u32, bool)> {
+        let rows = self.rows.iter().filter(|row| row.flags.contains('B'));
+        rows.map(|row| (row.tag, !row.flags.contains('I')))
             .collect()
     }
 }
@@ -560,12 +619,12 @@ mod tests {
 
     #[test]
     fn status_of_both_kinds() {
-        let co = Status::parse("co 1 valid 20/1024 3/900 8 2 - 7:10/20").unwrap();
-        assert_eq!(co.snapshots, Some(2));
+        let co = Status::parse("co 1 valid 20/1024 3/900 8 2 - 7:10/20 5").unwrap();
+        assert_eq!((co.snapshots, co.bookmarks), (Some(2), Some(5)));
         assert_eq!(co.rollback.unwrap().done, 10);
         let cs = Status::parse("cs 1 4 invalid 20/1024 3/900 8 5 1 2:50 -").unwrap();
         assert_eq!((cs.tag, cs.own), (Some(4), Some((5, 1))));
         assert_eq!(cs.cleaning.as_deref(), Some("2:50"));
-        assert!(Status::parse("co 1 valid 20/1024 3/900 8 2 - - more").is_err());
+        assert!(Status::parse("co 1 valid 20/1024 3/900 8 2 - - 0 more").is_err());
     }
 }

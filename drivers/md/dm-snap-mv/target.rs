@@ -13,6 +13,7 @@ use crate::dm::status::Status;
 use crate::dm::table::{Instance, MappedDevice, Setup, TableDevice, Visitor};
 use crate::dm::target::{StatusKind, Target, FEATURE_NOWAIT, FEATURE_SINGLETON};
 use crate::dm::text::Text;
+use crate::model::delta::Page;
 use crate::model::ids::Tag;
 use crate::model::message::{is_tried, Freeze, Message, Request};
 use crate::model::refusal::Refusal;
@@ -198,9 +199,13 @@ impl SnapMv {
         let store = self.device.store();
         let origin = self.device.origin();
         match message {
-            Message::TakeOfOrigin { memo, freeze } => {
+            Message::TakeOfOrigin {
+                memo,
+                freeze,
+                bookmark,
+            } => {
                 let tag = self.frozen(through, None, freeze.as_ref(), || {
-                    store.take_origin_snapshot(origin, memo.as_bytes())
+                    store.take_origin_snapshot(origin, memo.as_bytes(), *bookmark)
                 })?;
                 let _ = write!(reply, "{tag}");
             }
@@ -211,7 +216,7 @@ impl SnapMv {
                 let _ = write!(reply, "{tag}");
             }
             Message::Unbind => store.unbind(origin)?,
-            Message::Delete { tag } => store.delete_snapshot(origin, *tag)?,
+            Message::Delete { tag, keep } => store.delete_snapshot(origin, *tag, *keep)?,
             Message::RollBack {
                 tag,
                 background,
@@ -231,6 +236,18 @@ impl SnapMv {
             }
             Message::CallOff => store.call_off_roll_back(origin)?,
             Message::List { start, max } => store.list(origin, *start, *max, reply)?,
+            Message::Delta {
+                from,
+                to,
+                start,
+                max,
+            } => {
+                let page = Page::new(*start, *max, reply.remaining());
+                store.delta(origin, *from, *to, page, reply, || self.is_suspending())?;
+            }
+            Message::Commit => {
+                let _ = write!(reply, "{}", store.commit_all()?);
+            }
         }
         Ok(())
     }
@@ -413,8 +430,11 @@ impl Target for SnapMv {
             .map_err(StoreError::from)
             .and_then(|request| {
                 if tried {
-                    let list = matches!(request.message, Message::List { .. });
-                    let _ = reply.write_str(if list { "\n" } else { " " });
+                    let lines = matches!(
+                        request.message,
+                        Message::List { .. } | Message::Delta { .. }
+                    );
+                    let _ = reply.write_str(if lines { "\n" } else { " " });
                 }
                 this.handle(ti.mapped_device(), &request.message, reply)
             });
@@ -453,6 +473,7 @@ impl Target for SnapMv {
                         state: shared.state,
                         usage: store.usage,
                         snapshots: shared.snapshots,
+                        bookmarks: shared.bookmarks,
                         cleaning: store.cleaning,
                         rollback: shared.rollback,
                     }

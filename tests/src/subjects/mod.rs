@@ -3,6 +3,7 @@
 //! The subjects.
 
 mod badinput;
+mod bookmarks;
 mod check;
 mod concurrency;
 mod consistency;
@@ -39,6 +40,7 @@ pub const SUBJECTS: &[(&str, Run)] = &[
     ("consistency", consistency::run),
     ("messages", messages::run),
     ("badinput", badinput::run),
+    ("bookmarks", bookmarks::run),
     ("roles", roles::run),
     ("hostile", hostile::run),
     ("rollback", rollback::run),

@@ -84,6 +84,8 @@ fn main() -> io::Result<()> {
         created: 1,
         chunks: records,
         invalid_below: 0,
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: None,
         deferred: None,
         id: OriginId::new(b"many").ok_or_else(all)?,
@@ -137,6 +139,7 @@ fn main() -> io::Result<()> {
         let row = SnapshotRow {
             tag: tag(n)?,
             ghost: false,
+            bookmark: false,
             parent: None,
             base_epoch: epoch(n)?,
             current_epoch: Epoch::FIRST,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The epochs that snapshots and rollbacks are based on.
+//! The epochs that snapshots and rollbacks are based on, and those that there are bookmarks of.
 
 use crate::context::Context;
 use crate::facts::{name, Based, Facts};
@@ -10,7 +10,7 @@ use crate::report::Kind;
 use crate::timelines;
 use crate::walk::Tree;
 use dm_snap_mv_model::ids::{Epoch, Tag, TimelineId};
-use dm_snap_mv_model::record_key::child_epoch;
+use dm_snap_mv_model::record_key::{bookmark_epoch, child_epoch, is_behind_children};
 
 pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Levels) {
     let root = cx.superblock.roots.children;
@@ -25,6 +25,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
     facts.whole.children = whole;
     // Timelines came in order, but the latest epoch of each first.
     facts.based.sort_unstable();
+    facts.marked.sort_unstable();
 }
 
 fn check_timeline(
@@ -41,23 +42,48 @@ fn check_timeline(
         cx.found(Kind::Child, None, what);
     }
     let mut newest = Tag::new(u32::MAX);
+    let mut newest_bookmark = newest;
     let mut readable = true;
     let whole = merged::walk(cx, tree, changes, &mut |cx, key, value, _| {
         let number = value.try_into().map(u64::from_le_bytes);
         let tag = number.ok().and_then(|number| u32::try_from(number).ok());
-        let (Ok(epoch), Some(tag)) = (child_epoch(key), tag) else {
+        let is_bookmark = is_behind_children(key);
+        let epoch = match is_bookmark {
+            true => bookmark_epoch(key),
+            false => child_epoch(key),
+        };
+        let (Ok(epoch), Some(tag)) = (epoch, tag) else {
             readable = false;
             let what = format!("children of {}: entry {key:#x} is damaged", name(t));
             cx.found(Kind::Child, Some(t), what);
             return;
         };
-        facts.based.push(Based { t, epoch });
+        let list = match is_bookmark {
+            true => &mut facts.marked,
+            false => &mut facts.based,
+        };
+        list.push(Based { t, epoch, tag });
+        let unsaid = is_bookmark && !cx.superblock.has_versions();
         let mut wrong = |what: &str| {
             let what = format!("children of {}: epoch {}: {what}", name(t), epoch.get());
             cx.found(Kind::Child, Some(t), what);
         };
         if current.is_some_and(|current| epoch >= current) {
             wrong("it has not ended");
+        }
+        if is_bookmark {
+            if unsaid {
+                wrong("there is a bookmark, of which the superblock says that there are none");
+            }
+            let tag = Tag::new(tag);
+            if tag >= newest_bookmark {
+                wrong("its bookmark is younger than that of a later epoch");
+            }
+            newest_bookmark = tag;
+            if !mark(facts, t, epoch, tag) {
+                wrong("there is no such bookmark");
+            }
+            return;
         }
         if let Some(parent) = facts.snapshot_mut(t) {
             parent.found_children = parent.found_children.saturating_add(1);
@@ -93,6 +119,20 @@ fn pin(facts: &mut Facts, t: TimelineId, epoch: Epoch) -> bool {
         Some(rollback.source) == t.snapshot() && rollback.source_epoch == epoch
     });
     origin.pinned |= mine;
+    mine
+}
+
+/// Notes that a bookmark's origin knows of it; false if there is no such bookmark.
+fn mark(facts: &mut Facts, t: TimelineId, epoch: Epoch, tag: Option<Tag>) -> bool {
+    let unknown = !facts.whole.snapshots;
+    let Some(tag) = tag.filter(|_| t.is_origin()) else {
+        return false;
+    };
+    let Some(bookmark) = facts.snapshot_mut(TimelineId::of_snapshot(t.origin(), tag)) else {
+        return unknown;
+    };
+    let mine = bookmark.bookmark && bookmark.base == epoch;
+    bookmark.marked |= mine;
     mine
 }
 

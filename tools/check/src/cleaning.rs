@@ -57,7 +57,8 @@ fn fault(
     {
         return Some("there has never been such a snapshot");
     }
-    if row.drop && (t.is_origin() || facts.snapshot(t).is_some()) {
+    let lives = facts.snapshot(t).is_some_and(|s| !s.is_only_bookmark());
+    if row.drop && (t.is_origin() || lives) {
         return Some("it says that the timeline is dead, and it is not");
     }
     if !row.drop && facts.is_rowless(t) {

@@ -13,6 +13,7 @@ pub(crate) struct OriginFacts {
     pub(crate) row: OriginRow,
     pub(crate) snapshots: u32,
     pub(crate) ghosts: u32,
+    pub(crate) bookmarks: u32,
     pub(crate) chunks: u64,
     /// The pin of its rollback is there.
     pub(crate) pinned: bool,
@@ -24,6 +25,7 @@ pub(crate) struct OriginFacts {
 pub(crate) struct SnapshotFacts {
     pub(crate) t: TimelineId,
     pub(crate) ghost: bool,
+    pub(crate) bookmark: bool,
     pub(crate) parent: Option<Tag>,
     pub(crate) base: Epoch,
     pub(crate) current: Epoch,
@@ -36,22 +38,37 @@ pub(crate) struct SnapshotFacts {
     pub(crate) found_chunks: u64,
     /// What it was taken of knows of it.
     pub(crate) linked: bool,
+    /// Its origin knows of the bookmark.
+    pub(crate) marked: bool,
     /// How many snapshots it is nested in, itself included.
     pub(crate) depth: usize,
 }
 
 impl SnapshotFacts {
+    /// Whether it is a bookmark only, and no timeline of its own belongs to it.
+    pub(crate) fn is_only_bookmark(&self) -> bool {
+        self.bookmark && !self.ghost
+    }
+
     /// The timeline that it is based on.
     pub(crate) fn base_timeline(&self) -> TimelineId {
         TimelineId::of(self.t.origin(), self.parent)
     }
 }
 
-/// An epoch that something is based on.
+/// An epoch that something is based on, or that there is a bookmark of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Based {
     pub(crate) t: TimelineId,
     pub(crate) epoch: Epoch,
+    pub(crate) tag: u32,
+}
+
+/// Those of one timeline, in a list that ascends.
+fn of_timeline(all: &[Based], t: TimelineId) -> &[Based] {
+    let first = all.partition_point(|based| based.t < t);
+    let end = all.partition_point(|based| based.t <= t);
+    all.get(first..end).unwrap_or(&[])
 }
 
 /// Trees of rows that could be read from end to end: only then something can be missing.
@@ -72,6 +89,8 @@ pub(crate) struct Facts {
     pub(crate) snapshots: Vec<SnapshotFacts>,
     pub(crate) cleaning: Vec<(TimelineId, CleaningRow)>,
     pub(crate) based: Vec<Based>,
+    /// Of bookmarks.
+    pub(crate) marked: Vec<Based>,
     pub(crate) whole: Whole,
     /// COW chunks that belong to records in the trees, as the data space map knows them.
     pub(crate) chunks: Used,
@@ -139,15 +158,21 @@ impl Facts {
     pub(crate) fn is_rowless(&self, t: TimelineId) -> bool {
         match t.is_origin() {
             true => self.whole.origins && self.origin(t.origin()).is_none(),
-            false => self.whole.snapshots && self.snapshot(t).is_none(),
+            false => {
+                let snapshot = self.snapshot(t);
+                self.whole.snapshots && snapshot.is_none_or(SnapshotFacts::is_only_bookmark)
+            }
         }
     }
 
     /// The epochs of a timeline that something is based on, ascending.
     pub(crate) fn based(&self, t: TimelineId) -> &[Based] {
-        let first = self.based.partition_point(|based| based.t < t);
-        let end = self.based.partition_point(|based| based.t <= t);
-        self.based.get(first..end).unwrap_or(&[])
+        of_timeline(&self.based, t)
+    }
+
+    /// The epochs of a timeline that there are bookmarks of, ascending.
+    pub(crate) fn marked(&self, t: TimelineId) -> &[Based] {
+        of_timeline(&self.marked, t)
     }
 
     /// Compares what rows say with what was found.
@@ -167,7 +192,10 @@ impl Facts {
         let statistics = &mut cx.report.statistics;
         statistics.origins = found;
         statistics.ghosts = self.snapshots.iter().filter(|s| s.ghost).count() as u64;
-        statistics.snapshots = self.snapshots.len() as u64 - statistics.ghosts;
+        statistics.bookmarks = self.snapshots.iter().filter(|s| s.bookmark).count() as u64;
+        let only = self.snapshots.iter().filter(|s| s.is_only_bookmark());
+        statistics.snapshots =
+            self.snapshots.len() as u64 - statistics.ghosts - only.count() as u64;
         statistics.cleaning = self.cleaning.len() as u64;
         let rollbacks = self.origins.iter().filter(|o| o.row.rollback.is_some());
         statistics.rollbacks = rollbacks.count() as u64;
@@ -211,6 +239,9 @@ impl Facts {
         if self.based(t).iter().any(|based| based.epoch == boundary) {
             wrong("and a snapshot has ended that");
         }
+        if self.marked(t).iter().any(|based| based.epoch == boundary) {
+            wrong("and a bookmark has ended that");
+        }
         let of_it = self.snapshots.iter().filter(|s| s.t.origin() == t.origin());
         for snapshot in of_it.filter(|s| s.parent.is_none() && s.base > boundary) {
             if snapshot.t.snapshot() <= Some(rollback.source) {
@@ -245,7 +276,16 @@ impl Facts {
                 snapshot.children,
                 snapshot.found_children,
             );
-            if !snapshot.linked {
+            if snapshot.bookmark && !snapshot.marked {
+                let what = format!(
+                    "{}: {} has no entry for its bookmark at epoch {}",
+                    name(t),
+                    name(snapshot.base_timeline()),
+                    snapshot.base.get()
+                );
+                cx.found(Kind::Child, Some(t), what);
+            }
+            if !snapshot.linked && !snapshot.is_only_bookmark() {
                 let what = format!(
                     "{}: {} has no entry for it at epoch {}",
                     name(t),
@@ -291,6 +331,7 @@ fn count(
 /// Whether a snapshot was deleted says its row, and what its origin's row counts.
 fn count_snapshots(cx: &mut Context<'_>, origin: &OriginFacts) {
     let (row, t) = (&origin.row, origin.row.timeline());
+    count(cx, t, "bookmarks", row.bookmarks, origin.bookmarks);
     let said = u64::from(row.snapshots) + u64::from(row.ghosts);
     let found = u64::from(origin.snapshots) + u64::from(origin.ghosts);
     if said == found && row.ghosts != origin.ghosts {

@@ -11,7 +11,9 @@ use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::TimelineId;
-use dm_snap_mv_model::record_key::{child_epoch, child_key, key_behind, RecordValue};
+use dm_snap_mv_model::record_key::{
+    bookmark_epoch, bookmark_key, child_epoch, child_key, key_behind, RecordValue,
+};
 use dm_snap_mv_store::{journal, Error};
 use std::collections::BTreeMap;
 
@@ -121,6 +123,14 @@ impl Changes {
                 let level = self.children.entry(timeline.get()).or_default();
                 put(level, child_key(epoch), &u64::from(tag).to_le_bytes());
             }
+            Entry::Bookmark {
+                timeline,
+                epoch,
+                tag,
+            } => {
+                let level = self.children.entry(timeline.get()).or_default();
+                put(level, bookmark_key(epoch), &u64::from(tag).to_le_bytes());
+            }
             Entry::Cleaning(t, ref row) => {
                 let mut bytes = [0; CleaningRow::SIZE];
                 row.encode(&mut bytes);
@@ -135,6 +145,12 @@ impl Changes {
                 let level = self.children.entry(t.get()).or_default();
                 if !take(level, child_key(epoch)) {
                     no_child(cx, t, child_key(epoch));
+                }
+            }
+            Entry::NoBookmark { timeline: t, epoch } => {
+                let level = self.children.entry(t.get()).or_default();
+                if !take(level, bookmark_key(epoch)) {
+                    no_child(cx, t, bookmark_key(epoch));
                 }
             }
         }
@@ -185,11 +201,18 @@ fn no_snapshot(cx: &mut Context<'_>, t: TimelineId) {
 }
 
 fn no_child(cx: &mut Context<'_>, t: TimelineId, key: u64) {
-    let what = format!(
-        "journal: nothing is based on epoch {} of {}, and that goes",
-        child_epoch(key).map_or(0, |epoch| epoch.get()),
-        name(t)
-    );
+    let what = match bookmark_epoch(key) {
+        Ok(epoch) => format!(
+            "journal: there is no bookmark of epoch {} of {}, and that goes",
+            epoch.get(),
+            name(t)
+        ),
+        Err(_) => format!(
+            "journal: nothing is based on epoch {} of {}, and that goes",
+            child_epoch(key).map_or(0, |epoch| epoch.get()),
+            name(t)
+        ),
+    };
     cx.found(Kind::Journal, Some(t), what);
 }
 

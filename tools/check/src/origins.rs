@@ -37,6 +37,9 @@ fn fault(cx: &Context<'_>, row: &OriginRow) -> Option<&'static str> {
     if row.identity != Identity::UNKNOWN && !cx.superblock.has_identities() {
         return Some("it says what disk it is on, of which the superblock says that none does");
     }
+    if (row.bookmarks, row.forgotten_below) != (0, 0) && !cx.superblock.has_versions() {
+        return Some("it has bookmarks, of which the superblock says that there are none");
+    }
     None
 }
 
@@ -70,6 +73,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
             row,
             snapshots: 0,
             ghosts: 0,
+            bookmarks: 0,
             chunks: 0,
             pinned: false,
             identified: false,

@@ -9,7 +9,7 @@ use crate::reached::Part;
 use crate::report::Kind;
 use crate::timelines;
 use crate::walk::Tree;
-use dm_snap_mv_model::clean;
+use dm_snap_mv_model::clean::{self, Kept};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::superblock::INCOMPAT_ZEROES;
 use dm_snap_mv_model::ids::{Chunk, Epoch, TimelineId};
@@ -39,6 +39,10 @@ struct Timeline {
     head: Option<Epoch>,
     /// The epochs that something is based on, ascending.
     based: Vec<Based>,
+    /// Those that there are bookmarks of.
+    marked: Vec<Based>,
+    /// Snapshots with lower tags are invalid.
+    invalid_below: u32,
     /// What is found and what is not is known.
     judged: bool,
     cleaning: Option<CleaningRow>,
@@ -95,8 +99,13 @@ fn check_timeline(
         t,
         end: size.and_then(|size| cx.superblock.layout.chunk_size.end_of(size).ok()),
         current: facts.current(t),
-        head: facts.snapshot(t).filter(|s| !s.ghost).map(|s| s.current),
+        head: facts
+            .snapshot(t)
+            .filter(|s| !s.ghost && !s.bookmark)
+            .map(|s| s.current),
         based: facts.based(t).to_vec(),
+        marked: facts.marked(t).to_vec(),
+        invalid_below: facts.origin(t.origin()).map_or(0, |o| o.row.invalid_below),
         judged: whole.snapshots && whole.children && whole.cleaning,
         cleaning: facts.cleaning(t).copied(),
         before: None,
@@ -185,6 +194,7 @@ impl Timeline {
                 cx.found(Kind::Record, Some(t), what);
             }
             Ok(RecordValue::Zero | RecordValue::Zeroes(_)) => {}
+            Ok(RecordValue::Mark) => self.mark(cx, &at),
             Ok(RecordValue::Cow(cow)) => {
                 self.chunks += 1;
                 cx.report.statistics.chunks += 1;
@@ -202,10 +212,34 @@ impl Timeline {
                 }
             }
         }
-        if !self.is_found(chunk, epoch) {
-            self.garbage(cx, key, chunk);
+        let is_mark = matches!(decoded, Ok(RecordValue::Mark));
+        match self.kept(chunk, epoch, is_mark) {
+            Kept::Whole => {}
+            Kept::Mark if is_mark => {}
+            _ => self.garbage(cx, key, chunk),
         }
         self.before = Some((chunk, epoch));
+    }
+
+    /// A mark says nothing to a snapshot: none that is valid finds one.
+    fn mark(&self, cx: &mut Context<'_>, at: &At) {
+        if !cx.superblock.has_versions() {
+            at.wrong(
+                cx,
+                "it has no content, and the superblock says that there are none of that kind",
+            );
+        }
+        let newest = newest(&self.based, at.epoch);
+        let valid = newest.filter(|based| based.tag >= self.invalid_below);
+        let live = valid.map(|based| based.epoch);
+        if clean::origin_finds(live, self.before_of(at.chunk)) {
+            at.wrong(cx, "it has no content, and a snapshot needs that");
+        }
+    }
+
+    /// The epoch of the record before the one that is looked at, if it is one of the same chunk.
+    fn before_of(&self, chunk: Chunk) -> Option<Epoch> {
+        self.before.filter(|&(c, _)| c == chunk).map(|(_, e)| e)
     }
 
     /// What one record says of several chunks is of chunks that there are, and no other record is of any
@@ -235,18 +269,20 @@ impl Timeline {
 
     /// The newest epoch, not above `e`, that something is based on.
     fn newest_based(&self, e: Epoch) -> Option<Epoch> {
-        let count = self.based.partition_point(|based| based.epoch <= e);
-        let newest = count.checked_sub(1).and_then(|i| self.based.get(i));
-        newest.map(|based| based.epoch)
+        newest(&self.based, e).map(|based| based.epoch)
     }
 
-    /// Whether any version finds the record.
-    fn is_found(&self, chunk: Chunk, epoch: Epoch) -> bool {
-        let before = self.before.filter(|&(c, _)| c == chunk).map(|(_, e)| e);
-        if self.cleaning.is_some_and(|row| row.drop) {
+    /// What of the record any version needs.
+    fn kept(&self, chunk: Chunk, epoch: Epoch, is_mark: bool) -> Kept {
+        let before = self.before_of(chunk);
+        let found = if self.cleaning.is_some_and(|row| row.drop) {
             false
         } else if self.t.is_origin() {
-            let live = self.newest_based(epoch);
+            let live = self.newest_based(epoch).filter(|_| !is_mark);
+            let bookmark = newest(&self.marked, epoch).map(|based| based.epoch);
+            if !clean::origin_finds(live, before) && clean::origin_finds(bookmark, before) {
+                return Kept::Mark;
+            }
             clean::origin_finds(live, before)
         } else {
             let last = match before {
@@ -256,10 +292,14 @@ impl Timeline {
             last.is_some_and(|last| {
                 clean::snapshot_finds(epoch, last, self.newest_based(last), self.head)
             })
+        };
+        match found {
+            true => Kept::Whole,
+            false => Kept::Nothing,
         }
     }
 
-    /// Cleaning must come past a record that nothing finds.
+    /// Cleaning must come past a record that nothing finds, or that has more than what is needed of it.
     fn garbage(&mut self, cx: &mut Context<'_>, key: u64, chunk: Chunk) {
         let comes = self
             .cleaning
@@ -271,4 +311,10 @@ impl Timeline {
             lost.0 += 1;
         }
     }
+}
+
+/// The newest one not above an epoch, of those of a timeline.
+fn newest(all: &[Based], e: Epoch) -> Option<&Based> {
+    let count = all.partition_point(|based| based.epoch <= e);
+    count.checked_sub(1).and_then(|i| all.get(i))
 }

@@ -318,6 +318,7 @@ impl Plan {
             let found = self.facts.origin(row.number);
             let found: &OriginFacts = found.ok_or_else(|| changed(*key))?;
             (row.snapshots, row.ghosts) = (found.snapshots, found.ghosts);
+            row.bookmarks = found.bookmarks;
             row.chunks = found.chunks;
             row.encode(place);
         }

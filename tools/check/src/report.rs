@@ -206,6 +206,8 @@ pub struct Statistics {
     pub snapshots: u64,
     /// Deleted snapshots that stay for others.
     pub ghosts: u64,
+    /// Bookmarks, also of snapshots that stay for others.
+    pub bookmarks: u64,
     /// Records.
     pub records: u64,
     /// COW chunks that belong to records.

@@ -47,14 +47,19 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
             largest = (of, row.size);
         }
         if let Some(origin) = facts.origin_mut(t.origin()) {
-            match row.ghost {
-                true => origin.ghosts = origin.ghosts.saturating_add(1),
-                false => origin.snapshots = origin.snapshots.saturating_add(1),
+            let counts = [
+                (row.ghost, &mut origin.ghosts),
+                (row.bookmark, &mut origin.bookmarks),
+                (row.is_whole(), &mut origin.snapshots),
+            ];
+            for (_, count) in counts.into_iter().filter(|(is_one, _)| *is_one) {
+                *count = count.saturating_add(1);
             }
         }
         facts.snapshots.push(SnapshotFacts {
             t,
             ghost: row.ghost,
+            bookmark: row.bookmark,
             parent: row.parent,
             base: row.base_epoch,
             current: row.current_epoch,
@@ -64,6 +69,7 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
             found_children: 0,
             found_chunks: 0,
             linked: false,
+            marked: false,
             depth,
         });
     });
@@ -73,11 +79,15 @@ pub(crate) fn check(cx: &mut Context<'_>, facts: &mut Facts, changes: &mut Level
 
 /// Compares a row with its origin's and its parent's. Returns how deeply it is nested.
 fn check_row(cx: &mut Context<'_>, facts: &Facts, t: TimelineId, row: &SnapshotRow) -> usize {
+    let unsaid = !cx.superblock.has_versions();
     let mut wrong = |what: &str| {
         cx.found(Kind::Snapshot, Some(t), format!("{}: {what}", name(t)));
     };
     if parse_memo(row.memo.as_bytes()).is_err() {
         wrong("its memo is not plain text");
+    }
+    if row.bookmark && unsaid {
+        wrong("it is a bookmark, of which the superblock says that there are none");
     }
     match facts.origin(t.origin()) {
         Some(origin) => {
@@ -103,6 +113,9 @@ fn check_row(cx: &mut Context<'_>, facts: &Facts, t: TimelineId, row: &SnapshotR
         None => {}
     }
     let parent = facts.snapshot(base);
+    if parent.is_some_and(SnapshotFacts::is_only_bookmark) {
+        wrong("what it was taken of is a bookmark");
+    }
     if parent.is_some_and(|parent| parent.size != row.size) {
         wrong("its size is not that of what it was taken of");
     }
@@ -125,7 +138,7 @@ fn check_rollbacks(cx: &mut Context<'_>, facts: &Facts) {
         if let Some(rollback) = &row.rollback {
             let t = row.timeline_of(rollback.source);
             match facts.snapshot(t) {
-                Some(source) => {
+                Some(source) if !source.is_only_bookmark() => {
                     if rollback.source_epoch >= source.current {
                         wrong("the pin of its rollback is at an epoch that has not ended");
                     }
@@ -134,15 +147,17 @@ fn check_rollbacks(cx: &mut Context<'_>, facts: &Facts) {
                         wrong("its rollback does not end where what it is rolled back to does");
                     }
                 }
-                None if facts.whole.snapshots => {
+                _ if facts.whole.snapshots => {
                     wrong("what it is being rolled back to is gone");
                 }
-                None => {}
+                _ => {}
             }
         }
         if let Some(deferred) = &row.deferred {
             let t = row.timeline_of(deferred.source);
-            let source = facts.snapshot(t).filter(|source| !source.ghost);
+            let source = facts
+                .snapshot(t)
+                .filter(|source| !source.ghost && !source.bookmark);
             if source.is_none() && facts.whole.snapshots {
                 wrong("what it is to be rolled back to is gone");
             }

@@ -177,12 +177,16 @@ pub struct Snapshot {
     /// A note to keep with it: at most 64 bytes of UTF-8
     #[arg(short, long)]
     pub memo: Option<OsString>,
+    /// Take a bookmark of the origin: only what has changed since is kept, not the content
+    #[arg(short = 'k', long, conflicts_with = "tag")]
+    pub bookmark: bool,
 }
 
 /// Delete a snapshot, or unbind an origin from its COW device
 ///
 /// With TAG, that snapshot is deleted. It is gone at once; its space comes back in the
-/// background ("dms wait DM_DEV --cleaning" waits for that).
+/// background ("dms wait DM_DEV --cleaning" waits for that). With -k, a bookmark of it stays: it
+/// takes no space for data, and tells which chunks have changed since. TAG can be a bookmark, too.
 ///
 /// Without TAG, the origin is unbound from its COW device and DM_DEV is removed. All of its
 /// snapshots must have been deleted before.
@@ -192,6 +196,9 @@ pub struct Delete {
     pub dm_dev: String,
     /// The tag of the snapshot
     pub tag: Option<String>,
+    /// Keep a bookmark of it
+    #[arg(short = 'k', long, requires = "tag")]
+    pub keep_bookmark: bool,
 }
 
 /// Roll an origin back to a snapshot
@@ -214,7 +221,7 @@ pub struct Rollback {
 ///
 /// A block for each origin of which a device is active, and a line in it for each version.
 /// The column R holds "." or letters: R the origin is being rolled back to this, I it is
-/// invalid, G it was deleted but has snapshots of its own.
+/// invalid, G it was deleted but has snapshots of its own, B it is a bookmark.
 #[derive(Args, Debug)]
 pub struct List {
     /// Only the origin of this device

@@ -50,7 +50,7 @@ pub struct Row {
     pub parent: Option<u32>,
     /// The epoch of its parent that it shows.
     pub base_epoch: Option<u32>,
-    /// Letters: G deleted but with children, I invalid, R what is rolled back to.
+    /// Letters: G deleted but with children, I invalid, R what is rolled back to, B a bookmark.
     pub flags: String,
     /// When, in seconds since 1970.
     pub created: u64,
@@ -65,9 +65,14 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether it was deleted and is kept for its children.
+    /// Whether it was deleted and is kept for its children, and there is no bookmark of it.
     pub fn is_ghost(&self) -> bool {
-        self.flags.contains('G')
+        self.flags.contains('G') && !self.is_bookmark()
+    }
+
+    /// Whether it is a bookmark, which has no content.
+    pub fn is_bookmark(&self) -> bool {
+        self.flags.contains('B')
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Own {
     Origin {
         /// How many snapshots it has.
         snapshots: u64,
+        /// How many bookmarks.
+        bookmarks: u64,
     },
     /// A snapshot.
     Snapshot {
@@ -75,6 +77,7 @@ impl Status {
         let own = if is_origin {
             Own::Origin {
                 snapshots: next(words)?,
+                bookmarks: 0,
             }
         } else {
             Own::Snapshot {
@@ -83,7 +86,7 @@ impl Status {
                 children: next(words)?,
             }
         };
-        Ok(Self {
+        let mut status = Self {
             origin,
             state,
             metadata_blocks,
@@ -92,7 +95,14 @@ impl Status {
             cleaning: unless_dash(words.next().ok_or(Malformed)?)?,
             rollback: unless_dash(words.next().ok_or(Malformed)?)?,
             own,
-        })
+        };
+        if let Own::Origin { bookmarks, .. } = &mut status.own {
+            // Modules before this had none.
+            *bookmarks = words
+                .next()
+                .map_or(Ok(0), |word| word.parse().map_err(|_| Malformed))?;
+        }
+        Ok(status)
     }
 }
 
@@ -102,12 +112,18 @@ mod tests {
 
     #[test]
     fn of_an_origin() {
-        let status = Status::parse(b"co 1 valid 12/1024 946/7865817 8 2 - -").unwrap();
+        let status = Status::parse(b"co 1 valid 12/1024 946/7865817 8 2 - - 3").unwrap();
         assert_eq!(status.origin, 1);
         assert_eq!(status.state, "valid");
         assert_eq!(status.chunks.total, 7_865_817);
         assert_eq!(status.chunk_sectors, 8);
-        assert_eq!(status.own, Own::Origin { snapshots: 2 });
+        assert_eq!(
+            status.own,
+            Own::Origin {
+                snapshots: 2,
+                bookmarks: 3
+            }
+        );
         assert_eq!((status.cleaning, status.rollback), (None, None));
     }
 
@@ -128,7 +144,7 @@ mod tests {
 
     #[test]
     fn fields_may_be_added_at_the_end() {
-        assert!(Status::parse(b"co 1 valid 1/2 3/4 8 2 - - later").is_ok());
+        assert!(Status::parse(b"co 1 valid 1/2 3/4 8 2 - - 0 later").is_ok());
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Metadata for Rows {
     not_asked_for! {
         fn record_from(TimelineId, u64) -> Option<(u64, RecordValue)>;
         fn child_at_or_before(TimelineId, Epoch) -> Option<(Epoch, u32)>;
+        fn bookmark_at_or_before(TimelineId, Epoch) -> Option<(Epoch, u32)>;
         fn origin(OriginNr) -> Option<OriginRow>;
         fn origin_by_id(&[u8]) -> Option<OriginNr>;
         fn snapshot(TimelineId) -> Option<SnapshotRow>;
@@ -64,6 +65,8 @@ impl Metadata for Rows {
         fn free_chunks(CowChunk, u64);
         fn insert_child(TimelineId, Epoch, u32);
         fn remove_child(TimelineId, Epoch);
+        fn insert_bookmark(TimelineId, Epoch, u32);
+        fn remove_bookmark(TimelineId, Epoch);
         fn put_origin(&OriginRow);
         fn remove_origin(OriginNr);
         fn insert_origin_id(&[u8], OriginNr);
@@ -82,6 +85,7 @@ fn row(tag: u32, memo: &str) -> SnapshotRow {
     SnapshotRow {
         tag: Tag::new(tag).unwrap(),
         ghost: tag % 10 == 3,
+        bookmark: false,
         parent: Tag::new(tag / 2),
         base_epoch: Epoch::new(tag).unwrap(),
         current_epoch: Epoch::FIRST,
@@ -104,6 +108,8 @@ fn origin(id: &[u8]) -> OriginRow {
         created: 1_287_409_000,
         chunks: 77,
         invalid_below: 2,
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: None,
         deferred: None,
         identity: Identity::UNKNOWN,

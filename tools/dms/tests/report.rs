@@ -40,6 +40,7 @@ fn status_of_an_origin() {
             percent: 40,
         }),
         rollback: None,
+        bookmarks: 2,
     };
     let read = Status::parse(status.to_string().as_bytes()).unwrap();
     assert_eq!(read.origin, 3);
@@ -53,7 +54,13 @@ fn status_of_an_origin() {
     );
     assert_eq!(read.chunks.used, 946);
     assert_eq!(read.chunk_sectors, 32);
-    assert_eq!(read.own, Own::Origin { snapshots: 7 });
+    assert_eq!(
+        read.own,
+        Own::Origin {
+            snapshots: 7,
+            bookmarks: 2
+        }
+    );
     assert_eq!(read.cleaning.unwrap().percent, 40);
     assert_eq!(read.rollback, None);
 }

@@ -17,7 +17,9 @@ mod texts;
 // A store is made as the tests of the checker make theirs.
 #[allow(dead_code)]
 mod check {
-    pub use crate::structure::{after_crash, all_content, content, nothing_for_invalid_ones};
+    pub use crate::structure::{
+        after_crash, all_content, all_deltas, content, nothing_for_invalid_ones,
+    };
 
     pub fn structure(w: &crate::world::World) {
         crate::rich::look_at(&w.store);

@@ -10,7 +10,10 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, TimelineId};
-use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{
+    bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, RecordKey,
+    RecordValue,
+};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::journal::sum as journal_sum;
 use dm_snap_mv_store::node::{self, Node};
@@ -118,12 +121,17 @@ pub fn record(data: &[u8]) {
     }
     if let Ok(epoch) = child_epoch(key) {
         assert_eq!(child_key(epoch), key);
+        assert!(!is_behind_children(key) && bookmark_epoch(key).is_err());
+    }
+    if let Ok(epoch) = bookmark_epoch(key) {
+        assert_eq!(bookmark_key(epoch), key);
+        assert!(is_behind_children(key));
     }
     if let Ok(decoded) = RecordValue::decode(value, chunks) {
         assert_eq!(decoded.encode(), value);
         assert!(match decoded {
             RecordValue::Cow(cow) => cow.get() < chunks,
-            RecordValue::Zero => true,
+            RecordValue::Zero | RecordValue::Mark => true,
             RecordValue::Zeroes(before) => RecordValue::zeroes(before + 1) == decoded,
         });
         if let (Some(t), Some(chunk)) = (TimelineId::new(raw), Chunk::new(key)) {
@@ -133,7 +141,10 @@ pub fn record(data: &[u8]) {
                     let several = RecordValue::zeroes(len) == decoded;
                     assert!(len == 1 || several && !t.is_origin());
                 }
-                Err(_) => assert!(matches!(decoded, RecordValue::Zeroes(_))),
+                Err(_) => assert!(matches!(
+                    decoded,
+                    RecordValue::Zeroes(_) | RecordValue::Mark
+                )),
             }
         }
     }

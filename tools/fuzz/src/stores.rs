@@ -13,7 +13,9 @@ use dm_snap_mv_model::ids::Chunk;
 use dm_snap_mv_model::preserve::{newest_live, record_preserved};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::rollback::mark_done;
-use dm_snap_mv_model::versions::{delete_snapshot, take_origin_snapshot};
+use dm_snap_mv_model::versions::{
+    delete_snapshot, keep_bookmark, take_bookmark, take_origin_snapshot,
+};
 use dm_snap_mv_store::{checksum, Block, Blocks};
 
 use crate::changes::entries;
@@ -75,13 +77,29 @@ fn journaled(store: &Store) -> Image {
         let live = newest_live(&new, &row).expect("its epoch").expect("one");
         let chunks = &mut row.chunks;
         if let Some((cow, len)) = new.allocate(0, 2) {
-            record_preserved(&mut new, row.number, chunks, live, Chunk::ZERO, cow, len)
-                .expect("records");
+            record_preserved(
+                &mut new,
+                row.number,
+                chunks,
+                live.epoch,
+                Chunk::ZERO,
+                cow,
+                len,
+            )
+            .expect("records");
         }
         new.put_origin(&row).expect("a row");
         note(&new);
         // A snapshot comes and goes.
         take_origin_snapshot(&mut new, &mut row, b"", 6).expect("a snapshot");
+        note(&new);
+        delete_snapshot(&mut new, &mut row, tag).expect("it is there");
+        note(&new);
+        // A bookmark comes, one is left of a snapshot, and one goes.
+        let tag = take_bookmark(&mut new, &mut row, b"", 7).expect("a bookmark");
+        note(&new);
+        let kept = take_origin_snapshot(&mut new, &mut row, b"", 8).expect("a snapshot");
+        keep_bookmark(&mut new, &mut row, kept).expect("it is as the origin was");
         note(&new);
         delete_snapshot(&mut new, &mut row, tag).expect("it is there");
         note(&new);

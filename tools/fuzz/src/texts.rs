@@ -125,7 +125,7 @@ pub fn message(data: &[u8]) {
         Message::TakeOfOrigin { memo, .. } | Message::TakeOfSnapshot { memo, .. } => {
             assert_eq!(parse_memo(memo.as_bytes()), Ok(memo));
         }
-        Message::List { max, .. } => assert!(max > 0),
+        Message::List { max, .. } | Message::Delta { max, .. } => assert!(max > 0),
         _ => {}
     }
     // The same words, joined anew by dms.
@@ -224,6 +224,7 @@ pub fn status(data: &[u8]) {
         snapshots: input.u32(),
         cleaning: cleaning(&mut input),
         rollback: progress,
+        bookmarks: input.u32(),
     };
     let read = Status::parse(origin.to_string().as_bytes()).expect("what the target says");
     assert_eq!(read.origin, origin.number.get());
@@ -239,8 +240,11 @@ pub fn status(data: &[u8]) {
         read.cleaning.map(|c| (c.left, c.percent)),
         origin.cleaning.map(|c| (c.timelines, c.percent))
     );
-    let snapshots = u64::from(origin.snapshots);
-    assert_eq!(read.own, Own::Origin { snapshots });
+    let own = Own::Origin {
+        snapshots: origin.snapshots.into(),
+        bookmarks: origin.bookmarks.into(),
+    };
+    assert_eq!(read.own, own);
     let snapshot = SnapshotStatus {
         number: number_of,
         tag: tag(&mut input),
@@ -303,16 +307,20 @@ fn snapshot(input: &mut Input<'_>, below: Tag) -> Option<SnapshotRow> {
     let end = (0..=64.min(memo.len()))
         .rev()
         .find(|&end| memo.is_char_boundary(end));
+    let flags = input.u8();
+    let (ghost, bookmark) = (flags % 4 == 0, flags % 8 >= 6);
+    let parent = Tag::new(number(input) as u32 % tag.get());
     Some(SnapshotRow {
         tag,
-        ghost: input.u8() % 4 == 0,
-        parent: Tag::new(number(input) as u32 % tag.get()),
+        ghost,
+        bookmark,
+        parent: parent.filter(|_| !bookmark),
         base_epoch: epoch(input),
         current_epoch: epoch(input),
-        children: input.u32(),
+        children: input.u32() * u32::from(ghost || !bookmark),
         size: number(input).max(1),
         created: number(input),
-        chunks: number(input),
+        chunks: number(input) * u64::from(!bookmark),
         memo: parse_memo(memo[..end.unwrap_or(0)].as_bytes()).expect("a memo"),
     })
 }
@@ -349,6 +357,8 @@ pub fn list(data: &[u8]) {
         created: number(&mut input),
         chunks: number(&mut input),
         invalid_below: input.u32() % next_tag.get(),
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: (kind == 1).then_some(rollback),
         deferred: (kind == 2).then_some(deferred),
         identity: Identity::UNKNOWN,
@@ -392,8 +402,13 @@ pub fn list(data: &[u8]) {
         assert_eq!(read.tag, row.tag.get());
         assert_eq!(read.parent, Some(row.parent.map_or(0, Tag::get)));
         assert_eq!(read.memo.as_bytes(), row.memo.as_bytes());
-        assert_eq!(read.is_ghost(), row.ghost);
-        assert_eq!(read.flags.contains('I'), origin.is_invalid(row.tag));
+        assert_eq!(read.is_ghost(), row.ghost && !row.bookmark);
+        assert_eq!(read.is_bookmark(), row.bookmark);
+        let invalid = match row.bookmark {
+            true => origin.is_forgotten(row.tag),
+            false => origin.is_invalid(row.tag),
+        };
+        assert_eq!(read.flags.contains('I'), invalid);
         assert_eq!((read.sectors, read.chunks), (row.size, row.chunks));
     }
 }

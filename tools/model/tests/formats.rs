@@ -10,7 +10,10 @@ use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, CHECKSUM_XOR};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::record_key::{child_epoch, child_key, RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{
+    bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, RecordKey,
+    RecordValue,
+};
 use dm_snap_mv_model::refusal::Refusal;
 use proptest::collection::vec;
 use proptest::option;
@@ -42,6 +45,7 @@ prop_compose! {
     fn snapshot_row()(
         tags in (1..=u32::MAX, any::<u32>()),
         ghost in any::<bool>(),
+        bookmark in any::<bool>(),
         base_epoch in epoch(),
         current_epoch in epoch(),
         children in any::<u32>(),
@@ -53,13 +57,14 @@ prop_compose! {
         SnapshotRow {
             tag: Tag::new(tags.0).unwrap(),
             ghost,
-            parent: Tag::new(tags.1 % tags.0),
+            bookmark,
+            parent: Tag::new(tags.1 % tags.0).filter(|_| !bookmark),
             base_epoch,
             current_epoch,
-            children,
+            children: if bookmark && !ghost { 0 } else { children },
             size,
             created,
-            chunks,
+            chunks: if bookmark { 0 } else { chunks },
             memo: Memo::new(&memo).unwrap(),
         }
     }
@@ -70,8 +75,8 @@ prop_compose! {
         size in 1..=u64::MAX,
         number in 1..=u32::MAX,
         epochs in (2..=Epoch::MAX.get(), any::<u32>(), epoch()),
-        tags in (2..=u32::MAX, any::<u32>(), any::<u32>()),
-        counts in any::<(u32, u32)>(),
+        tags in (2..=u32::MAX, any::<u32>(), any::<u32>(), any::<u32>()),
+        counts in any::<(u32, u32, u32)>(),
         created in any::<u64>(),
         chunks in any::<u64>(),
         delete_source in any::<bool>(),
@@ -83,6 +88,7 @@ prop_compose! {
         samples in any::<Option<[u32; 4]>>(),
     ) -> OriginRow {
         let source = Tag::new(1 + tags.1 % (tags.0 - 1)).unwrap();
+        let invalid_below = (u64::from(tags.2) % (u64::from(tags.0) + 1)) as u32;
         OriginRow {
             size,
             number: OriginNr::new(number).unwrap(),
@@ -92,7 +98,9 @@ prop_compose! {
             ghosts: counts.1,
             created,
             chunks,
-            invalid_below: (u64::from(tags.2) % (u64::from(tags.0) + 1)) as u32,
+            invalid_below,
+            bookmarks: counts.2,
+            forgotten_below: (u64::from(tags.3) % (u64::from(invalid_below) + 1)) as u32,
             rollback: (what == 1).then_some(Rollback {
                 source,
                 source_epoch: epochs.2,
@@ -286,18 +294,25 @@ proptest! {
         prop_assert_eq!(key.get().cmp(&other.get()), order);
         prop_assert_eq!(child_epoch(child_key(a.1)), Ok(a.1));
         prop_assert_eq!(child_key(a.1).cmp(&child_key(b.1)), b.1.cmp(&a.1));
+        prop_assert_eq!(bookmark_epoch(bookmark_key(a.1)), Ok(a.1));
+        prop_assert_eq!(bookmark_key(a.1).cmp(&bookmark_key(b.1)), b.1.cmp(&a.1));
+        prop_assert!(child_key(a.1) < bookmark_key(b.1));
+        prop_assert!(is_behind_children(bookmark_key(a.1)) && !is_behind_children(child_key(a.1)));
+        prop_assert_eq!(child_epoch(bookmark_key(a.1)), Err(Refusal::Corrupt));
+        prop_assert_eq!(bookmark_epoch(child_key(a.1)), Err(Refusal::Corrupt));
     }
 
     #[test]
     fn record_values(raw in any::<u64>(), chunks in any::<u64>(), small in 0..1u64 << 48) {
         let zeroes = (1 << 63) | (raw >> (raw & 63));
-        for raw in [raw, raw & ((1 << 48) - 1), small, zeroes] {
+        for raw in [raw, raw & ((1 << 48) - 1), small, zeroes, 1 << 62, (1 << 62) | small] {
             match RecordValue::decode(raw, chunks) {
                 Ok(value) => {
                     prop_assert_eq!(value.encode(), raw);
                     match value {
                         RecordValue::Cow(_) => prop_assert!(raw < chunks),
                         RecordValue::Zero => prop_assert_eq!(value, RecordValue::zeroes(1)),
+                        RecordValue::Mark => prop_assert_eq!(raw, 1 << 62),
                         RecordValue::Zeroes(before) => {
                             prop_assert_eq!(value, RecordValue::zeroes(before + 1));
                         }
@@ -539,6 +554,7 @@ fn rows_byte_by_byte() {
     let row = SnapshotRow {
         tag: tag(0x11121314),
         ghost: true,
+        bookmark: false,
         parent: Some(tag(0x01020304)),
         base_epoch: epoch(0x212223),
         current_epoch: epoch(0x313233),
@@ -572,6 +588,8 @@ fn rows_byte_by_byte() {
         created: 7,
         chunks: 8,
         invalid_below: 9,
+        bookmarks: 16,
+        forgotten_below: 8,
         rollback: Some(Rollback {
             source: tag(10),
             source_epoch: epoch(11),
@@ -603,7 +621,7 @@ fn rows_byte_by_byte() {
         8,
         0,
         9,
-        0,
+        16,
         10,
         11,
         12,
@@ -619,6 +637,7 @@ fn rows_byte_by_byte() {
     for field in [0x41424344u32, 0, 0x51525354, 1] {
         expected.extend(field.to_le_bytes());
     }
+    expected.extend(8u32.to_le_bytes());
     expected.resize(255, 0);
     expected.push(8);
     expected.extend(b"/dev/vdb");
@@ -633,6 +652,7 @@ fn row_refusals() {
     let row = SnapshotRow {
         tag: Tag::FIRST,
         ghost: false,
+        bookmark: false,
         parent: None,
         base_epoch: Epoch::FIRST,
         current_epoch: Epoch::FIRST,
@@ -647,7 +667,7 @@ fn row_refusals() {
     // A tag, flag, parent, epoch, memo length, memo, reserved byte that cannot be.
     for (at, byte) in [
         (0, 0),
-        (4, 2),
+        (4, 4),
         (8, 1),
         (12, 0),
         (15, 1),
@@ -664,6 +684,29 @@ fn row_refusals() {
             "{byte} at {at}"
         );
     }
+    // A bookmark is of the origin, and has nothing.
+    let bookmark = SnapshotRow {
+        tag: Tag::new(7).unwrap(),
+        bookmark: true,
+        ..row
+    };
+    let refused = |row: SnapshotRow| {
+        let mut bytes = [0; SnapshotRow::SIZE];
+        row.encode(&mut bytes);
+        SnapshotRow::decode(&bytes) == Err(Refusal::Corrupt)
+    };
+    let children = SnapshotRow {
+        children: 1,
+        ..bookmark
+    };
+    let ghost = SnapshotRow {
+        ghost: true,
+        ..children
+    };
+    let parent = Some(Tag::FIRST);
+    assert!(!refused(bookmark) && !refused(ghost) && refused(children));
+    assert!(refused(SnapshotRow { parent, ..bookmark }));
+    assert!(refused(SnapshotRow { chunks: 1, ..ghost }));
     assert_eq!(Memo::new(&[0; 65]), None);
     assert_eq!(OriginId::new(&[0; 256]), None);
     let t = TimelineId::new(1 << 32).unwrap();
@@ -675,6 +718,18 @@ fn row_refusals() {
     );
     assert_eq!(child_epoch(1 << 24), Err(Refusal::Corrupt));
     assert_eq!(child_epoch((1 << 24) - 1), Err(Refusal::Corrupt));
+    assert_eq!(bookmark_epoch(1 << 33), Err(Refusal::Corrupt));
+    assert_eq!(bookmark_epoch(3 << 32), Err(Refusal::Corrupt));
+    for value in [RecordValue::Mark, RecordValue::Zero] {
+        assert_eq!(value.first_of(t, Chunk::ZERO), Ok(Chunk::ZERO));
+    }
+    let snapshot = t.next().unwrap();
+    let first = RecordValue::Mark.first_of(snapshot, Chunk::ZERO);
+    assert_eq!(
+        first,
+        Err(Refusal::Corrupt),
+        "a mark in a snapshot's timeline"
+    );
 }
 
 #[test]

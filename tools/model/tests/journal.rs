@@ -48,6 +48,8 @@ fn origin_row(chunks: u64) -> OriginRow {
         created: 1_000_000_000,
         chunks,
         invalid_below: 0,
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: None,
         deferred: None,
         identity: Identity::UNKNOWN,
@@ -59,6 +61,7 @@ fn snapshot_row(chunks: u64) -> SnapshotRow {
     SnapshotRow {
         tag: Tag::new(5).unwrap(),
         ghost: false,
+        bookmark: false,
         parent: None,
         base_epoch: Epoch::new(3).unwrap(),
         current_epoch: Epoch::new(1).unwrap(),
@@ -74,9 +77,9 @@ fn snapshot_row(chunks: u64) -> SnapshotRow {
 fn entry() -> impl Strategy<Value = Entry> {
     let small = 0..32u64;
     prop_oneof![
-        8 => (1..3u32, small.clone(), 1..3u32, small.clone(), 0..3u32).prop_map(
+        8 => (1..3u32, small.clone(), 1..3u32, small.clone(), 0..4u32).prop_map(
             |(origin, chunk, epoch, cow, zero)| {
-                let timeline = TimelineId::of(nr(origin), Tag::new(zero / 2));
+                let timeline = TimelineId::of(nr(origin), Tag::new(zero / 3));
                 let chunk = Chunk::new(chunk).unwrap();
                 let epoch = Epoch::new(epoch).unwrap();
                 Entry::Run(Run::Records {
@@ -85,6 +88,7 @@ fn entry() -> impl Strategy<Value = Entry> {
                     value: match zero {
                         0 => RecordValue::Cow(CowChunk::new(cow).unwrap()),
                         1 => RecordValue::Zero,
+                        2 => RecordValue::Mark,
                         _ => RecordValue::zeroes(1 + cow.min(chunk.get())),
                     },
                     len: 1,
@@ -107,6 +111,11 @@ fn entry() -> impl Strategy<Value = Entry> {
             epoch: Epoch::new(epoch).unwrap(),
             tag,
         }),
+        1 => (1..100u32, any::<u32>()).prop_map(|(epoch, tag)| Entry::Bookmark {
+            timeline: TimelineId::of(nr(1), None),
+            epoch: Epoch::new(epoch).unwrap(),
+            tag,
+        }),
         1 => (1..100u32, any::<[u64; 2]>(), any::<[bool; 2]>()).prop_map(
             |(tag, [cursor, freed], [again, drop])| {
                 let t = TimelineId::of(nr(2), Tag::new(tag));
@@ -115,6 +124,10 @@ fn entry() -> impl Strategy<Value = Entry> {
         ),
         1 => (1..100u32).prop_map(|tag| {
             Entry::NoSnapshot(TimelineId::of_snapshot(nr(2), Tag::new(tag).unwrap()))
+        }),
+        1 => (1..100u32).prop_map(|epoch| Entry::NoBookmark {
+            timeline: TimelineId::of(nr(1), None),
+            epoch: Epoch::new(epoch).unwrap(),
         }),
         1 => (1..100u32).prop_map(|epoch| Entry::NoChild {
             timeline: TimelineId::of(nr(1), None),

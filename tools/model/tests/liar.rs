@@ -8,6 +8,8 @@ use std::cell::Cell;
 use dm_snap_mv_model::chain::Chain;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::clean::{clean_step, percent};
+use dm_snap_mv_model::delta::{Delta, Page, Version};
+use dm_snap_mv_model::discard::first_part;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
@@ -15,7 +17,9 @@ use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::escape::Sink;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::list::{list, StoreLine};
-use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved};
+use dm_snap_mv_model::preserve::{
+    newest_live, next_unpreserved, record_changed, record_preserved, Live,
+};
 use dm_snap_mv_model::record_key::RecordValue;
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
@@ -133,6 +137,7 @@ impl Liar {
         SnapshotRow {
             tag,
             ghost: self.number() % 2 == 0,
+            bookmark: self.number() % 4 == 0,
             parent: Tag::new(self.number() as u32 % tag.get()),
             base_epoch: self.epoch(),
             current_epoch: self.epoch(),
@@ -156,6 +161,8 @@ impl Liar {
             created: 0,
             chunks: self.number(),
             invalid_below: self.number() as u32,
+            bookmarks: self.number() as u32 % 3,
+            forgotten_below: self.number() as u32,
             rollback: (self.number() % 2 == 0).then(|| Rollback {
                 source: self.tag(),
                 source_epoch: self.epoch(),
@@ -197,6 +204,7 @@ impl Metadata for Liar {
             match self.number() % 4 {
                 0 => (key, RecordValue::Zero),
                 1 => (key, RecordValue::zeroes(self.number())),
+                2 => (key, RecordValue::Mark),
                 _ => (key, RecordValue::Cow(self.cow())),
             }
         })
@@ -229,6 +237,21 @@ impl Metadata for Liar {
         self.done()
     }
     fn remove_child(&mut self, _: TimelineId, _: Epoch) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn bookmark_at_or_before(
+        &self,
+        t: TimelineId,
+        e: Epoch,
+    ) -> Result<Option<(Epoch, u32)>, Refusal> {
+        self.said("bookmark", t.get() ^ (u64::from(e.get()) << 8), || {
+            (self.epoch(), self.number() as u32)
+        })
+    }
+    fn insert_bookmark(&mut self, _: TimelineId, _: Epoch, _: u32) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_bookmark(&mut self, _: TimelineId, _: Epoch) -> Result<(), Refusal> {
         self.done()
     }
     fn origin(&self, nr: OriginNr) -> Result<Option<OriginRow>, Refusal> {
@@ -322,6 +345,22 @@ impl Sink for Buffer {
     }
 }
 
+/// Asks for a page of what differs.
+fn ask_delta(m: &mut Liar, row: &OriginRow, view: Option<&RollbackView>, size: ChunkSize) {
+    let from = Version::find(m, row, Some(m.tag()));
+    let to = Version::find(m, row, Tag::new(m.number() as u32));
+    let (Ok(from), Ok(to)) = (from, to) else {
+        return;
+    };
+    let Ok(delta) = Delta::new(&from, &to, size) else {
+        return;
+    };
+    let mut page = Page::new(m.chunk(), m.number() as u32 % 9 + 1, 2048);
+    let mut out = Buffer(0);
+    let _ = page.step(m, &delta, view, size, 100, &mut out);
+    let _ = page.finish(delta.end, &mut out);
+}
+
 /// Asks for everything, one thing after the other.
 fn ask(m: &mut Liar) -> Result<(), Refusal> {
     let size = ChunkSize::from_pages(1 << (m.number() % 9))?;
@@ -344,8 +383,16 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     }
     let _ = writable(m, nr, &snap, start, max);
     let _ = newest_live(m, &row);
-    let _ = next_unpreserved(m, nr, m.epoch(), m.epoch(), start, end);
+    let live = Live {
+        epoch: m.epoch(),
+        snapshot: (m.number() % 2 == 0).then(|| m.epoch()),
+    };
+    let _ = next_unpreserved(m, nr, live, m.epoch(), start, end);
+    let _ = rollback::newest_needed(m, &row);
+    let _ = first_part(m, nr, Some(live), view.as_ref(), start, end.plus(1));
+    ask_delta(m, &row, view.as_ref(), size);
     let (cow, epoch) = (m.cow(), m.epoch());
+    let _ = record_changed(m, nr, epoch, start, max);
     let _ = record_preserved(m, nr, &mut row.chunks, epoch, start, cow, max);
     let run = NewRun {
         start,
@@ -372,8 +419,10 @@ fn ask(m: &mut Liar) -> Result<(), Refusal> {
     let _ = versions::check_shrink(m, &row, end.get());
     let _ = versions::take_origin_snapshot(m, &mut row, b"memo", 0);
     let _ = versions::take_snapshot_snapshot(m, &mut row, &mut snap, b"memo", 0);
+    let _ = versions::take_bookmark(m, &mut row, b"memo", 0);
+    let _ = versions::keep_bookmark(m, &mut row, tag);
     let _ = versions::delete_snapshot(m, &mut row, tag);
-    let _ = versions::invalidate(m, &mut row);
+    let _ = versions::invalidate(m, &mut row, versions::Loss::Everything);
     let _ = versions::unbind(m, nr);
     let store = StoreLine {
         uuid: [0; 16],

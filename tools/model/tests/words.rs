@@ -7,7 +7,7 @@ use std::fmt;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::snapshot_row::Memo;
 use dm_snap_mv_model::escape::{self, Reader, Sink};
-use dm_snap_mv_model::ids::Tag;
+use dm_snap_mv_model::ids::{Chunk, Tag};
 use dm_snap_mv_model::message::{is_tried, Freeze, Message, Request};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{DeviceNumber, TableLine};
@@ -288,7 +288,19 @@ fn messages() {
         later,
         freeze: None,
     };
-    let take = |memo, freeze| Message::TakeOfOrigin { memo, freeze };
+    let take = |memo, freeze| Message::TakeOfOrigin {
+        memo,
+        freeze,
+        bookmark: false,
+    };
+    let delete = |tag, keep| Message::Delete { tag, keep };
+    let delta = |from, to, start, max| Message::Delta {
+        from: tag(from),
+        to: Tag::new(to),
+        start: Chunk::new(start).unwrap(),
+        max,
+    };
+    let last = Chunk::MAX.get();
     let take_of = |memo, freeze| Message::TakeOfSnapshot {
         tag: tag(3),
         memo,
@@ -310,7 +322,21 @@ fn messages() {
         ("so -zm x", take(memo("x"), Some(Freeze::default()))),
         ("ss -z 3", take_of(memo(""), Some(Freeze::default()))),
         ("do", Message::Unbind),
-        ("ds 12", Message::Delete { tag: tag(12) }),
+        (
+            "so -km x",
+            Message::TakeOfOrigin {
+                memo: memo("x"),
+                freeze: None,
+                bookmark: true,
+            },
+        ),
+        ("ds 12", delete(tag(12), false)),
+        ("ds 12 -k", delete(tag(12), true)),
+        ("commit", Message::Commit),
+        ("delta 3 0", delta(3, 0, 0, u32::MAX)),
+        ("delta 3 4 5", delta(3, 4, 5, u32::MAX)),
+        (&format!("delta 3 4 {last} 6"), delta(3, 4, last, 6)),
+        ("rs -x", Message::CallOff),
         ("rs 4", roll_back(tag(4), false, false, false)),
         ("rs -b 4", roll_back(tag(4), true, false, false)),
         ("rs 4 -d", roll_back(tag(4), false, true, false)),
@@ -343,16 +369,51 @@ fn messages() {
         assert_eq!(message(tried.as_bytes()), Ok(request(true)), "{line}");
     }
     let bad = [
-        ("", "missing message: so, ss, do, ds, rs or list"),
-        ("try", "missing message: so, ss, do, ds, rs or list"),
+        (
+            "",
+            "missing message: so, ss, do, ds, rs, list, delta or commit",
+        ),
+        (
+            "try",
+            "missing message: so, ss, do, ds, rs, list, delta or commit",
+        ),
         ("try try so", "try cannot be tried"),
-        ("sx", "unknown message, not so, ss, do, ds, rs or list"),
-        ("-m so", "unknown message, not so, ss, do, ds, rs or list"),
+        (
+            "sx",
+            "unknown message, not so, ss, do, ds, rs, list, delta or commit",
+        ),
+        (
+            "-m so",
+            "unknown message, not so, ss, do, ds, rs, list, delta or commit",
+        ),
         ("so 1", "too many arguments"),
         ("so now please", "too many arguments"),
         ("so -m", "option needs an argument"),
         ("so -b", "option does not go with this command"),
-        ("so -x", "unknown option"),
+        ("so -x", "option does not go with this command"),
+        ("so -y", "unknown option"),
+        ("ss -k 1", "option does not go with this command"),
+        ("rs -k 1", "option does not go with this command"),
+        ("ds -k", "missing tag"),
+        ("rs -x 1", "too many arguments"),
+        ("rs -xl", "option does not go with this command"),
+        ("rs -xb", "option does not go with this command"),
+        ("rs -xx", "option given twice"),
+        ("commit 1", "too many arguments"),
+        ("delta", "missing tag"),
+        ("delta 1", "missing tag"),
+        ("delta 0 1", "tag is not a number from 1 to 4294967295"),
+        ("delta 1 x", "not a number from 0 to 4294967295"),
+        (
+            "delta 1 2 1099511627776",
+            "chunk is not a number from 0 to 1099511627775",
+        ),
+        (
+            "delta 1 2 x",
+            "chunk is not a number from 0 to 1099511627775",
+        ),
+        ("delta 1 2 3 0", "a page cannot have 0 rows"),
+        ("delta 1 2 3 4 5", "too many arguments"),
         ("so -z -z", "option given twice"),
         ("so -Z", "option needs an argument"),
         ("so -Z 8", "device to be frozen is not given as MAJOR:MINOR"),
@@ -387,7 +448,7 @@ fn messages() {
         ("rs 1 -m x", "option does not go with this command"),
         ("list x", "not a number from 0 to 4294967295"),
         ("list 1 x", "not a number from 0 to 4294967295"),
-        ("list 1 0", "list cannot show 0 rows"),
+        ("list 1 0", "a page cannot have 0 rows"),
         ("list 1 2 3", "too many arguments"),
         (&format!("so -m {longest}m"), "memo is longer than 64 bytes"),
         ("so -m a\\\nb", "memo has control characters"),

@@ -12,8 +12,8 @@
 //! what was written to it before is told, and what is written meanwhile, perhaps.
 
 use crate::error::{Error, Result};
-use crate::layers::{Layer, Source, Span, Sweep};
-use crate::live::{Live, Seen};
+use crate::layers::{Layer, Place, Source, Span, Sweep};
+use crate::live::{corrupt, Live, Seen};
 use crate::store::Store;
 use crate::version::{leave_out_common, Version};
 use dm_snap_mv_model::chunk_size::ChunkSize;
@@ -43,7 +43,7 @@ pub struct Changed {
 pub struct Versions {
     /// The number of the origin.
     pub origin: OriginNr,
-    /// The older version: a snapshot, or the origin as it is.
+    /// The older version: a snapshot, a bookmark, or the origin as it is.
     pub old: Option<Tag>,
     /// The newer one, which need not be newer.
     pub new: Option<Tag>,
@@ -182,7 +182,7 @@ impl<'a> Delta<'a> {
 /// The rows, and where the versions are.
 fn look_up(store: &Store<'_>, versions: &Versions) -> Result<(OriginRow, Version, Version)> {
     let origin = store.origin(versions.origin)?.ok_or(Refusal::NotBound)?;
-    let old = Version::of(store, &origin, versions.old)?;
+    let old = Version::to_compare_with(store, &origin, versions.old)?;
     let new = Version::of(store, &origin, versions.new)?;
     Ok((origin, old, new))
 }
@@ -215,11 +215,14 @@ fn part(
         let until = if chunk < common { end.min(common) } else { end };
         let (was, until) = old.at(chunk, until);
         let (is, until) = new.at(chunk, until);
+        let Place::At(location) = is else {
+            return Err(corrupt());
+        };
         if was != is || chunk >= common {
             found.push(Changed {
                 first: chunk,
                 len: until - chunk,
-                zero: is == Location::Zero,
+                zero: location == Location::Zero,
             });
         }
         chunk = until;

@@ -25,6 +25,26 @@ pub enum Layer {
     },
 }
 
+/// Where what a version has of a chunk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There.
+    At(Location),
+    /// Nowhere: a mark says that it has changed since, and not what it was. Bookmarks have nothing else
+    /// to say of what has changed, and no snapshot finds a mark.
+    Gone,
+}
+
+impl From<RecordValue> for Place {
+    fn from(value: RecordValue) -> Self {
+        match value {
+            RecordValue::Cow(cow) => Place::At(Location::Cow(cow)),
+            RecordValue::Zero | RecordValue::Zeroes(_) => Place::At(Location::Zero),
+            RecordValue::Mark => Place::Gone,
+        }
+    }
+}
+
 /// Chunks of a version, from `first` up to `end`, and where they are: one behind the other, if it is in
 /// COW chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +54,7 @@ pub struct Span {
     /// The first one behind them.
     pub end: u64,
     /// Where the first one is.
-    pub at: Location,
+    pub at: Place,
 }
 
 /// Which tree it is that layers look into.
@@ -81,7 +101,7 @@ impl Layer {
                 let on_device = |first, end| Span {
                     first,
                     end,
-                    at: Location::Origin,
+                    at: Place::At(Location::Origin),
                 };
                 spans.put(on_device(0, cursor.get()));
                 let marked = entries.iter().map(|&(chunk, _)| chunk);
@@ -156,7 +176,7 @@ impl Spans {
             return;
         }
         match self.all.last_mut() {
-            Some(last) if last.end == span.first && last.location(span.first) == span.at => {
+            Some(last) if last.end == span.first && last.place(span.first) == span.at => {
                 last.end = span.end;
             }
             _ => self.all.push(span),
@@ -166,11 +186,11 @@ impl Spans {
 
 impl Span {
     /// Where one of its chunks is.
-    fn location(&self, chunk: u64) -> Location {
+    fn place(&self, chunk: u64) -> Place {
         match self.at {
-            Location::Cow(cow) => {
+            Place::At(Location::Cow(cow)) => {
                 let there = cow.checked_add(chunk - self.first);
-                there.map_or(Location::Zero, Location::Cow)
+                Place::At(there.map_or(Location::Zero, Location::Cow))
             }
             at => at,
         }
@@ -191,18 +211,18 @@ impl<'s> Sweep<'s> {
 
     /// Where a chunk is, which is not before that of the last call; and to which chunk the same is true:
     /// that they follow one another there. It is behind this one, and at most `end`, if that is.
-    pub(crate) fn at(&mut self, chunk: u64, end: u64) -> (Location, u64) {
+    pub(crate) fn at(&mut self, chunk: u64, end: u64) -> (Place, u64) {
         let mut end = end;
         for spans in &mut self.layers {
             while spans.next_if(|span| span.end <= chunk).is_some() {}
             match spans.peek() {
                 Some(span) if span.first <= chunk => {
-                    return (span.location(chunk), end.min(span.end));
+                    return (span.place(chunk), end.min(span.end));
                 }
                 Some(span) => end = end.min(span.first),
                 None => {}
             }
         }
-        (Location::Origin, end)
+        (Place::At(Location::Origin), end)
     }
 }

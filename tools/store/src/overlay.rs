@@ -58,8 +58,11 @@ impl Overlay {
             Entry::NoSnapshot(t) => {
                 self.snapshots.insert(t.get(), None);
             }
-            // What is based on what stands in the rows of snapshots as well.
-            Entry::Child { .. } | Entry::NoChild { .. } => {}
+            // What is based on what, and where there is a bookmark, stands in the rows as well.
+            Entry::Child { .. }
+            | Entry::NoChild { .. }
+            | Entry::Bookmark { .. }
+            | Entry::NoBookmark { .. } => {}
         }
     }
 

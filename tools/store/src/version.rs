@@ -7,6 +7,7 @@ use crate::live::corrupt;
 use crate::store::Store;
 use dm_snap_mv_model::chain::MAX_DEPTH;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Epoch, Tag};
 use dm_snap_mv_model::refusal::Refusal;
 
@@ -25,7 +26,8 @@ impl Version {
     ///
     /// # Errors
     ///
-    /// [`Refusal::UnknownTag`]: there is no such snapshot, or no more.
+    /// [`Refusal::UnknownTag`]: there is no such snapshot, or no more. [`Refusal::IsBookmark`]: only a
+    /// bookmark of it is left.
     /// [`Refusal::InvalidSnapshot`]: it has lost data. Both must be looked at in each transaction in
     /// which anything of the version is read: it is only as long as it is there that what it finds is
     /// kept.
@@ -36,12 +38,50 @@ impl Version {
                 layers: head(store, origin)?,
             });
         };
-        let row = store.snapshot(origin.number, tag)?;
-        let row = row.filter(|row| !row.ghost).ok_or(Refusal::UnknownTag)?;
-        if origin.is_invalid(tag) {
-            return Err(Refusal::InvalidSnapshot.into());
+        match store.snapshot(origin.number, tag)? {
+            Some(row) if row.is_whole() => {
+                if origin.is_invalid(tag) {
+                    return Err(Refusal::InvalidSnapshot.into());
+                }
+                let (layers, base) = chain(store, origin, tag, Epoch::MAX)?;
+                Self::based(store, origin, &row, layers, base)
+            }
+            Some(row) if row.bookmark => Err(Refusal::IsBookmark.into()),
+            _ => Err(Refusal::UnknownTag.into()),
         }
-        let (mut layers, base) = chain(store, origin, tag, Epoch::MAX)?;
+    }
+
+    /// The same, or the bookmark with this tag: of that it is known what has changed since, and no more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Version::of`]; [`Refusal::InvalidBookmark`]: it has missed changes.
+    pub fn to_compare_with(
+        store: &Store<'_>,
+        origin: &OriginRow,
+        tag: Option<Tag>,
+    ) -> Result<Self> {
+        if let Some(tag) = tag {
+            let row = store.snapshot(origin.number, tag)?;
+            if let Some(row) = row.filter(|row| row.bookmark) {
+                if origin.is_forgotten(tag) {
+                    return Err(Refusal::InvalidBookmark.into());
+                }
+                let layers = vec![Layer::Records(origin.timeline(), row.base_epoch)];
+                return Self::based(store, origin, &row, layers, row.base_epoch);
+            }
+        }
+        Self::of(store, origin, tag)
+    }
+
+    /// What comes to the origin's timeline at an epoch, by way of some layers.
+    fn based(
+        store: &Store<'_>,
+        origin: &OriginRow,
+        row: &SnapshotRow,
+        mut layers: Vec<Layer>,
+        base: Epoch,
+    ) -> Result<Self> {
         // It was taken of the origin as that is while it is rolled back.
         if origin.rollback.is_some_and(|r| base > r.boundary) {
             layers.extend(head(store, origin)?);

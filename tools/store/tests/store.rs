@@ -293,6 +293,8 @@ fn origin_row(n: u32, id: &str) -> Vec<u8> {
         created: 0,
         chunks: 0,
         invalid_below: 0,
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: None,
         deferred: None,
         identity: Identity::UNKNOWN,
@@ -307,6 +309,7 @@ fn snapshot_row(n: u32, size: u64) -> Vec<u8> {
     let row = SnapshotRow {
         tag: tag(n),
         ghost: false,
+        bookmark: false,
         parent: None,
         base_epoch: Epoch::FIRST,
         current_epoch: Epoch::FIRST,

@@ -67,9 +67,11 @@ impl Chain {
     }
 
     /// The snapshots' timelines and the epochs at which they are read, the first one first.
-    pub fn snapshots(&self) -> impl Iterator<Item = (TimelineId, Epoch)> + '_ {
-        let levels = self.levels.iter().take(self.depth);
-        levels.map(|&(tag, epoch)| (TimelineId::of(self.origin, Tag::new(tag)), epoch))
+    pub fn snapshots(&self) -> impl DoubleEndedIterator<Item = (TimelineId, Epoch)> + '_ {
+        let levels = self.levels.get(..self.depth).unwrap_or_default();
+        levels
+            .iter()
+            .map(|&(tag, epoch)| (TimelineId::of(self.origin, Tag::new(tag)), epoch))
     }
 
     /// The origin's timeline and the epoch at which it is read.

@@ -7,6 +7,9 @@
 //! do not count: they have lost what they were for, and others need the space. But while a rollback
 //! of their origin runs, which may be one to a snapshot that has become invalid since, they do.
 //!
+//! A record that only a bookmark finds becomes a mark: that there is one is all that it needs, and the
+//! chunk comes free.
+//!
 //! A pass goes over a timeline's records once, in the order of their keys. That a snapshot was deleted
 //! queues the timelines that it concerns; that some have become invalid does not, for what they have
 //! left is of no use to anybody but those who look for space: see [`seek_invalid`].
@@ -15,7 +18,7 @@ use super::chunk_size::ChunkSize;
 use super::disk::cleaning_row::CleaningRow;
 use super::disk::origin_row::OriginRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::lookup::newest_child;
+use super::lookup::{newest_bookmark, newest_child};
 use super::record_key::{RecordKey, RecordValue};
 use super::records::Metadata;
 use super::refusal::Refusal;
@@ -80,10 +83,21 @@ pub fn clean_step<M: Metadata>(
 }
 
 /// Whether any version finds a record of an origin. `live` is the newest epoch, not above the
-/// record's, that something is based on, and `before` the epoch of a record of the same chunk that
-/// stands before this one: the last one, or any from `live` on.
+/// record's, that something is based on, or that there is a bookmark of, and `before` the epoch of a
+/// record of the same chunk that stands before this one: the last one, or any from `live` on.
 pub fn origin_finds(live: Option<Epoch>, before: Option<Epoch>) -> bool {
     live.is_some_and(|live| before.is_none_or(|before| before < live))
+}
+
+/// What is kept of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it.
+    Whole,
+    /// That there is one.
+    Mark,
+    /// Nothing.
+    Nothing,
 }
 
 /// Whether any version finds a record of a snapshot at `epoch`, which is followed by another one of
@@ -160,6 +174,8 @@ struct Pass {
     t: TimelineId,
     /// What snapshots with lower tags have is garbage.
     spared_below: u32,
+    /// The same of bookmarks.
+    forgotten_below: u32,
     row: CleaningRow,
     /// The epoch that a snapshot's head lives in.
     head: Option<Epoch>,
@@ -177,13 +193,15 @@ impl Pass {
         if !row.drop && !t.is_origin() && snapshot.is_none() {
             return Err(Refusal::Corrupt.into());
         }
-        let spared_below = m.origin(t.origin())?.map_or(0, |row| spared_below(&row));
+        let origin = m.origin(t.origin())?;
+        let spared_below = origin.as_ref().map_or(0, spared_below);
         Ok(Pass {
             t,
             spared_below,
+            forgotten_below: origin.map_or(0, |row| row.forgotten_below),
             row,
             head: snapshot
-                .filter(|snapshot| !snapshot.ghost && snapshot.tag.get() >= spared_below)
+                .filter(|snapshot| snapshot.is_whole() && snapshot.tag.get() >= spared_below)
                 .map(|snapshot| snapshot.current_epoch),
             run: None,
             freed: 0,
@@ -196,32 +214,63 @@ impl Pass {
             return Ok(false);
         };
         let (chunk, epoch) = RecordKey::decode(self.t, key)?;
-        let alive = match (self.row.drop, self.t.is_origin()) {
-            (true, _) => false,
-            (false, true) => self.is_alive_in_origin(m, chunk, epoch)?,
-            (false, false) => self.is_alive_in_snapshot(m, chunk, epoch)?,
+        let kept = match (self.row.drop, self.t.is_origin()) {
+            (true, _) => Kept::Nothing,
+            (false, true) => self.kept_in_origin(m, chunk, epoch, value)?,
+            (false, false) => match self.is_alive_in_snapshot(m, chunk, epoch)? {
+                true => Kept::Whole,
+                false => Kept::Nothing,
+            },
         };
-        if !alive {
-            m.remove_record(self.t, key)?;
-            if let RecordValue::Cow(cow) = value {
-                self.free(m, cow)?;
-            }
+        match kept {
+            Kept::Whole => {}
+            Kept::Mark if value == RecordValue::Mark => {}
+            Kept::Mark => m.insert_record(self.t, key, RecordValue::Mark)?,
+            Kept::Nothing => m.remove_record(self.t, key)?,
+        }
+        match value {
+            RecordValue::Cow(cow) if kept != Kept::Whole => self.free(m, cow)?,
+            _ => {}
         }
         self.row.cursor = key.checked_add(1).ok_or(Refusal::Corrupt)?;
         Ok(true)
     }
 
     /// In an origin's timeline, the newest live epoch that can resolve to the record is the newest
-    /// not above its epoch; and it does unless a record stands between.
-    fn is_alive_in_origin<M: Metadata>(
+    /// not above its epoch; and it does unless a record stands between. So of either kind. Of a mark
+    /// snapshots have no use.
+    fn kept_in_origin<M: Metadata>(
         &self,
         m: &M,
         chunk: Chunk,
         epoch: Epoch,
-    ) -> Result<bool, M::Error> {
+        value: RecordValue,
+    ) -> Result<Kept, M::Error> {
         // Tags grow with epochs: if the newest is invalid, all before it are.
-        let newest = newest_child(m, self.t, epoch)?;
-        let Some((live, _)) = newest.filter(|&(_, tag)| tag >= self.spared_below) else {
+        let newest = match value {
+            RecordValue::Mark => None,
+            _ => newest_child(m, self.t, epoch)?.filter(|&(_, tag)| tag >= self.spared_below),
+        };
+        if self.is_found_from(m, newest, chunk, epoch)? {
+            return Ok(Kept::Whole);
+        }
+        let newest = newest_bookmark(m, self.t, epoch)?;
+        let newest = newest.filter(|&(_, tag)| tag >= self.forgotten_below);
+        Ok(match self.is_found_from(m, newest, chunk, epoch)? {
+            true => Kept::Mark,
+            false => Kept::Nothing,
+        })
+    }
+
+    /// Whether the record is the first one of its chunk from an epoch on, if there is that.
+    fn is_found_from<M: Metadata>(
+        &self,
+        m: &M,
+        live: Option<(Epoch, u32)>,
+        chunk: Chunk,
+        epoch: Epoch,
+    ) -> Result<bool, M::Error> {
+        let Some((live, _)) = live else {
             return Ok(false);
         };
         let own = RecordKey::new(self.t, chunk, epoch).get();

@@ -2,21 +2,33 @@
 
 //! What a discard of an origin may pass on.
 //!
-//! A discard is a hint, so it never takes space: what a snapshot still needs of the origin device
+//! A discard is a hint, so it never takes a chunk: what a snapshot still needs of the origin device
 //! is left alone there, and so is what a rollback is not done with. The rest is passed on to the
-//! device. With the run locked as for a write, and what makes a chunk done durable before that
-//! (see [`super::rollback`]).
+//! device, when it has been noted for a bookmark that it changes, if need be. With the run locked as for a
+//! write, and what makes a chunk done, or notes the change, durable before that (see
+//! [`super::rollback`]).
 
 use super::ids::{Chunk, Epoch, OriginNr};
-use super::preserve::next_unpreserved;
+use super::preserve::{next_unpreserved, Live};
 use super::records::Metadata;
 use super::rollback::{Pending, RollbackView};
+
+/// What a discard does with chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// It is passed on.
+    Pass,
+    /// It is passed on when [`record_changed`](super::preserve::record_changed) has noted it, durably.
+    Note,
+    /// They are left alone.
+    Leave,
+}
 
 /// A run of chunks that a discard does the same with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// It may be passed on. Else it is to be left alone.
-    pub passes: bool,
+    /// What that is.
+    pub does: Does,
     /// Chunks in the run.
     pub len: u64,
 }
@@ -27,7 +39,7 @@ pub struct Part {
 pub fn first_part<M: Metadata>(
     m: &M,
     origin: OriginNr,
-    live: Option<Epoch>,
+    live: Option<Live>,
     rollback: Option<&RollbackView>,
     start: Chunk,
     end: Chunk,
@@ -37,7 +49,10 @@ pub fn first_part<M: Metadata>(
         match view.pending_at(m, start, end.since(start))? {
             Pending::Done { len } => until = start.plus(len).min(end),
             Pending::Same { len } | Pending::Copy { len, .. } => {
-                return Ok(Part { passes: false, len });
+                return Ok(Part {
+                    does: Does::Leave,
+                    len,
+                });
             }
         }
     }
@@ -47,15 +62,18 @@ pub fn first_part<M: Metadata>(
     };
     Ok(match gap {
         Some(gap) if gap.start == start => Part {
-            passes: false,
+            does: match gap.content {
+                true => Does::Leave,
+                false => Does::Note,
+            },
             len: gap.len,
         },
         Some(gap) => Part {
-            passes: true,
+            does: Does::Pass,
             len: gap.start.since(start),
         },
         None => Part {
-            passes: true,
+            does: Does::Pass,
             len: until.since(start),
         },
     })

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! with `-` for what there is not. Flags: `G` ghost, `I` invalid, `R` source of the rollback that
-//! runs and so pinned; `.` for none.
+//! runs and so pinned, `B` bookmark; `.` for none.
 
 use core::fmt::{self, Write};
 
@@ -185,13 +185,18 @@ struct Flags<'a> {
 impl fmt::Display for Flags<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rollback = self.origin.rollback;
+        let invalid = match self.row.bookmark {
+            true => self.origin.is_forgotten(self.row.tag),
+            false => self.origin.is_invalid(self.row.tag),
+        };
         let flags = [
             (self.row.ghost, "G"),
-            (self.origin.is_invalid(self.row.tag), "I"),
+            (invalid, "I"),
             (
                 rollback.is_some_and(|rollback| rollback.source == self.row.tag),
                 "R",
             ),
+            (self.row.bookmark, "B"),
         ];
         let mut none = true;
         for (_, letter) in flags.iter().filter(|(set, _)| *set) {

@@ -127,6 +127,18 @@ pub fn newest_child<M: Metadata>(
     }
 }
 
+/// The newest epoch not above `e` of timeline `t` that there is a bookmark of, and its tag.
+pub fn newest_bookmark<M: Metadata>(
+    m: &M,
+    t: TimelineId,
+    e: Epoch,
+) -> Result<Option<(Epoch, u32)>, M::Error> {
+    match m.bookmark_at_or_before(t, e)? {
+        Some((epoch, _)) if epoch > e => Err(Refusal::Corrupt.into()),
+        bookmark => Ok(bookmark),
+    }
+}
+
 /// A run of chunks with one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {

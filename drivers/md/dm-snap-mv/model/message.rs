@@ -3,8 +3,8 @@
 //! Messages.
 
 use super::disk::snapshot_row::{Memo, MEMO_MAX};
-use super::ids::Tag;
-use super::options::{number, once, set, Arguments, Item, Options};
+use super::ids::{Chunk, Tag};
+use super::options::{long_number, number, once, set, Arguments, Item, Options};
 use super::refusal::Refusal;
 use super::report::DeviceNumber;
 use super::table::parse_tag;
@@ -42,6 +42,8 @@ pub enum Message {
         memo: Memo,
         /// `-z`, `-Z`: the file system on the origin is frozen meanwhile.
         freeze: Option<Freeze>,
+        /// `-k`: only a bookmark.
+        bookmark: bool,
     },
     /// `ss`: a snapshot of a snapshot.
     TakeOfSnapshot {
@@ -54,10 +56,12 @@ pub enum Message {
     },
     /// `do`: unbind the origin.
     Unbind,
-    /// `ds`: delete a snapshot.
+    /// `ds`: delete a snapshot or a bookmark.
     Delete {
         /// This one.
         tag: Tag,
+        /// `-k`: keep a bookmark of it.
+        keep: bool,
     },
     /// `rs`: roll the origin back to a snapshot.
     RollBack {
@@ -73,8 +77,21 @@ pub enum Message {
         /// the snapshot.
         freeze: Option<Freeze>,
     },
-    /// `rs -l` without a tag: a rollback that is to begin later is not to.
+    /// `rs -x`, or `rs -l` without a tag: a rollback that is to begin later is not to.
     CallOff,
+    /// `commit`: all that was changed is written into the trees.
+    Commit,
+    /// `delta`: what differs in a version from what another one has.
+    Delta {
+        /// What it is compared with.
+        from: Tag,
+        /// This one; none: the origin as it is.
+        to: Option<Tag>,
+        /// From this chunk on.
+        start: Chunk,
+        /// At most so many runs.
+        max: u32,
+    },
     /// `list`: what there is of this origin.
     List {
         /// From this tag on; 0 is the origin itself.
@@ -120,20 +137,23 @@ impl Message {
     ) -> Result<Message, Refusal> {
         // How many arguments it takes, and its options without and with an argument.
         let (most, flags, values): (usize, &[u8], &[u8]) = match command {
-            b"so" => (0, b"z", b"mZ"),
+            b"so" => (0, b"kz", b"mZ"),
             b"ss" => (1, b"z", b"mZ"),
             b"do" => (0, b"", b""),
-            b"ds" => (1, b"", b""),
-            b"rs" => (1, b"bdlz", b"Z"),
+            b"ds" => (1, b"k", b""),
+            b"rs" => (1, b"bdlxz", b"Z"),
             b"list" => (2, b"", b""),
+            b"commit" => (0, b"", b""),
+            b"delta" => (4, b"", b""),
             b"try" => return Err(Refusal::NestedTry),
             _ => return Err(Refusal::UnknownMessage),
         };
         let mut memo = None;
         let (mut background, mut delete, mut later) = (false, false, false);
+        let (mut call_off, mut keep) = (false, false);
         let (mut frozen, mut freeze) = (false, None);
-        let mut arguments = Arguments::<2>::new();
-        for item in Options::new(words, b"bdlz", b"mZ") {
+        let mut arguments = Arguments::<4>::new();
+        for item in Options::new(words, b"bdklxz", b"mZ") {
             match item? {
                 Item::Value(letter, _) if !values.contains(&letter) => {
                     return Err(Refusal::MisplacedOption)
@@ -147,6 +167,8 @@ impl Message {
                 Item::Value(_, word) => once(&mut memo, parse_memo(word)?)?,
                 Item::Flag(b'b') => set(&mut background)?,
                 Item::Flag(b'd') => set(&mut delete)?,
+                Item::Flag(b'k') => set(&mut keep)?,
+                Item::Flag(b'x') => set(&mut call_off)?,
                 Item::Flag(b'z') => set(&mut frozen)?,
                 Item::Flag(_) => set(&mut later)?,
                 Item::Argument(word) => arguments.push(word)?,
@@ -156,12 +178,19 @@ impl Message {
         if words.iter().flatten().count() > most {
             return Err(Refusal::ExtraArgument);
         }
-        let [first, second] = words;
+        let [first, second, third, fourth] = words;
         let memo = memo.unwrap_or(Memo::EMPTY);
         if frozen {
             let _ = freeze.get_or_insert_with(Freeze::default);
         }
-        if later && !background && !delete && freeze.is_none() && first.is_none() {
+        let plain = !background && !delete && freeze.is_none();
+        if call_off && (later || !plain) {
+            return Err(Refusal::MisplacedOption);
+        }
+        if call_off && first.is_some() {
+            return Err(Refusal::ExtraArgument);
+        }
+        if call_off || later && plain && first.is_none() {
             return Ok(Message::CallOff);
         }
         if later && freeze.is_some() {
@@ -170,14 +199,25 @@ impl Message {
         }
         let tag = || parse_tag(first.ok_or(Refusal::MissingTag)?);
         Ok(match command {
-            b"so" => Message::TakeOfOrigin { memo, freeze },
+            b"so" => Message::TakeOfOrigin {
+                memo,
+                freeze,
+                bookmark: keep,
+            },
             b"ss" => Message::TakeOfSnapshot {
                 tag: tag()?,
                 memo,
                 freeze,
             },
             b"do" => Message::Unbind,
-            b"ds" => Message::Delete { tag: tag()? },
+            b"ds" => Message::Delete { tag: tag()?, keep },
+            b"commit" => Message::Commit,
+            b"delta" => Message::Delta {
+                from: tag()?,
+                to: Tag::new(parse_number(second.ok_or(Refusal::MissingTag)?)?),
+                start: third.map_or(Ok(Chunk::ZERO), parse_chunk)?,
+                max: parse_max(fourth)?,
+            },
             b"rs" => Message::RollBack {
                 tag: tag()?,
                 background,
@@ -187,13 +227,24 @@ impl Message {
             },
             _ => Message::List {
                 start: first.map_or(Ok(0), parse_number)?,
-                max: match second.map_or(Ok(u32::MAX), parse_number)? {
-                    0 => return Err(Refusal::EmptyPage),
-                    max => max,
-                },
+                max: parse_max(second)?,
             },
         })
     }
+}
+
+/// How many rows a page may have; as many as there are, if that is not said.
+fn parse_max(word: Option<&[u8]>) -> Result<u32, Refusal> {
+    match word.map_or(Ok(u32::MAX), parse_number)? {
+        0 => Err(Refusal::EmptyPage),
+        max => Ok(max),
+    }
+}
+
+fn parse_chunk(word: &[u8]) -> Result<Chunk, Refusal> {
+    long_number(word)
+        .and_then(Chunk::new)
+        .ok_or(Refusal::BadChunk)
 }
 
 fn parse_device(word: &[u8]) -> Result<DeviceNumber, Refusal> {

@@ -19,6 +19,7 @@ pub mod batch;
 pub mod chain;
 pub mod chunk_size;
 pub mod clean;
+pub mod delta;
 pub mod discard;
 pub mod disk;
 pub mod escape;

@@ -97,12 +97,17 @@ pub(super) fn set(flag: &mut bool) -> Result<(), Refusal> {
 
 /// The number written in decimal digits, if it fits.
 pub(super) fn number(digits: &[u8]) -> Option<u32> {
+    long_number(digits)?.try_into().ok()
+}
+
+/// As [`number`], of 64 bits.
+pub(super) fn long_number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0u32, |number, &digit| {
+    digits.iter().try_fold(0u64, |number, &digit| {
         let digit = (digit as char).to_digit(10)?;
-        number.checked_mul(10)?.checked_add(digit)
+        number.checked_mul(10)?.checked_add(digit.into())
     })
 }
 

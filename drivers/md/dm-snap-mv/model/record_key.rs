@@ -12,6 +12,9 @@
 //! In a snapshot's timeline one record can stand for many chunks that are all zeroes. It stands at the
 //! last of them, so that the same one search finds it from any of them; and no other record of the
 //! timeline, of whatever epoch, is of any of them.
+//!
+//! In an origin's timeline a record can be a *mark*: it says that the chunk has changed since the end of
+//! its epoch, but not what it was. That is all that bookmarks need, and no snapshot finds one.
 
 use super::ids::{Chunk, CowChunk, Epoch, TimelineId};
 use super::refusal::Refusal;
@@ -74,10 +77,13 @@ pub enum RecordValue {
     Zero,
     /// As [`RecordValue::Zero`], of the record's chunk and of so many before it: at least 1.
     Zeroes(u64),
+    /// Gone: a mark.
+    Mark,
 }
 
 impl RecordValue {
     const ZERO_BIT: u64 = 1 << 63;
+    const MARK: u64 = 1 << 62;
 
     /// That `len` chunks (at least 1) are all zeroes, in a record of the last one.
     pub const fn zeroes(len: u64) -> RecordValue {
@@ -93,12 +99,13 @@ impl RecordValue {
             RecordValue::Cow(cow) => cow.get(),
             RecordValue::Zero => Self::ZERO_BIT,
             RecordValue::Zeroes(before) => Self::ZERO_BIT | before,
+            RecordValue::Mark => Self::MARK,
         }
     }
 
     /// What the number in the tree stands for, in a store with `data_chunks` COW chunks. Anything
-    /// else than a chunk below that or the mark for zeroes, of no more chunks than a device has, is
-    /// [`Refusal::Corrupt`].
+    /// else than a chunk below that, a mark, or what stands for zeroes, of no more chunks than a device
+    /// has, is [`Refusal::Corrupt`].
     pub fn decode(raw: u64, data_chunks: u64) -> Result<RecordValue, Refusal> {
         if raw & Self::ZERO_BIT != 0 {
             return match raw ^ Self::ZERO_BIT {
@@ -107,6 +114,9 @@ impl RecordValue {
                 _ => Err(Refusal::Corrupt),
             };
         }
+        if raw == Self::MARK {
+            return Ok(RecordValue::Mark);
+        }
         match CowChunk::new(raw) {
             Some(cow) if raw < data_chunks => Ok(RecordValue::Cow(cow)),
             _ => Err(Refusal::Corrupt),
@@ -114,10 +124,13 @@ impl RecordValue {
     }
 
     /// The first chunk that this value of a record of `chunk` in timeline `t` is of. Zeroes of several
-    /// chunks that there are not, or in the timeline of an origin, are [`Refusal::Corrupt`].
+    /// chunks that there are not, or in the timeline of an origin, are [`Refusal::Corrupt`], and so is a
+    /// mark in that of a snapshot.
     pub fn first_of(self, t: TimelineId, chunk: Chunk) -> Result<Chunk, Refusal> {
-        let RecordValue::Zeroes(before) = self else {
-            return Ok(chunk);
+        let before = match self {
+            RecordValue::Zeroes(before) => before,
+            RecordValue::Mark if !t.is_origin() => return Err(Refusal::Corrupt),
+            _ => return Ok(chunk),
         };
         let first = chunk.get().checked_sub(before).filter(|_| !t.is_origin());
         first.and_then(Chunk::new).ok_or(Refusal::Corrupt)
@@ -127,7 +140,7 @@ impl RecordValue {
     pub fn plus(self, distance: u64) -> Option<RecordValue> {
         match self {
             RecordValue::Cow(cow) => cow.checked_add(distance).map(RecordValue::Cow),
-            RecordValue::Zero => Some(RecordValue::Zero),
+            RecordValue::Zero | RecordValue::Mark => Some(self),
             // What is behind it in the tree is of later chunks, so no run goes on from it.
             RecordValue::Zeroes(_) => (distance == 0).then_some(self),
         }
@@ -137,7 +150,7 @@ impl RecordValue {
     pub fn follows(self, first: RecordValue, distance: u64) -> bool {
         match (first, self) {
             (RecordValue::Cow(a), RecordValue::Cow(b)) => a.checked_add(distance) == Some(b),
-            (RecordValue::Zero, RecordValue::Zero) => true,
+            (RecordValue::Zero, RecordValue::Zero) | (RecordValue::Mark, RecordValue::Mark) => true,
             _ => false,
         }
     }
@@ -153,4 +166,24 @@ pub const fn child_key(epoch: Epoch) -> u64 {
 pub fn child_epoch(key: u64) -> Result<Epoch, Refusal> {
     let epoch = EPOCH_MASK.checked_sub(key).ok_or(Refusal::Corrupt)?;
     Epoch::new(epoch as u32).ok_or(Refusal::Corrupt)
+}
+
+/// What the keys of bookmarks in the tree of children have, and those of what is based on an epoch have
+/// not. So the search for the newest of either kind passes none of the other.
+const BOOKMARKS: u64 = 1 << 32;
+
+/// The key of a bookmark of an epoch in the tree of children. A later epoch comes first here too.
+pub const fn bookmark_key(epoch: Epoch) -> u64 {
+    BOOKMARKS | child_key(epoch)
+}
+
+/// The epoch of the bookmark that a key in the tree of children stands for; else [`Refusal::Corrupt`].
+pub fn bookmark_epoch(key: u64) -> Result<Epoch, Refusal> {
+    child_epoch(key ^ BOOKMARKS)
+}
+
+/// Whether a key in the tree of children is behind those of what is based on an epoch: it stands for a
+/// bookmark, or for nothing.
+pub const fn is_behind_children(key: u64) -> bool {
+    key >= BOOKMARKS
 }

@@ -74,7 +74,7 @@ pub trait Metadata {
     fn free_chunks(&mut self, start: CowChunk, len: u64) -> Result<(), Self::Error>;
 
     /// The newest epoch not above `e` of timeline `t` that a snapshot is based on, and that
-    /// snapshot's tag; tag 0 is the pin of a running rollback.
+    /// snapshot's tag; tag 0 is the pin of a running rollback. No bookmarks.
     fn child_at_or_before(
         &self,
         t: TimelineId,
@@ -86,6 +86,21 @@ pub trait Metadata {
 
     /// Removes such a note that is there.
     fn remove_child(&mut self, t: TimelineId, e: Epoch) -> Result<(), Self::Error>;
+
+    /// The newest epoch not above `e` of timeline `t`, an origin's, that there is a bookmark of, and its
+    /// tag.
+    fn bookmark_at_or_before(
+        &self,
+        t: TimelineId,
+        e: Epoch,
+    ) -> Result<Option<(Epoch, u32)>, Self::Error>;
+
+    /// Notes that there is a bookmark `tag` of epoch `e` of `t`. The store is one that can have such
+    /// from then on.
+    fn insert_bookmark(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<(), Self::Error>;
+
+    /// Removes such a note that is there.
+    fn remove_bookmark(&mut self, t: TimelineId, e: Epoch) -> Result<(), Self::Error>;
 
     /// The row of an origin.
     fn origin(&self, nr: OriginNr) -> Result<Option<OriginRow>, Self::Error>;

@@ -101,9 +101,9 @@ refusals! {
     /// A table line that begins with another word.
     UnknownCommand: EINVAL, c"unknown command, not co or cs";
     /// A message without a word.
-    MissingMessage: EINVAL, c"missing message: so, ss, do, ds, rs or list";
+    MissingMessage: EINVAL, c"missing message: so, ss, do, ds, rs, list, delta or commit";
     /// A message that begins with another word.
-    UnknownMessage: EINVAL, c"unknown message, not so, ss, do, ds, rs or list";
+    UnknownMessage: EINVAL, c"unknown message, not so, ss, do, ds, rs, list, delta or commit";
     /// `try` within `try`.
     NestedTry: EINVAL, c"try cannot be tried";
     /// The origin or COW device is missing.
@@ -122,10 +122,12 @@ refusals! {
     MissingOptionArgument: EINVAL, c"option needs an argument";
     /// A tag that is no number, or 0.
     BadTag: EINVAL, c"tag is not a number from 1 to 4294967295";
-    /// A number in `list` that is none.
+    /// A number in `list` or `delta` that is none.
     BadNumber: EINVAL, c"not a number from 0 to 4294967295";
-    /// A page of no rows asked of `list`.
-    EmptyPage: EINVAL, c"list cannot show 0 rows";
+    /// A chunk in `delta` that there cannot be.
+    BadChunk: EINVAL, c"chunk is not a number from 0 to 1099511627775";
+    /// A page of no rows.
+    EmptyPage: EINVAL, c"a page cannot have 0 rows";
     /// `-f` and `-F` together.
     BothFormats: EINVAL, c"options -f and -F exclude each other";
     /// `-f` or `-F` without `-b`.
@@ -277,6 +279,8 @@ refusals! {
     SnapshotGone: ENODEV, c"snapshot has been deleted";
     /// `do` while snapshots exist.
     SnapshotsExist: EBUSY, c"origin still has snapshots (delete them first)";
+    /// `do` while bookmarks exist.
+    BookmarksExist: EBUSY, c"origin still has bookmarks (delete them first)";
     /// `do` while deleted snapshots are being cleaned away.
     StillCleaning: EBUSY, c"deleted snapshots of the origin are still being cleaned away";
     /// `do` while another device uses the origin.
@@ -292,6 +296,14 @@ refusals! {
     UnknownTag: ENOENT, c"unknown tag";
     /// The snapshot has lost data.
     InvalidSnapshot: EIO, c"snapshot is invalid";
+    /// A bookmark where a snapshot is needed.
+    IsBookmark: EINVAL, c"tag is that of a bookmark, which has no content";
+    /// `ds -k` of a snapshot of a snapshot.
+    NotOfOrigin: EINVAL, c"only a snapshot of the origin itself can be kept as a bookmark";
+    /// `ds -k` of a snapshot that is not what the origin was.
+    SnapshotWritten: EINVAL, c"snapshot was written to and cannot be kept as a bookmark";
+    /// The bookmark has missed a change.
+    InvalidBookmark: EIO, c"bookmark is invalid";
     /// No tag is left.
     NoMoreTags: EOVERFLOW, c"origin has no more tags";
     /// No epoch is left.

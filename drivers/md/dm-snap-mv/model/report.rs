@@ -191,7 +191,7 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
 }
 
 /// The status of a `co` device. Shown as
-/// `co <origin number> <state> <usage> <snapshots> <cleaning> <rollback>`.
+/// `co <origin number> <state> <usage> <snapshots> <cleaning> <rollback> <bookmarks>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OriginStatus {
     /// Its number.
@@ -206,19 +206,22 @@ pub struct OriginStatus {
     pub cleaning: Option<Cleaning>,
     /// Of the origin.
     pub rollback: Option<RollbackProgress>,
+    /// How many it has.
+    pub bookmarks: u32,
 }
 
 impl fmt::Display for OriginStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "co {} {} {} {} {} {}",
+            "co {} {} {} {} {} {} {}",
             self.number,
             self.state,
             self.usage,
             self.snapshots,
             OrDash(self.cleaning),
-            OrDash(self.rollback)
+            OrDash(self.rollback),
+            self.bookmarks
         )
     }
 }

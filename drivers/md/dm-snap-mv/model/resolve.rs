@@ -10,6 +10,7 @@ use super::ids::{Chunk, CowChunk};
 use super::lookup::lookup;
 use super::record_key::RecordValue;
 use super::records::Metadata;
+use super::refusal::Refusal;
 
 /// Where the content of a chunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,15 @@ pub enum Location {
     Zero,
 }
 
-impl From<RecordValue> for Location {
-    fn from(value: RecordValue) -> Location {
+impl TryFrom<RecordValue> for Location {
+    type Error = Refusal;
+
+    /// [`Refusal::Corrupt`] for a mark: whoever has content finds none.
+    fn try_from(value: RecordValue) -> Result<Location, Refusal> {
         match value {
-            RecordValue::Cow(cow) => Location::Cow(cow),
-            RecordValue::Zero | RecordValue::Zeroes(_) => Location::Zero,
+            RecordValue::Cow(cow) => Ok(Location::Cow(cow)),
+            RecordValue::Zero | RecordValue::Zeroes(_) => Ok(Location::Zero),
+            RecordValue::Mark => Err(Refusal::Corrupt),
         }
     }
 }
@@ -61,7 +66,7 @@ pub(super) fn follow<M: Metadata>(
         let answer = lookup(m, t, epoch, start, len)?;
         len = answer.len;
         if let Some(value) = answer.value {
-            let location = value.into();
+            let location = value.try_into()?;
             return Ok(Level::Recorded(Run { location, len }));
         }
     }

@@ -9,9 +9,9 @@
 //!
 //! Merging a run of pending chunks ([`next_pending`]), locked against other I/O:
 //!
-//! 1. Preserve what the origin device holds there, as far as
-//!    [`super::preserve::next_unpreserved`] says so for the epochs from [`newest_needed`] to the
-//!    boundary; at the former of these. Make it durable.
+//! 1. Preserve what the origin device holds there, or note that it changes, as far as
+//!    [`super::preserve::next_unpreserved`] says so for what [`newest_needed`] does and the epochs up
+//!    to the boundary. Make it durable.
 //! 2. Copy the content onto the origin device, and make that durable.
 //! 3. [`mark_done`], or [`advance`] the cursor over it. This may wait for any later commit.
 //!
@@ -27,7 +27,7 @@ use super::disk::origin_row::{Deferred, OriginRow, Rollback};
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, Epoch, OriginNr, Tag};
 use super::lookup::newest_child;
-use super::preserve::newest_live_at_or_before;
+use super::preserve::{newest_mark, newest_snapshot, Live};
 use super::records::Metadata;
 use super::refusal::Refusal;
 use super::resolve::{follow, Level, Location, Run};
@@ -183,13 +183,15 @@ pub fn next_pending<M: Metadata>(
     Ok(None)
 }
 
-/// The newest epoch, not above the boundary, that a snapshot needs of what the rollback that runs
-/// overwrites; none: it needs not be preserved.
+/// What is needed, at epochs not above the boundary, of what the rollback that runs overwrites; none: it
+/// needs not be preserved.
 ///
 /// Not the source itself: what is pending reads from the COW device there. So a rollback to the only
 /// snapshot that there is needs no space. But a snapshot of the source may be older than what was
-/// written to that.
-pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Epoch>, M::Error> {
+/// written to that. And where a bookmark that is younger than the source is told of a change, the source
+/// finds that as well, if it was written there itself: then it must be the content, so that no snapshot
+/// finds a mark.
+pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Live>, M::Error> {
     let Some(rollback) = &origin.rollback else {
         return Ok(None);
     };
@@ -199,10 +201,15 @@ pub fn newest_needed<M: Metadata>(m: &M, origin: &OriginRow) -> Result<Option<Ep
         }
         _ => Some(rollback.boundary),
     };
-    match upto {
-        Some(upto) => newest_live_at_or_before(m, origin, upto),
-        None => Ok(None),
-    }
+    let needed = match upto {
+        Some(upto) => newest_snapshot(m, origin, upto)?,
+        None => None,
+    };
+    let Some(epoch) = needed.max(newest_mark(m, origin, rollback.boundary)?) else {
+        return Ok(None);
+    };
+    let snapshot = newest_snapshot(m, origin, epoch)?;
+    Ok(Some(Live { epoch, snapshot }))
 }
 
 /// The tag of the snapshot of the origin itself that the source of a rollback is, or is based on, if

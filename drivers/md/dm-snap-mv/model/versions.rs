@@ -73,6 +73,8 @@ pub fn bind_as<M: Metadata>(
         created: now,
         chunks: 0,
         invalid_below: 0,
+        bookmarks: 0,
+        forgotten_below: 0,
         rollback: None,
         deferred: None,
         identity: Identity::UNKNOWN,
@@ -121,7 +123,8 @@ pub fn grow<M: Metadata>(
     Ok(())
 }
 
-/// Forgets an origin that has no snapshots, and of whose former ones nothing is left to clean.
+/// Forgets an origin that has no snapshots and no bookmarks, and of whose former ones nothing is left to
+/// clean.
 pub fn unbind<M: Metadata>(m: &mut M, nr: OriginNr) -> Result<(), M::Error> {
     let row = m.origin(nr)?.ok_or(Refusal::NotBound)?;
     if row.rollback.is_some() {
@@ -129,6 +132,9 @@ pub fn unbind<M: Metadata>(m: &mut M, nr: OriginNr) -> Result<(), M::Error> {
     }
     if row.snapshots > 0 {
         return Err(Refusal::SnapshotsExist.into());
+    }
+    if row.bookmarks > 0 {
+        return Err(Refusal::BookmarksExist.into());
     }
     let cleaning = m.cleaning_from(row.timeline())?;
     if row.ghosts > 0 || cleaning.is_some_and(|(t, _)| t.origin() == nr) {
@@ -142,15 +148,17 @@ pub fn unbind<M: Metadata>(m: &mut M, nr: OriginNr) -> Result<(), M::Error> {
     m.remove_origin(nr)
 }
 
-/// The row of a snapshot that can be used: not of a ghost. It may be invalid.
+/// The row of a snapshot that can be used: not of a ghost, nor of a bookmark. It may be invalid.
 pub fn find_snapshot<M: Metadata>(
     m: &M,
     row: &OriginRow,
     tag: Tag,
 ) -> Result<SnapshotRow, M::Error> {
-    let snapshot = m.snapshot(row.timeline_of(tag))?;
-    let snapshot = snapshot.filter(|snapshot| !snapshot.ghost);
-    Ok(snapshot.ok_or(Refusal::UnknownTag)?)
+    match m.snapshot(row.timeline_of(tag))? {
+        Some(snapshot) if snapshot.is_whole() => Ok(snapshot),
+        Some(snapshot) if snapshot.bookmark => Err(Refusal::IsBookmark.into()),
+        _ => Err(Refusal::UnknownTag.into()),
+    }
 }
 
 /// Takes a snapshot of the origin as it is now; `now` in seconds since 1970.
@@ -168,6 +176,30 @@ pub fn take_origin_snapshot<M: Metadata>(
     Ok(tag)
 }
 
+/// Takes a bookmark of the origin as it is now; `now` in seconds since 1970.
+pub fn take_bookmark<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    memo: &[u8],
+    now: u64,
+) -> Result<Tag, M::Error> {
+    let memo: Memo = parse_memo(memo)?;
+    let next = row.current_epoch.next().ok_or(Refusal::NoMoreEpochs)?;
+    let (tag, next_tag) = next_tag(row)?;
+    let bookmarks = row.bookmarks.checked_add(1).ok_or(Refusal::Corrupt)?;
+    let snapshot = SnapshotRow {
+        bookmark: true,
+        ..new_row(tag, None, row.current_epoch, row.size, memo, now)
+    };
+    m.insert_bookmark(row.timeline(), row.current_epoch, tag.get())?;
+    m.put_snapshot(row.number, &snapshot)?;
+    row.next_tag = next_tag;
+    row.bookmarks = bookmarks;
+    row.current_epoch = next;
+    m.put_origin(row)?;
+    Ok(tag)
+}
+
 /// Takes a snapshot of the snapshot `parent` as it is now; `now` in seconds since 1970.
 pub fn take_snapshot_snapshot<M: Metadata>(
     m: &mut M,
@@ -176,6 +208,9 @@ pub fn take_snapshot_snapshot<M: Metadata>(
     memo: &[u8],
     now: u64,
 ) -> Result<Tag, M::Error> {
+    if parent.bookmark {
+        return Err(Refusal::IsBookmark.into());
+    }
     if parent.ghost {
         return Err(Refusal::UnknownTag.into());
     }
@@ -207,40 +242,113 @@ fn take<M: Metadata>(
     now: u64,
 ) -> Result<Tag, M::Error> {
     let memo: Memo = parse_memo(memo)?;
-    let tag = row.next_tag;
-    let next_tag = tag.get().checked_add(1).and_then(Tag::new);
-    let next_tag = next_tag.ok_or(Refusal::NoMoreTags)?;
+    let (tag, next_tag) = next_tag(row)?;
     let snapshots = row.snapshots.checked_add(1).ok_or(Refusal::Corrupt)?;
     m.insert_child(TimelineId::of(row.number, parent), base_epoch, tag.get())?;
-    m.put_snapshot(
-        row.number,
-        &SnapshotRow {
-            tag,
-            ghost: false,
-            parent,
-            base_epoch,
-            current_epoch: Epoch::FIRST,
-            children: 0,
-            size,
-            created: now,
-            chunks: 0,
-            memo,
-        },
-    )?;
+    let snapshot = new_row(tag, parent, base_epoch, size, memo, now);
+    m.put_snapshot(row.number, &snapshot)?;
     row.next_tag = next_tag;
     row.snapshots = snapshots;
     Ok(tag)
 }
 
+/// The tag that comes next, and the one behind it.
+fn next_tag(row: &OriginRow) -> Result<(Tag, Tag), Refusal> {
+    let tag = row.next_tag;
+    let next_tag = tag.get().checked_add(1).and_then(Tag::new);
+    Ok((tag, next_tag.ok_or(Refusal::NoMoreTags)?))
+}
+
+/// The row of a snapshot that nobody has done anything with.
+fn new_row(
+    tag: Tag,
+    parent: Option<Tag>,
+    base_epoch: Epoch,
+    size: u64,
+    memo: Memo,
+    now: u64,
+) -> SnapshotRow {
+    SnapshotRow {
+        tag,
+        ghost: false,
+        bookmark: false,
+        parent,
+        base_epoch,
+        current_epoch: Epoch::FIRST,
+        children: 0,
+        size,
+        created: now,
+        chunks: 0,
+        memo,
+    }
+}
+
 /// Deletes a snapshot; nobody may be using it. Its tag ends at once; if others are based on it, or
 /// a rollback reads it, it stays as a ghost until they go. What only it needed is queued for
 /// cleaning. A rollback to it that has not begun does not take place.
+///
+/// A bookmark is deleted in the same way.
 pub fn delete_snapshot<M: Metadata>(
     m: &mut M,
     row: &mut OriginRow,
     tag: Tag,
 ) -> Result<(), M::Error> {
+    match m.snapshot(row.timeline_of(tag))? {
+        Some(bookmark) if bookmark.bookmark => delete_bookmark(m, row, bookmark),
+        Some(snapshot) if snapshot.is_whole() => end_snapshot(m, row, snapshot),
+        _ => Err(Refusal::UnknownTag.into()),
+    }
+}
+
+/// Deletes a snapshot, as [`delete_snapshot`] does, and keeps a bookmark of it. Only what the origin held
+/// can be one: a snapshot of the origin itself that nobody has written to.
+pub fn keep_bookmark<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    tag: Tag,
+) -> Result<(), M::Error> {
     let mut snapshot = find_snapshot(m, row, tag)?;
+    if snapshot.parent.is_some() {
+        return Err(Refusal::NotOfOrigin.into());
+    }
+    if row.is_invalid(tag) {
+        return Err(Refusal::InvalidSnapshot.into());
+    }
+    if m.record_from(row.timeline_of(tag), 0)?.is_some() {
+        return Err(Refusal::SnapshotWritten.into());
+    }
+    row.bookmarks = row.bookmarks.checked_add(1).ok_or(Refusal::Corrupt)?;
+    snapshot.bookmark = true;
+    m.insert_bookmark(row.timeline(), snapshot.base_epoch, tag.get())?;
+    end_snapshot(m, row, snapshot)
+}
+
+/// Deletes a bookmark. What it was of may be there as a ghost.
+fn delete_bookmark<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    mut bookmark: SnapshotRow,
+) -> Result<(), M::Error> {
+    row.bookmarks = row.bookmarks.checked_sub(1).ok_or(Refusal::Corrupt)?;
+    m.remove_bookmark(row.timeline(), bookmark.base_epoch)?;
+    match bookmark.ghost {
+        true => {
+            bookmark.bookmark = false;
+            m.put_snapshot(row.number, &bookmark)?;
+        }
+        false => m.remove_snapshot(bookmark.timeline(row.number))?,
+    }
+    m.put_origin(row)?;
+    queue_cleaning(m, row.timeline())
+}
+
+/// Ends a snapshot's tag, or has it go on as that of a bookmark.
+fn end_snapshot<M: Metadata>(
+    m: &mut M,
+    row: &mut OriginRow,
+    mut snapshot: SnapshotRow,
+) -> Result<(), M::Error> {
+    let tag = snapshot.tag;
     row.snapshots = row.snapshots.checked_sub(1).ok_or(Refusal::Corrupt)?;
     row.ghosts = row.ghosts.checked_add(1).ok_or(Refusal::Corrupt)?;
     snapshot.ghost = true;
@@ -256,7 +364,7 @@ pub fn delete_snapshot<M: Metadata>(
 }
 
 /// Removes a ghost that nothing is based on any more, and those ghosts that have lost their last
-/// child by that.
+/// child by that. What there is a bookmark of goes on as that.
 pub(super) fn reap<M: Metadata>(
     m: &mut M,
     row: &mut OriginRow,
@@ -266,7 +374,13 @@ pub(super) fn reap<M: Metadata>(
         let parent_timeline = ghost.parent_timeline(row.number);
         row.ghosts = row.ghosts.checked_sub(1).ok_or(Refusal::Corrupt)?;
         m.remove_child(parent_timeline, ghost.base_epoch)?;
-        m.remove_snapshot(ghost.timeline(row.number))?;
+        match ghost.bookmark {
+            true => {
+                ghost.ghost = false;
+                m.put_snapshot(row.number, &ghost)?;
+            }
+            false => m.remove_snapshot(ghost.timeline(row.number))?,
+        }
         queue_drop(m, ghost.timeline(row.number))?;
         if ghost.parent.is_some() {
             // Each is older than the one before, so this ends.
@@ -308,9 +422,22 @@ fn queue_drop<M: Metadata>(m: &mut M, t: TimelineId) -> Result<(), M::Error> {
     m.put_cleaning(t, &row)
 }
 
-/// Makes all snapshots of the origin invalid, because something they need could not be preserved.
-/// To be made durable before the write that overwrites it.
-pub fn invalidate<M: Metadata>(m: &mut M, row: &mut OriginRow) -> Result<(), M::Error> {
+/// What a write that goes ahead without being preserved leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// There is no room for what is overwritten, but for saying that it was: snapshots are lost.
+    Content,
+    /// There is none for that either: bookmarks are lost, too.
+    Everything,
+}
+
+/// Makes all snapshots of the origin invalid, because something they need could not be preserved, and
+/// perhaps all bookmarks. To be made durable before the write that overwrites it.
+pub fn invalidate<M: Metadata>(m: &mut M, row: &mut OriginRow, loss: Loss) -> Result<(), M::Error> {
     row.invalid_below = row.next_tag.get();
+    // A store that has never had bookmarks has nothing to say of them.
+    if loss == Loss::Everything && row.bookmarks > 0 {
+        row.forgotten_below = row.invalid_below;
+    }
     m.put_origin(row)
 }

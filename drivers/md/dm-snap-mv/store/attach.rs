@@ -24,6 +24,7 @@ use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::room::For;
 use crate::model::versions;
+use core::cell::Cell;
 use core::ops::Deref;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -153,12 +154,10 @@ impl SnapshotHandle {
     pub(crate) fn attach(origin: OriginHandle, tag: Tag, device: usize) -> Result<Self> {
         let timeline = TimelineId::of_snapshot(origin.number, tag);
         let mut engine = origin.store.engine.lock();
-        let row = engine
-            .meta_ref()?
-            .snapshot(timeline)?
-            .filter(|row| !row.ghost)
-            .ok_or(Refusal::UnknownTag)?;
-        let rollback = engine.meta_ref()?.origin_row(origin.number)?.rollback;
+        let meta = engine.meta_ref()?;
+        let origin_row = meta.origin_row(origin.number)?;
+        let row = versions::find_snapshot(meta, &origin_row, tag)?;
+        let rollback = origin_row.rollback;
         if rollback.is_some_and(|rollback| rollback.source == tag && rollback.delete_source) {
             // It will be deleted at the end, and its device would show what is not there.
             return Err(Refusal::DuringRollback.into());
@@ -307,6 +306,7 @@ impl Engine {
             view: None,
             merge: None,
             copies: Copies::default(),
+            invalid: Cell::default(),
         };
         self.origins
             .insert_within_capacity(index, state)

@@ -64,22 +64,28 @@ impl Drop for Closed<'_> {
 }
 
 impl Store {
-    /// `so`: ends the origin's epoch, durably, and returns the new snapshot's tag.
+    /// `so`: ends the origin's epoch, durably, and returns the new snapshot's tag, or that of a bookmark.
     pub(crate) fn take_origin_snapshot(
         self: &Arc<Self>,
         origin: &Arc<Origin>,
         memo: &[u8],
+        bookmark: bool,
     ) -> Result<Tag> {
         let _control = origin.control.lock();
         let _closed = Closed::new(self, &origin.gate);
         // The snapshot's content is the origin device's, until a write wants it preserved: a power
-        // cut must not take out of it what is still in that device's cache.
+        // cut must not take out of it what is still in that device's cache. Nor out of what somebody
+        // else has that is the same as a bookmark.
         self.machinery.io.flush(&origin.dev)?;
         let mut engine = self.engine.lock();
         engine.want_room(For::Preserving, 1)?;
         engine.check_unsplit(self, origin.number)?;
         let taken = engine.change(self, origin, |meta, row| {
-            versions::take_origin_snapshot(meta, row, memo, time::unix_seconds())
+            let now = time::unix_seconds();
+            match bookmark {
+                true => versions::take_bookmark(meta, row, memo, now),
+                false => versions::take_origin_snapshot(meta, row, memo, now),
+            }
         });
         if taken.is_err() {
             engine.doubt(origin, false);
@@ -135,16 +141,23 @@ impl Store {
         }
     }
 
-    /// `ds`: ends a snapshot's tag. Its space comes back in the background.
-    pub(crate) fn delete_snapshot(self: &Arc<Self>, origin: &Arc<Origin>, tag: Tag) -> Result<()> {
+    /// `ds`: ends a snapshot's tag, or a bookmark's, or has a snapshot's go on as that of a bookmark. Its
+    /// space comes back in the background.
+    pub(crate) fn delete_snapshot(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        tag: Tag,
+        keep_bookmark: bool,
+    ) -> Result<()> {
         let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, tag);
         let mut engine = self.engine.lock();
         if engine.snapshot_state(timeline).is_ok() {
             return Err(Refusal::SnapshotInUse.into());
         }
-        engine.change(self, origin, |meta, row| {
-            versions::delete_snapshot(meta, row, tag)
+        engine.change(self, origin, |meta, row| match keep_bookmark {
+            true => versions::keep_bookmark(meta, row, tag),
+            false => versions::delete_snapshot(meta, row, tag),
         })?;
         engine.begin_cleaning_later();
         engine.publish(self);
@@ -227,7 +240,17 @@ impl Store {
         Ok(())
     }
 
-    /// `rs -l` without a tag: what [`Store::defer_roll_back`] has put off does not happen.
+    /// `commit`: writes all that has been changed into the trees, durably. Returns the number of their
+    /// transaction. If there is nothing, that of the last one.
+    pub(crate) fn commit_all(self: &Arc<Self>) -> Result<u64> {
+        let mut engine = self.engine.lock();
+        if !engine.meta()?.is_committed() {
+            engine.commit_trees()?;
+        }
+        Ok(engine.meta_ref()?.superblock.transaction)
+    }
+
+    /// `rs -x`, or `rs -l` without a tag: what [`Store::defer_roll_back`] has put off does not happen.
     pub(crate) fn call_off_roll_back(self: &Arc<Self>, origin: &Arc<Origin>) -> Result<()> {
         let _control = origin.control.lock();
         let mut engine = self.engine.lock();
@@ -290,9 +313,8 @@ impl Engine {
         let timeline = TimelineId::of_snapshot(origin.number, source);
         self.check_bound(origin.number)?;
         // What there is not is said before what stands against it.
-        if self.meta_ref()?.snapshot_row(timeline)?.ghost {
-            return Err(Refusal::UnknownTag.into());
-        }
+        let meta = self.meta_ref()?;
+        versions::find_snapshot(meta, &meta.origin_row(origin.number)?, source)?;
         if origin.is_open() {
             return Err(Refusal::OriginInUse.into());
         }

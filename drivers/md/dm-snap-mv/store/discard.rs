@@ -3,8 +3,8 @@
 //! Discards of an origin.
 //!
 //! One goes part by part: what a snapshot or a rollback still needs is left as it is and counts as
-//! done, the rest is passed on. So a discard takes no space, is no reason to give up a snapshot, and
-//! waits for nothing but reads and writes of the same chunks.
+//! done, the rest is passed on, when it has been noted for a bookmark. So a discard takes no chunk, is no
+//! reason to give up a snapshot, and waits for nothing but reads and writes of the same chunks.
 
 use super::engine::Engine;
 use super::error::Result;
@@ -15,8 +15,10 @@ use super::store::Store;
 use crate::device::Device;
 use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
-use crate::model::discard::{first_part, Part};
+use crate::model::discard::{first_part, Does, Part};
 use crate::model::ids::Chunk;
+use crate::model::preserve;
+use crate::model::room::For;
 use crate::target::Bio;
 use kernel::sync::Arc;
 
@@ -52,7 +54,7 @@ impl Engine {
                 Err(_) => return self.end(bio, Status::OK),
             };
             let sectors = run_sectors(cx, &bio, part.len);
-            if !part.passes {
+            if part.does == Does::Leave {
                 bio.skip_front(sectors);
                 continue;
             }
@@ -73,8 +75,9 @@ impl Engine {
             .map_or(true, |state| state.bound)
     }
 
-    /// What is to be done with the first of these chunks. That they are done, if they are passed on
-    /// during a rollback, is durable then.
+    /// What is to be done with the first of these chunks: they are passed on, or left alone. That they are
+    /// done, if they are passed on during a rollback, is durable then, and so is it that they change. If
+    /// there is no room to note that they are left alone.
     #[inline(never)]
     fn discard_part(
         &mut self,
@@ -87,8 +90,22 @@ impl Engine {
         let state = self.origin_state(origin.number)?;
         let view = state.view.as_deref();
         let rolling = view.is_some();
-        let part = first_part(meta, origin.number, state.live, view, first, last.plus(1))?;
-        if part.passes && rolling && meta.is_dirty() {
+        let (nr, live) = (origin.number, state.live);
+        let mut part = first_part(meta, nr, live, view, first, last.plus(1))?;
+        if let (Does::Note, Some(live)) = (part.does, live) {
+            let mut noted = 0;
+            if self.has_room_for(For::Preserving, part.len)? {
+                noted = self.alter_by_parts(part.len, 1, |meta, skip, len| {
+                    preserve::record_changed(meta, nr, live.epoch, first.plus(skip), len)
+                })?;
+            }
+            match noted {
+                0 => part.does = Does::Leave,
+                _ => part.len = noted,
+            }
+        }
+        let noted = part.does == Does::Note;
+        if noted || part.does == Does::Pass && rolling && self.meta_ref()?.is_dirty() {
             self.commit(cx)?;
         }
         Ok(part)

@@ -26,15 +26,16 @@ use crate::dm::status::Status;
 use crate::dm::time;
 use crate::model::batch::{Batch, Copies};
 use crate::model::chain::Chain;
-use crate::model::ids::{CowChunk, Epoch, OriginNr, TimelineId};
-use crate::model::preserve;
+use crate::model::ids::{CowChunk, OriginNr, TimelineId};
+use crate::model::preserve::{self, Live};
 use crate::model::refusal::Refusal;
 use crate::model::report::Cleaning;
 use crate::model::rollback::RollbackView;
 use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
-use crate::model::versions;
+use crate::model::versions::{self, Loss};
 use crate::target::{Bio, SnapMv};
+use core::cell::Cell;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -47,6 +48,10 @@ const BUSY_TURNS: u32 = 8;
 /// Changes that nobody waits for are committed after this time.
 const COMMIT_MSECS: u32 = 1000;
 
+/// What a row of an origin says of how many snapshots, ghosts and bookmarks there are, of the tag that
+/// comes next, and of what is invalid. While that is the same they are.
+pub(super) type Counts = [u32; 6];
+
 /// The engine's side of an active origin.
 pub(super) struct OriginState {
     pub(super) shared: Arc<Origin>,
@@ -58,11 +63,13 @@ pub(super) struct OriginState {
     pub(super) to_bind: Option<KVec<u8>>,
     /// Its last device is going: no copy is begun for it any more.
     pub(super) leaving: bool,
-    /// The newest epoch that a live snapshot is based on: what a write must preserve.
-    pub(super) live: Option<Epoch>,
+    /// What a write must preserve for.
+    pub(super) live: Option<Live>,
     pub(super) view: Option<KBox<RollbackView>>,
     pub(super) merge: Option<Merge>,
     pub(super) copies: Copies,
+    /// Whether any of its snapshots or bookmarks is invalid, as it was found for a row that said this.
+    pub(super) invalid: Cell<(Counts, bool)>,
 }
 
 /// The engine's side of an active snapshot.
@@ -577,7 +584,7 @@ impl Engine {
         let state = self.origin_state_mut(nr)?;
         let rolling = view.is_some();
         let rolled = state.view.is_some();
-        let newer = live > state.live;
+        let newer = live.map(|live| live.epoch) > state.live.map(|live| live.epoch);
         state.live = live;
         state.view = view;
         let shared = state.shared.clone();
@@ -585,7 +592,7 @@ impl Engine {
             shared.preserved_unknown();
         } else if newer || rolled {
             // While the live epoch gets older what is preserved stays so: the cleaner keeps the record
-            // that the newest live epoch resolves to.
+            // that the newest live epoch resolves to, or that there is one.
             shared.none_preserved();
         }
         shared.set_invalid_below(invalid_below);
@@ -657,20 +664,21 @@ impl Engine {
         self.cleaning && !self.closing && !self.is_failed()
     }
 
-    /// Gives up the snapshots of an origin because what they need cannot be preserved, for the
-    /// reason given. Durably: when this fails they are still there.
+    /// Gives up the snapshots of an origin, and perhaps its bookmarks, because what they need cannot be
+    /// preserved, for the reason given. Durably: when this fails they are still there.
     #[inline(never)]
     pub(super) fn invalidate(
         &mut self,
         cx: &Arc<Store>,
         nr: OriginNr,
         reason: Refusal,
+        loss: Loss,
     ) -> Result<()> {
         self.alter(|meta| {
             let mut row = meta.origin_row(nr)?;
             // A store that failed and was opened anew may have them still, and the write is coming.
             row.identity.samples = None;
-            versions::invalidate(meta, &mut row)
+            versions::invalidate(meta, &mut row, loss)
         })?;
         self.commit(cx)?;
         self.refresh(nr)?;
@@ -680,9 +688,13 @@ impl Engine {
         self.publish(cx);
         let shared = self.origin_state(nr)?.shared.clone();
         pr_warn!(
-            "{}: {}: the snapshots of origin {} ({}) are invalid\n",
+            "{}: {}: the {} of origin {} ({}) are invalid\n",
             self.label,
             reason.as_str(),
+            match loss {
+                Loss::Content => "snapshots",
+                Loss::Everything => "snapshots and bookmarks",
+            },
             nr.get(),
             shared.dev.name()
         );

@@ -29,6 +29,7 @@ use crate::dm::time;
 use crate::model::ids::OriginNr;
 use crate::model::refusal::Refusal;
 use crate::model::table::FullPolicy;
+use crate::model::versions::Loss;
 use crate::target::Bio;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -255,7 +256,7 @@ impl Engine {
         }
         let again = recent(self.rescued.replace(time::jiffies()));
         let rescued = match (self.revive_unless(cx, false), again) {
-            (Ok(()), true) => self.invalidate(cx, nr, Refusal::Io),
+            (Ok(()), true) => self.invalidate(cx, nr, Refusal::Io, Loss::Everything),
             (revived, _) => revived,
         };
         if rescued.is_err() {

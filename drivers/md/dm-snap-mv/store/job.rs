@@ -10,7 +10,8 @@ use super::snapshot::Snapshot;
 use crate::dm::gate::Pass;
 use crate::dm::range_lock::RangeNode;
 use crate::dm::status::Status;
-use crate::model::ids::{Chunk, CowChunk, Epoch};
+use crate::model::ids::{Chunk, CowChunk};
+use crate::model::preserve::Live;
 use crate::target::Bio;
 use core::convert::Infallible;
 use kernel::prelude::*;
@@ -110,8 +111,8 @@ pub(crate) struct Job {
     pub(crate) placed: Option<Placed>,
     /// Stages `Preserving`, `Filling`, `WritingNew`: the run at work, reserved in the allocator.
     pub(crate) run: Option<CopyRun>,
-    /// Origin write: the newest live epoch that preserving has been done for, up to `next`.
-    pub(crate) live: Option<Epoch>,
+    /// Origin write: what preserving has been done for, up to `next`.
+    pub(crate) live: Option<Live>,
     pub(crate) next: u64,
     /// Something was recorded for this bio in a transaction that may not be durable yet.
     pub(crate) recorded: bool,

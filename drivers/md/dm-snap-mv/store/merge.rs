@@ -19,8 +19,8 @@ use super::preserve::HUNGRY_MSECS;
 use super::store::Store;
 use crate::dm::range_lock::Mode;
 use crate::dm::time;
-use crate::model::ids::{Chunk, Epoch, OriginNr};
-use crate::model::preserve;
+use crate::model::ids::{Chunk, OriginNr};
+use crate::model::preserve::{self, Live};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::report::Stopped;
@@ -28,6 +28,7 @@ use crate::model::resolve::Location;
 use crate::model::rollback;
 use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
+use crate::model::versions::Loss;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -63,7 +64,7 @@ enum Phase {
     Preserving {
         run: MergeRun,
         copy: CopyRun,
-        live: Epoch,
+        live: Live,
     },
     /// The new content is being copied onto the origin device.
     Merging { run: MergeRun },
@@ -409,7 +410,8 @@ impl Engine {
         self.merge_run(cx, origin, job, run)
     }
 
-    /// Preserves the next part of a run that an older snapshot needs, or copies the run.
+    /// Preserves the next part of a run that an older snapshot needs, or copies the run. What only a
+    /// bookmark needs is noted on the way.
     #[inline(never)]
     fn merge_run(
         &mut self,
@@ -419,14 +421,13 @@ impl Engine {
         run: MergeRun,
     ) -> Result<bool> {
         let nr = origin.number;
-        let meta = self.meta_ref()?;
-        let row = meta.origin_row(nr)?;
-        let boundary = self.view(nr)?.boundary;
-        let end = run.start.plus(run.len);
-        if let Some(live) = rollback::newest_needed(meta, &row)? {
-            let gap = preserve::next_unpreserved(meta, nr, live, boundary, run.start, end)?;
-            if let Some(gap) = gap {
+        while let Some((live, gap)) = self.merge_gap(nr, run)? {
+            if gap.content {
                 return self.merge_preserve(cx, origin, job, run, gap, live);
+            }
+            // A gap may be as long as the run, so this ends soon.
+            if !self.merge_note(nr, gap, live)? {
+                return self.merge_full(cx, origin, job, Lack::Metadata);
             }
         }
         // What was preserved must be durable before it is overwritten.
@@ -446,6 +447,31 @@ impl Engine {
         Ok(false)
     }
 
+    /// The first chunks of a run that are still to be preserved, and for what.
+    fn merge_gap(&self, nr: OriginNr, run: MergeRun) -> Result<Option<(Live, preserve::Gap)>> {
+        let meta = self.meta_ref()?;
+        let row = meta.origin_row(nr)?;
+        let boundary = self.view(nr)?.boundary;
+        let Some(live) = rollback::newest_needed(meta, &row)? else {
+            return Ok(None);
+        };
+        let end = run.start.plus(run.len);
+        let gap = preserve::next_unpreserved(meta, nr, live, boundary, run.start, end)?;
+        Ok(gap.map(|gap| (live, gap)))
+    }
+
+    /// Records that chunks change; `false` if there is no room for that.
+    #[inline(never)]
+    fn merge_note(&mut self, nr: OriginNr, gap: preserve::Gap, live: Live) -> Result<bool> {
+        if !self.has_room_for(For::Preserving, gap.len)? {
+            return Ok(false);
+        }
+        let done = self.alter_by_parts(gap.len, 1, |meta, skip, len| {
+            preserve::record_changed(meta, nr, live.epoch, gap.start.plus(skip), len)
+        })?;
+        Ok(done == gap.len)
+    }
+
     #[inline(never)]
     fn merge_preserve(
         &mut self,
@@ -454,7 +480,7 @@ impl Engine {
         job: &Arc<MergeCopy>,
         run: MergeRun,
         gap: preserve::Gap,
-        live: Epoch,
+        live: Live,
     ) -> Result<bool> {
         let nr = origin.number;
         let size = self.origin_size(nr)?;
@@ -498,7 +524,11 @@ impl Engine {
         self.set_phase(nr, Phase::Find)?;
         let coming = self.seek_space();
         if !coming && self.policy == FullPolicy::Invalidate {
-            self.invalidate(cx, nr, lack.refusal())?;
+            let loss = match lack {
+                Lack::Chunks => Loss::Content,
+                Lack::Metadata => Loss::Everything,
+            };
+            self.invalidate(cx, nr, lack.refusal(), loss)?;
             return Ok(true);
         }
         if !coming {
@@ -524,7 +554,7 @@ impl Engine {
 
     /// Records what has been preserved, unless the snapshot it was for has gone meanwhile.
     #[inline(never)]
-    fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Epoch) -> Result<()> {
+    fn merge_record(&mut self, nr: OriginNr, copy: CopyRun, live: Live) -> Result<()> {
         let done = self.alter_by_parts(copy.len, 1, |meta, skip, len| {
             let mut row = meta.origin_row(nr)?;
             if rollback::newest_needed(meta, &row)? != Some(live) {
@@ -532,7 +562,7 @@ impl Engine {
             }
             let (start, cow) = (copy.start.plus(skip), copy.cow.checked_add(skip));
             let cow = cow.ok_or(Refusal::Corrupt)?;
-            preserve::record_preserved(meta, nr, &mut row.chunks, live, start, cow, len)?;
+            preserve::record_preserved(meta, nr, &mut row.chunks, live.epoch, start, cow, len)?;
             meta.put_origin(&row)
         })?;
         match done < copy.len {

@@ -20,6 +20,7 @@ use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::{Roots, Superblock, INCOMPAT_ZEROES};
 use crate::model::ids::{OriginNr, TimelineId};
+use crate::model::record_key::RecordValue;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::room::Blocks;
@@ -301,6 +302,23 @@ impl Meta {
         }
     }
 
+    /// There can be bookmarks, and marks, from now on.
+    pub(super) fn use_versions(&mut self) {
+        if !self.superblock.has_versions() {
+            self.superblock.use_versions();
+            // The next one is written with the first of them, or before.
+            self.set_unnoted();
+        }
+    }
+
+    /// Refuses what there cannot be without the superblock saying so.
+    pub(super) fn check_versions(&self) -> Result<()> {
+        match self.superblock.has_versions() {
+            true => Ok(()),
+            false => Err(Refusal::Corrupt.into()),
+        }
+    }
+
     /// Keeps the row of an active snapshot in core.
     pub(super) fn cache_snapshot(&mut self, timeline: TimelineId) -> Result<()> {
         if self.snapshots.contains(timeline.get()) {
@@ -433,6 +451,12 @@ impl Meta {
         self.unnoted = false;
     }
 
+    /// Whether a commit would change nothing: all is in the trees, as the superblock shows them.
+    pub(super) fn is_committed(&self) -> bool {
+        let rows = self.origins.changed_rows() + self.snapshots.changed_rows();
+        !self.dirty && self.changes == 0 && rows == 0
+    }
+
     /// Where the journal ends, if there is one.
     pub(super) fn journal_end(&self) -> Option<journal::End> {
         self.journal.as_ref().map(|journal| journal.end())
@@ -479,6 +503,14 @@ impl Meta {
                 epoch,
                 tag,
             } => self.insert_child(timeline, epoch, tag),
+            Entry::Bookmark {
+                timeline,
+                epoch,
+                tag,
+            } => {
+                self.check_versions()?;
+                self.insert_bookmark(timeline, epoch, tag)
+            }
             Entry::Cleaning(timeline, ref row) => self.put_cleaning(timeline, row),
             // What goes must be there.
             Entry::NoSnapshot(timeline) => match self.snapshot(timeline)? {
@@ -488,6 +520,12 @@ impl Meta {
             Entry::NoChild { timeline, epoch } => {
                 match self.child_at_or_before(timeline, epoch)? {
                     Some((found, _)) if found == epoch => self.remove_child(timeline, epoch),
+                    _ => Err(Refusal::Corrupt.into()),
+                }
+            }
+            Entry::NoBookmark { timeline, epoch } => {
+                match self.bookmark_at_or_before(timeline, epoch)? {
+                    Some((found, _)) if found == epoch => self.remove_bookmark(timeline, epoch),
                     _ => Err(Refusal::Corrupt.into()),
                 }
             }
@@ -508,7 +546,12 @@ impl Meta {
                 key,
                 value,
                 ..
-            } => self.insert_records(timeline, key, value, many)?,
+            } => {
+                if value == RecordValue::Mark {
+                    self.check_versions()?;
+                }
+                self.insert_records(timeline, key, value, many)?;
+            }
             Run::Use { start, .. } => {
                 for i in 0..many {
                     if !self.is_free(start.get() + i)? {

@@ -22,6 +22,7 @@ use kernel::sync::{new_condvar, new_mutex, new_spinlock, Arc, CondVar, Mutex, Sp
 pub(crate) struct OriginStatus {
     pub(crate) state: State,
     pub(crate) snapshots: u32,
+    pub(crate) bookmarks: u32,
     pub(crate) rollback: Option<RollbackProgress>,
 }
 
@@ -154,6 +155,7 @@ impl Origin {
                 status <- new_spinlock!(OriginStatus {
                     state: State::Valid,
                     snapshots: 0,
+                    bookmarks: 0,
                     rollback: None,
                 }),
                 rollback <- new_mutex!(RollbackState::Idle),

@@ -17,12 +17,13 @@ use crate::dm::range_lock::Mode;
 use crate::dm::status::Status;
 use crate::dm::time;
 use crate::model::ids::{Chunk, Epoch, OriginNr};
-use crate::model::preserve;
+use crate::model::preserve::{self, Live};
 use crate::model::refusal::Refusal;
 use crate::model::resolve::{resolve_head, Location};
-use crate::model::rollback::{self, Pending};
+use crate::model::rollback;
 use crate::model::room::{For, Lack};
 use crate::model::table::FullPolicy;
+use crate::model::versions::Loss;
 use crate::target::Bio;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -43,6 +44,8 @@ enum Next {
     Ready,
     /// These chunks must be preserved first.
     Preserve(preserve::Gap),
+    /// It must be recorded first, at an epoch, that these change.
+    Note(preserve::Gap, Epoch),
     /// A rollback has to bring this chunk up to date first.
     Merge(Chunk),
 }
@@ -166,7 +169,20 @@ impl Engine {
         {
             return self.wait(bio);
         }
-        match self.next_for(&origin, &mut bio, first, last) {
+        let next = loop {
+            match self.next_for(&origin, &mut bio, first, last) {
+                Ok(Next::Note(gap, epoch)) if !self.failed => {
+                    if let Err(error) = self.note_change(&origin, &mut bio, gap, epoch) {
+                        break Err(error);
+                    }
+                }
+                next => break next,
+            }
+        };
+        match next {
+            Err(StoreError::Refused(Refusal::NoMetadataSpace)) => {
+                self.no_space(cx, &origin, bio, Lack::Metadata)
+            }
             Err(_) if self.failed && self.meta.is_none() => self.be_rescued(cx, origin.number, bio),
             Err(error) => self.give_up(bio, error),
             Ok(Next::Merge(chunk)) => {
@@ -176,7 +192,11 @@ impl Engine {
                 self.urge_merge(origin.number, chunk);
                 self.stand_back(cx, bio);
             }
-            Ok(Next::Preserve(_)) if self.failed => self.be_rescued(cx, origin.number, bio),
+            Ok(Next::Preserve(_) | Next::Note(..)) if self.failed => {
+                self.be_rescued(cx, origin.number, bio)
+            }
+            // That is done in the loop.
+            Ok(Next::Note(..)) => self.give_up(bio, Refusal::Corrupt.into()),
             Ok(Next::Preserve(gap)) => self.copy_out(cx, &origin, bio, gap),
             Ok(Next::Ready) => {
                 let recorded = match self.mark_written(&origin, &mut bio, first, last) {
@@ -231,7 +251,7 @@ impl Engine {
         if self.policy != FullPolicy::Invalidate {
             return self.end_with_error(bio, StoreError::Kernel(EIO));
         }
-        match self.invalidate(cx, origin.number, Refusal::Io) {
+        match self.invalidate(cx, origin.number, Refusal::Io, Loss::Content) {
             Ok(()) => self.origin_write(cx, bio),
             Err(error) => self.give_up(bio, error),
         }
@@ -271,7 +291,8 @@ impl Engine {
         }
         let gap = preserve::next_unpreserved(meta, origin.number, live, Epoch::MAX, from, end)?;
         Ok(match gap {
-            Some(gap) => Next::Preserve(gap),
+            Some(gap) if gap.content => Next::Preserve(gap),
+            Some(gap) => Next::Note(gap, live.epoch),
             None => {
                 *job.next = end.get();
                 Next::Ready
@@ -359,38 +380,33 @@ impl Engine {
             self.publish(cx);
         }
         match self.policy {
-            FullPolicy::Invalidate => match self.invalidate(cx, origin.number, lack.refusal()) {
-                Ok(()) => {
-                    *bio.job().stage = Stage::New;
-                    self.origin_write(cx, bio);
+            FullPolicy::Invalidate => {
+                // Bookmarks need no chunk, but to have it noted that one changes.
+                let loss = match lack {
+                    Lack::Chunks => Loss::Content,
+                    Lack::Metadata => Loss::Everything,
+                };
+                match self.invalidate(cx, origin.number, lack.refusal(), loss) {
+                    Ok(()) => {
+                        *bio.job().stage = Stage::New;
+                        self.origin_write(cx, bio);
+                    }
+                    Err(error) => self.give_up(bio, error),
                 }
-                Err(error) => self.give_up(bio, error),
-            },
+            }
             FullPolicy::Error => self.end_with_error(bio, lack.refusal().into()),
             FullPolicy::Queue => self.starve_a_while(cx, bio, lack),
         }
     }
 
     /// As [`Engine::starve`], but not for ever.
-    fn starve_a_while(&mut self, cx: &Arc<Store>, mut bio: Bio, lack: Lack) {
+    pub(super) fn starve_a_while(&mut self, cx: &Arc<Store>, mut bio: Bio, lack: Lack) {
         let since = *bio.job().waiting_since.get_or_insert_with(time::jiffies);
         if time::msecs_since(since) >= QUEUE_MSECS || self.closing {
             self.end_with_error(bio, lack.refusal().into());
         } else {
             self.starve(cx, bio);
         }
-    }
-
-    /// A write during a rollback has nowhere to be noted. The rollback itself gives room back as it goes
-    /// on, whatever the policy; if it does not, there is nothing to wait for. Giving up snapshots would
-    /// not help.
-    #[inline(never)]
-    fn no_room_for_marks(&mut self, cx: &Arc<Store>, nr: OriginNr, bio: Bio) {
-        let waits = self.seek_space() || self.policy == FullPolicy::Queue;
-        if !waits && self.merge_trouble(nr).is_some() {
-            return self.end_with_error(bio, Refusal::NoMetadataSpace.into());
-        }
-        self.starve_a_while(cx, bio, Lack::Metadata);
     }
 
     /// Puts a bio aside until there is space. It lets its chunks go meanwhile.
@@ -438,8 +454,12 @@ impl Engine {
         }
         let state = self.origin_state(origin.number)?;
         let rolling = state.view.is_some();
-        let Some(live) = state.live.filter(|live| Some(*live) >= *job.live) else {
-            // The snapshot it was for has been deleted. An older one may have the chunk already.
+        let needs = |live: &Live| {
+            live.snapshot.is_some() && job.live.is_none_or(|earlier| live.includes(&earlier))
+        };
+        let Some(live) = state.live.filter(needs) else {
+            // The snapshot it was for has been deleted, or only a bookmark of it is left. An older one may
+            // have the chunk already.
             *job.live = None;
             return Ok(true);
         };
@@ -456,7 +476,7 @@ impl Engine {
             let (start, cow) = (run.start.plus(skip), run.cow.checked_add(skip));
             let cow = cow.ok_or(Refusal::Corrupt)?;
             let mut chunks = meta.of_origin(nr, |row| row.chunks)?;
-            preserve::record_preserved(meta, nr, &mut chunks, live, start, cow, len)?;
+            preserve::record_preserved(meta, nr, &mut chunks, live.epoch, start, cow, len)?;
             meta.set_origin_chunks(nr, chunks)?;
             if rolling {
                 let row = meta.origin_row(nr)?;
@@ -470,49 +490,6 @@ impl Engine {
             *job.next = run.start.get() + done;
         }
         Ok(true)
-    }
-
-    /// During a rollback a chunk that is written is done, whether it was preserved or not. Returns
-    /// whether anything awaits a commit.
-    #[inline(never)]
-    fn mark_written(
-        &mut self,
-        origin: &Arc<Origin>,
-        bio: &mut Bio,
-        first: Chunk,
-        last: Chunk,
-    ) -> Result<bool> {
-        let job = bio.job();
-        let meta = self.meta_ref()?;
-        let Some(view) = self.origin_state(origin.number)?.view.as_deref() else {
-            return Ok(*job.recorded);
-        };
-        let end = last.plus(1);
-        let mut at = first;
-        while at < end {
-            match view.pending_at(meta, at, end.since(at))? {
-                Pending::Done { len } => at = at.plus(len),
-                _ => break,
-            }
-        }
-        if at < end {
-            let len = end.since(at);
-            self.want_room(For::Preserving, len)?;
-            let done = self.alter_by_parts(len, 1, |meta, skip, len| {
-                let row = meta.origin_row(origin.number)?;
-                rollback::mark_done(meta, &row, at.plus(skip), len)
-            })?;
-            // A mark alone does no harm: it says that the origin device has the right content, which is
-            // so when nothing is pending.
-            *job.recorded |= done > 0;
-            if done < len {
-                return Err(Refusal::NoMetadataSpace.into());
-            }
-        }
-        // A mark, or the cursor that has passed here, must be durable before the chunk changes: else
-        // a crash would take the write for what the rollback has yet to replace.
-        *job.recorded |= self.meta_ref()?.is_dirty();
-        Ok(*job.recorded)
     }
 
     /// Sends a write on to the origin device, unless a snapshot is being taken just now.

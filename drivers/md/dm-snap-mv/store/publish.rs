@@ -2,7 +2,7 @@
 
 //! What status lines say, kept where reading it never waits for I/O.
 
-use super::engine::{Engine, SnapshotState};
+use super::engine::{Engine, OriginState, SnapshotState};
 use super::merge::Merge;
 use super::metadata::Meta;
 use super::origin::OriginStatus;
@@ -146,7 +146,7 @@ impl Engine {
         for state in self.origins.iter() {
             let row = meta.peek_origin(state.shared.number).copied();
             let of_row = |row: &OriginRow| match self.full {
-                _ if has_invalid(meta, row) => State::Invalid,
+                _ if any_invalid(meta, state, row) => State::Invalid,
                 Some(lack) => State::full(lack),
                 None => State::Valid,
             };
@@ -157,6 +157,7 @@ impl Engine {
                     _ => State::Unbound,
                 },
                 snapshots: row.as_ref().map_or(0, |row| row.snapshots),
+                bookmarks: row.as_ref().map_or(0, |row| row.bookmarks),
                 rollback: row.as_ref().and_then(RollbackProgress::of).map(|progress| {
                     RollbackProgress {
                         stopped: progress
@@ -187,20 +188,41 @@ fn publish_snapshot(meta: &Meta, state: &SnapshotState, row: &SnapshotRow, faile
     });
 }
 
-/// Whether any snapshot of an origin is invalid: the oldest, if any.
+/// As [`has_invalid`], which may have to look at many rows: not each time that anything is published.
+fn any_invalid(meta: &Meta, state: &OriginState, row: &OriginRow) -> bool {
+    let counts = [
+        row.snapshots,
+        row.ghosts,
+        row.bookmarks,
+        row.next_tag.get(),
+        row.invalid_below,
+        row.forgotten_below,
+    ];
+    let (of, invalid) = state.invalid.get();
+    if of == counts {
+        return invalid;
+    }
+    let invalid = has_invalid(meta, row);
+    state.invalid.set((counts, invalid));
+    invalid
+}
+
+/// Whether any snapshot of an origin is invalid: the oldest, if any. Or any bookmark.
 fn has_invalid(meta: &Meta, row: &OriginRow) -> bool {
-    if row.invalid_below <= 1 || row.snapshots == 0 {
+    if row.invalid_below <= 1 || row.snapshots == 0 && row.bookmarks == 0 {
         return false;
     }
     let mut from = row.timeline().next();
     while let Some(t) = from {
         match meta.snapshot_from(t) {
-            Ok(Some((t, snapshot))) if t.origin() == row.number && snapshot.ghost => {
+            Ok(Some((t, snapshot))) if t.origin() == row.number && row.is_invalid(snapshot.tag) => {
+                let forgotten = snapshot.bookmark && row.is_forgotten(snapshot.tag);
+                if forgotten || snapshot.is_whole() {
+                    return true;
+                }
                 from = t.next();
             }
-            Ok(Some((t, snapshot))) => {
-                return t.origin() == row.number && row.is_invalid(snapshot.tag);
-            }
+            // None that follows is.
             _ => return false,
         }
     }

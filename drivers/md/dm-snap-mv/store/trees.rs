@@ -16,7 +16,10 @@ use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::CHECKSUM_XOR;
 use crate::model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use crate::model::record_key::{child_epoch, child_key, key_behind, RecordValue};
+use crate::model::record_key::{
+    bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, key_behind,
+    RecordValue,
+};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use kernel::bindings::EILSEQ;
@@ -84,7 +87,11 @@ impl Metadata for Meta {
             None => Ok(None),
             Some((key, value)) => {
                 let chunks = self.superblock.layout.data_chunks;
-                Ok(Some((key, RecordValue::decode(value, chunks)?)))
+                let value = RecordValue::decode(value, chunks)?;
+                if value == RecordValue::Mark {
+                    self.check_versions()?;
+                }
+                Ok(Some((key, value)))
             }
         }
     }
@@ -120,8 +127,10 @@ impl Metadata for Meta {
         let (Some(last), Some(_)) = (key_behind(key, last), value.plus(last)) else {
             return Err(Refusal::Corrupt.into());
         };
-        if let RecordValue::Zeroes(_) = value {
-            self.want_zeroes();
+        match value {
+            RecordValue::Zeroes(_) => self.want_zeroes(),
+            RecordValue::Mark => self.use_versions(),
+            RecordValue::Cow(_) | RecordValue::Zero => {}
         }
         // One note for all of them.
         self.note(&Entry::Run(Run::Records {
@@ -174,12 +183,12 @@ impl Metadata for Meta {
     fn child_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>> {
         let keys = [t.get(), child_key(e)];
         match self.trees.children.lookup_next(&self.txn, &keys)? {
-            None => Ok(None),
-            Some((key, tag)) => {
+            Some((key, tag)) if !is_behind_children(key) => {
                 let epoch = child_epoch(key)?;
                 let tag = u32::try_from(tag).map_err(|_| Refusal::Corrupt)?;
                 Ok(Some((epoch, tag)))
             }
+            _ => Ok(None),
         }
     }
 
@@ -204,6 +213,47 @@ impl Metadata for Meta {
             .children
             .remove(&mut self.txn, &[t.get(), child_key(e)]);
         let entry = Entry::NoChild {
+            timeline: t,
+            epoch: e,
+        };
+        self.noted(gone, &entry)?;
+        Ok(())
+    }
+
+    fn bookmark_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>> {
+        let keys = [t.get(), bookmark_key(e)];
+        match self.trees.children.lookup_next(&self.txn, &keys)? {
+            None => Ok(None),
+            Some((key, tag)) => {
+                self.check_versions()?;
+                let tag = u32::try_from(tag).map_err(|_| Refusal::Corrupt)?;
+                Ok(Some((bookmark_epoch(key)?, tag)))
+            }
+        }
+    }
+
+    fn insert_bookmark(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<()> {
+        self.use_versions();
+        let keys = [t.get(), bookmark_key(e)];
+        let put = self
+            .trees
+            .children
+            .insert(&mut self.txn, &keys, &u64::from(tag));
+        let entry = Entry::Bookmark {
+            timeline: t,
+            epoch: e,
+            tag,
+        };
+        self.noted(put, &entry)?;
+        Ok(())
+    }
+
+    fn remove_bookmark(&mut self, t: TimelineId, e: Epoch) -> Result<()> {
+        let gone = self
+            .trees
+            .children
+            .remove(&mut self.txn, &[t.get(), bookmark_key(e)]);
+        let entry = Entry::NoBookmark {
             timeline: t,
             epoch: e,
         };

@@ -2,6 +2,7 @@
 
 //! Where crashes are looked at: a memory disk that gets an image, and the module to use it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
@@ -14,7 +15,7 @@ use crate::content::SECTOR;
 use crate::dm::{Mapped, Suspend, Table};
 use crate::io::{Buffer, Disk};
 use crate::random::Random;
-use crate::store::{co_line, cs_line, Device, TARGET};
+use crate::store::{co_line, cs_line, Device, Listing, TARGET};
 
 /// Sectors that are written in one go.
 const PIECE: u64 = 128;
@@ -211,6 +212,29 @@ impl Bench {
             .with_context(|| format!("origin {}, not bound", IDS[origin]))
     }
 
+    /// Whether the bookmarks are there, and tell of all that differs from what the origin was.
+    fn compare_bookmarks(
+        &self,
+        crash: &Crash<'_>,
+        origin: usize,
+        co: &Device,
+        list: &Listing,
+        head: &[u32],
+    ) -> Result<()> {
+        let chunk = co.state()?.chunk_sectors;
+        let mut tags = Vec::new();
+        let mut changes = BTreeMap::new();
+        for (tag, valid) in list.bookmarks() {
+            ensure!(valid, "bookmark {tag} is invalid");
+            tags.push(tag);
+            changes.insert(tag, co.delta(tag, 0, 1000)?);
+        }
+        crash.bookmarks(origin, &tags, head, |tag, sector| {
+            let mut runs = changes[&tag].iter();
+            Ok(runs.any(|&(first, len)| (first..first + len).contains(&(sector / chunk))))
+        })
+    }
+
     fn compare(
         &self,
         crash: &Crash<'_>,
@@ -222,6 +246,7 @@ impl Bench {
         crash.head(origin, &head)?;
         let list = co.list()?;
         crash.tags(origin, &list.tags())?;
+        self.compare_bookmarks(crash, origin, co, &list, &head)?;
         let own = list.row(0).context("a row of the origin")?;
         ensure!(
             own.sectors == crash.sizes().origins[origin],
@@ -236,7 +261,7 @@ impl Bench {
         let many = list.rows.len() as u64;
         for row in list.rows.iter().filter(|row| row.tag != 0) {
             let tag = row.tag;
-            if row.flags.contains('G') {
+            if row.flags.contains(['G', 'B']) {
                 continue;
             }
             if row.flags.contains('I') {

@@ -71,6 +71,8 @@ pub struct Origin {
     pub head: Version,
     /// The snapshots by tag.
     pub shots: BTreeMap<u32, Shot>,
+    /// The bookmarks by tag: what the origin held then.
+    pub bookmarks: BTreeMap<u32, Vec<u32>>,
     /// Snapshots below this tag may be invalid.
     pub invalid_below: u32,
     /// The snapshot that it is rolled back to when it is activated, and whether that goes then.
@@ -120,6 +122,7 @@ impl Model {
                 for other in &mut self.origins {
                     other.bound = false;
                     other.shots.clear();
+                    other.bookmarks.clear();
                     other.invalid_below = 0;
                     other.deferred = None;
                 }
@@ -171,7 +174,21 @@ impl Model {
                 let latest = content.clone().unwrap_or_else(|| version.latest());
                 self.add(*origin, *parent, *tag, latest);
             }
-            Op::Delete { origin, tag } => drop(self.origins[*origin].shots.remove(tag)),
+            Op::Mark { origin, tag } => {
+                let held = self.taken(*origin, 0);
+                self.origins[*origin].bookmarks.insert(*tag, held);
+            }
+            Op::Keep { origin, tag } => {
+                let origin = &mut self.origins[*origin];
+                if let Some(shot) = origin.shots.remove(tag) {
+                    origin.bookmarks.insert(*tag, shot.version.latest());
+                }
+            }
+            Op::Delete { origin, tag } => {
+                let origin = &mut self.origins[*origin];
+                origin.shots.remove(tag);
+                origin.bookmarks.remove(tag);
+            }
             Op::Rollback {
                 origin,
                 tag,

@@ -53,7 +53,11 @@ pub enum Op {
         /// What it held, if there were writes on their way.
         content: Option<Vec<u32>>,
     },
-    /// A snapshot was deleted.
+    /// A bookmark was taken of an origin.
+    Mark { origin: usize, tag: u32 },
+    /// A snapshot became a bookmark.
+    Keep { origin: usize, tag: u32 },
+    /// A snapshot or a bookmark was deleted.
     Delete { origin: usize, tag: u32 },
     /// A rollback began; with `merge` the snapshot goes when it is over.
     Rollback {

@@ -73,9 +73,56 @@ impl Crash<'_> {
     }
 
     fn is_being_deleted(&self, origin: usize, tag: u32) -> bool {
-        self.flying
-            .iter()
-            .any(|op| matches!(op, Op::Delete { origin: o, tag: t } if *o == origin && *t == tag))
+        self.flying.iter().any(|op| {
+            matches!(op, Op::Delete { origin: o, tag: t } | Op::Keep { origin: o, tag: t }
+                if *o == origin && *t == tag)
+        })
+    }
+
+    /// The bookmarks that are there, and what has changed since as far as they tell: `changed` says so
+    /// of a sector. `found` is what the origin holds.
+    pub fn bookmarks(
+        &self,
+        origin: usize,
+        there: &[u32],
+        found: &[u32],
+        changed: impl Fn(u32, u64) -> Result<bool>,
+    ) -> Result<()> {
+        let known = &self.model.origins[origin].bookmarks;
+        if self.formatting() && there.is_empty() {
+            return Ok(());
+        }
+        for tag in known.keys() {
+            ensure!(
+                there.contains(tag) || self.is_being_deleted(origin, *tag),
+                "bookmark {tag} is lost: {there:?}"
+            );
+        }
+        for tag in there {
+            let kept = |op: &&&Op| {
+                matches!(op, Op::Keep { origin: o, tag: t } | Op::Mark { origin: o, tag: t }
+                    if *o == origin && t == tag)
+            };
+            let held = match (known.get(tag), self.flying.iter().find(kept)) {
+                (Some(held), _) => held.clone(),
+                (None, Some(Op::Mark { .. })) => self.model.taken(origin, 0),
+                (None, Some(_)) => {
+                    let shot = self.model.origins[origin].shots.get(tag);
+                    shot.map(|shot| shot.version.latest())
+                        .ok_or_else(|| anyhow!("nobody took {tag}"))?
+                }
+                (None, None) => bail!("bookmark {tag} is there: {there:?}"),
+            };
+            for (sector, now) in found.iter().enumerate() {
+                let same = held.get(sector) == Some(now);
+                ensure!(
+                    same || changed(*tag, sector as u64)?,
+                    "sector {sector} is of write {now}, not {:?}, and bookmark {tag} does not tell",
+                    held.get(sector)
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What an origin holds once it is active, of which it may be any one.

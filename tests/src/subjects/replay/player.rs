@@ -315,6 +315,26 @@ impl<'a> Player<'a> {
         Ok((op, tag))
     }
 
+    /// Takes a bookmark of an origin.
+    pub fn mark(&mut self, origin: usize) -> Result<u32> {
+        self.act(|| {
+            let tag = self.co(origin)?.tag("so -k").context("take a bookmark")?;
+            Ok((Op::Mark { origin, tag }, tag))
+        })
+    }
+
+    /// Has a snapshot go on as a bookmark.
+    pub fn keep(&mut self, origin: usize, tag: u32) -> Result<()> {
+        self.close(origin, tag)?;
+        self.act(|| {
+            let kept = self.co(origin)?.send(&format!("ds {tag} -k"));
+            kept.with_context(|| format!("keep a bookmark of {tag}"))?;
+            Ok((Op::Keep { origin, tag }, ()))
+        })?;
+        self.forget(origin, tag);
+        Ok(())
+    }
+
     /// Takes a snapshot of an origin while several threads write to it, and looks at what is in
     /// it.
     pub fn take_while_writing(&mut self, origin: usize) -> Result<u32> {

@@ -89,6 +89,9 @@ pub const SHORT: &[Scene] = &[
     scene("parts of chunks of snapshots", 4, parts),
     scene("snapshots of snapshots", 1, nested),
     scene("deleting and cleaning", 1, deleted),
+    scene("bookmarks", 1, bookmarks),
+    scene("bookmarks with large chunks", 4, bookmarks),
+    scene("bookmarks, rolling back", 1, bookmarks_rolled_back),
     scene("rolling back, with writes", 1, rolled_back),
     scene("rolling back with large chunks", 4, rolled_back),
     scene("merging", 1, merged),
@@ -229,6 +232,50 @@ fn deleted(player: &mut Player<'_>, pages: u32) -> Result<()> {
     let tag = player.take(0, 0)?;
     some_writes(player, 0, 0, 2)?;
     some_writes(player, 0, tag, 1)
+}
+
+fn bookmarks(player: &mut Player<'_>, pages: u32) -> Result<()> {
+    player.format(0, pages)?;
+    let first = player.mark(0)?;
+    some_writes(player, 0, 0, 2)?;
+    let snapshot = player.take(0, 0)?;
+    some_writes(player, 0, 0, 1)?;
+    player.mark(0)?;
+    some_writes(player, 0, 0, 2)?;
+    player.write(0, 0, How::Discard, (64, 80))?;
+    player.keep(0, snapshot)?;
+    some_writes(player, 0, 0, 1)?;
+    player.rest(0)?;
+    let snapshot = player.take(0, 0)?;
+    let child = player.take(0, snapshot)?;
+    some_writes(player, 0, 0, 1)?;
+    player.keep(0, snapshot)?;
+    player.flush(0, 0)?;
+    player.delete(0, first)?;
+    some_writes(player, 0, 0, 1)?;
+    player.delete(0, child)?;
+    player.deactivate()?;
+    player.activate(0)?;
+    some_writes(player, 0, 0, 2)
+}
+
+fn bookmarks_rolled_back(player: &mut Player<'_>, pages: u32) -> Result<()> {
+    player.format(0, pages)?;
+    player.mark(0)?;
+    let tag = player.take(0, 0)?;
+    for i in 0..12 {
+        player.write(0, 0, How::Write, (i * 70, 8))?;
+    }
+    player.mark(0)?;
+    some_writes(player, 0, tag, 1)?;
+    player.rollback(0, tag, false)?;
+    for i in [9, 5] {
+        player.write(0, 0, How::Fua, (i * 70 + 2, 3))?;
+    }
+    player.mark(0)?;
+    some_writes(player, 0, 0, 1)?;
+    player.rest(0)?;
+    some_writes(player, 0, 0, 1)
 }
 
 fn rolled_back(player: &mut Player<'_>, pages: u32) -> Result<()> {

@@ -4,9 +4,9 @@
 
 use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, OriginNr, TimelineId};
-use dm_snap_mv_model::record_key::{child_epoch, RecordValue};
+use dm_snap_mv_model::record_key::{bookmark_epoch, child_epoch, is_behind_children, RecordValue};
 
-use crate::image::has_zeroes;
+use crate::image::{has_versions, has_zeroes};
 use crate::store::Store;
 
 fn timeline(raw: u64) -> TimelineId {
@@ -41,7 +41,8 @@ pub fn entries(old: &Store, new: &Store) -> Option<Vec<Entry>> {
         return None;
     }
     // The superblock must say first that there are such.
-    if has_zeroes(new) && !has_zeroes(old) {
+    let unsaid = |has: fn(&Store) -> bool| has(new) && !has(old);
+    if unsaid(has_zeroes) || unsaid(has_versions) {
         return None;
     }
     for (key, &raw) in new.records.iter() {
@@ -87,27 +88,47 @@ fn rows(old: &Store, new: &Store, all: &mut Vec<Entry>) -> Option<()> {
             all.push(Entry::Snapshot(timeline(*t).origin(), *row));
         }
     }
-    for (t, _) in old.snapshots.iter() {
+    for (t, row) in old.snapshots.iter() {
         if new.snapshots.get(t).is_none() {
             // One that a crash takes back is not deleted.
-            new.cleaning.get(t).filter(|row| row.drop)?;
+            let nr = timeline(*t).origin().get();
+            let was_there = new.origins.get(&nr).is_some_and(|o| o.next_tag > row.tag);
+            match row.bookmark && !row.ghost {
+                true => was_there.then_some(())?,
+                false => new.cleaning.get(t).filter(|row| row.drop).map(drop)?,
+            }
             all.push(Entry::NoSnapshot(timeline(*t)));
         }
     }
     for (key, &tag) in new.children.iter() {
         if old.children.get(key) != Some(&tag) {
-            all.push(Entry::Child {
-                timeline: timeline(key.0),
-                epoch: child_epoch(key.1).ok()?,
-                tag,
+            let timeline = timeline(key.0);
+            all.push(match is_behind_children(key.1) {
+                false => Entry::Child {
+                    timeline,
+                    epoch: child_epoch(key.1).ok()?,
+                    tag,
+                },
+                true => Entry::Bookmark {
+                    timeline,
+                    epoch: bookmark_epoch(key.1).ok()?,
+                    tag,
+                },
             });
         }
     }
     for (key, _) in old.children.iter() {
         if new.children.get(key).is_none() {
-            all.push(Entry::NoChild {
-                timeline: timeline(key.0),
-                epoch: child_epoch(key.1).ok()?,
+            let timeline = timeline(key.0);
+            all.push(match is_behind_children(key.1) {
+                false => Entry::NoChild {
+                    timeline,
+                    epoch: child_epoch(key.1).ok()?,
+                },
+                true => Entry::NoBookmark {
+                    timeline,
+                    epoch: bookmark_epoch(key.1).ok()?,
+                },
             });
         }
     }

@@ -15,7 +15,7 @@ use dm_snap_mv_model::disk::origin_ids;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR, INCOMPAT_ZEROES};
-use dm_snap_mv_model::record_key::RecordValue;
+use dm_snap_mv_model::record_key::{is_behind_children, RecordValue};
 use dm_snap_mv_store::journal::sum;
 use dm_snap_mv_store::{checksum, Block, Blocks, WritableBlocks};
 
@@ -300,6 +300,9 @@ impl Image {
         if has_identities(store) {
             superblock.take_identities();
         }
+        if has_versions(store) {
+            superblock.use_versions();
+        }
         data.encode(&mut superblock.data_space);
         metadata.encode(&mut superblock.metadata_space);
         image.put_superblock(&superblock);
@@ -364,6 +367,18 @@ fn has_identities(store: &Store) -> bool {
         .origins
         .iter()
         .any(|(_, row)| row.identity != Identity::UNKNOWN)
+}
+
+/// Whether there are bookmarks, or have been and left something.
+pub fn has_versions(store: &Store) -> bool {
+    let mark = RecordValue::Mark.encode();
+    let mut children = store.children.iter();
+    let mut origins = store.origins.iter();
+    let mut snapshots = store.snapshots.iter();
+    children.any(|(&(_, key), _)| is_behind_children(key))
+        || origins.any(|(_, row)| (row.bookmarks, row.forgotten_below) != (0, 0))
+        || snapshots.any(|(_, row)| row.bookmark)
+        || store.records.iter().any(|(_, &value)| value == mark)
 }
 
 /// Whether any record is of several chunks.

@@ -9,7 +9,9 @@ use dm_snap_mv_check::{check, plan, plan_for, Kind, Options, Report, Step, Wante
 use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use dm_snap_mv_model::record_key::{child_epoch, key_behind, RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{
+    child_epoch, is_behind_children, key_behind, RecordKey, RecordValue,
+};
 use dm_snap_mv_model::versions::{delete_snapshot, take_origin_snapshot, take_snapshot_snapshot};
 use dm_snap_mv_store::space::Root;
 
@@ -49,7 +51,8 @@ pub fn cow(chunk: u64) -> RecordValue {
 
 /// Where an origin has no records of three chunks at an epoch that something is based on.
 pub fn place(store: &Store) -> (TimelineId, Chunk, Epoch) {
-    let of_origins = store.children.iter().filter(|((t, _), _)| t << 32 == 0);
+    let of_origins = store.children.iter();
+    let of_origins = of_origins.filter(|((t, key), _)| t << 32 == 0 && !is_behind_children(*key));
     let all = of_origins.flat_map(|(&(t, key), _)| {
         let t = TimelineId::new(t).unwrap();
         let epoch = child_epoch(key).unwrap();

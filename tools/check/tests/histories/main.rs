@@ -33,7 +33,9 @@ mod world;
 
 /// What the operations are checked with: as in the model's tests, and as an image.
 mod check {
-    pub use crate::structure::{after_crash, all_content, content, nothing_for_invalid_ones};
+    pub use crate::structure::{
+        after_crash, all_content, all_deltas, content, nothing_for_invalid_ones,
+    };
 
     use crate::image::{Image, SECTORS};
     use crate::world::World;
@@ -104,7 +106,8 @@ fn what_the_model_makes_is_in_order() {
     let [journals, entries, repaired] = journal::SEEN.get();
     println!("{journals} of them as journals with {entries} entries, {repaired} repaired");
     assert!(journals > images / 8 && repaired > 0);
-    let [pairs, chunks, zeroes] = delta::SEEN.get();
+    let [pairs, chunks, zeroes, bookmarked] = delta::SEEN.get();
     println!("{pairs} pairs of versions that differ in {chunks} chunks, {zeroes} of them zeroes");
-    assert!(chunks > pairs && zeroes > 0);
+    println!("{bookmarked} of them since a bookmark");
+    assert!(chunks > pairs && zeroes > 0 && bookmarked > 100);
 }

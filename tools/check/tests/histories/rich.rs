@@ -6,6 +6,7 @@ use std::cell::RefCell;
 
 use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::record_key::RecordValue;
 
 use crate::image::has_zeroes;
 use crate::store::Store;
@@ -15,7 +16,8 @@ thread_local! {
 }
 
 /// Whether there are two origins, one of them being rolled back with marks and another one with snapshots, a ghost, a dead
-/// timeline and one with garbage, snapshots of snapshots, and zeroes of several chunks.
+/// timeline and one with garbage, snapshots of snapshots, zeroes of several chunks, and bookmarks that something was
+/// noted for.
 fn is_rich(store: &Store) -> bool {
     let mut snapshots = store.snapshots.iter();
     let rests = store.origins.iter();
@@ -28,6 +30,14 @@ fn is_rich(store: &Store) -> bool {
         && store.cleaning.iter().any(|(_, row)| !row.drop)
         && store.snapshots.iter().any(|(_, row)| row.ghost)
         && has_zeroes(store)
+        && store
+            .snapshots
+            .iter()
+            .any(|(_, row)| row.bookmark && !row.ghost)
+        && store
+            .records
+            .iter()
+            .any(|(_, &value)| value == RecordValue::Mark.encode())
         && snapshots.any(|(_, row)| row.parent.is_some() && row.chunks > 2)
 }
 

@@ -73,7 +73,7 @@ fn stored_tags(cow: &BlockDevice, id: &[u8]) -> Option<Vec<Candidate>> {
         None => Ok(Vec::new()),
     })
     .ok()?;
-    let snapshots = rows.into_iter().filter(|row| !row.ghost);
+    let snapshots = rows.into_iter().filter(|row| row.is_whole());
     Some(
         snapshots
             .map(|row| {

@@ -13,13 +13,18 @@ pub fn run(args: &Delete) -> Result<()> {
     let dm = Dm::open()?;
     let device = dm.find(&args.dm_dev)?;
     match tag {
-        Some(tag) => snapshot(&dm, &device, tag),
+        Some(tag) => snapshot(&dm, &device, tag, args.keep_bookmark),
         None => origin(&dm, &device),
     }
 }
 
-fn snapshot(dm: &Dm, device: &Mapped, tag: u32) -> Result<()> {
-    let reply = dm.tell(&device.name, &["ds", &tag.to_string()])?;
+fn snapshot(dm: &Dm, device: &Mapped, tag: u32, keep_bookmark: bool) -> Result<()> {
+    let tag_word = tag.to_string();
+    let mut words = vec!["ds", &tag_word];
+    if keep_bookmark {
+        words.push("-k");
+    }
+    let reply = dm.tell(&device.name, &words)?;
     let in_use = reply.is(Refusal::SnapshotInUse) || reply.is(Refusal::SnapshotActive);
     let done = reply.done(&format!("cannot delete snapshot {tag} of {}", device.name));
     match done {

@@ -126,7 +126,7 @@ fn losses(device: &Device) -> Option<Vec<String>> {
             let tags: Vec<_> = store
                 .snapshots(row.number)?
                 .iter()
-                .filter(|row| !row.ghost)
+                .filter(|row| row.is_whole())
                 .map(|row| row.tag.to_string())
                 .collect();
             losses.push(match tags.as_slice() {

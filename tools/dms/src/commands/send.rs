@@ -173,8 +173,12 @@ impl<'a> Sender<'a> {
         let number = self.origin.number;
         let (origin, row, written) = self.opened.read(|store| {
             let origin = store.origin(number)?.ok_or(Refusal::NotBound)?;
-            let row = store.snapshot(number, tag)?.filter(|row| !row.ghost);
+            let row = store.snapshot(number, tag)?;
+            let row = row.filter(|row| !row.ghost || row.bookmark);
             let row = row.ok_or(Refusal::UnknownTag)?;
+            if row.bookmark {
+                return Err(Refusal::IsBookmark.into());
+            }
             let tree = store.records(row.timeline(number))?;
             let mut written = row.chunks > 0;
             let mut at = Some(0);
@@ -200,6 +204,23 @@ impl<'a> Sender<'a> {
             None => false,
         };
         Ok((row, written || held))
+    }
+
+    /// The same of what is sent since: of a bookmark, too. Nobody had written to what that was of.
+    fn look_at_base(&self, tag: Tag) -> Result<(SnapshotRow, bool)> {
+        let number = self.origin.number;
+        let bookmark = self.opened.read(|store| {
+            let origin = store.origin(number)?.ok_or(Refusal::NotBound)?;
+            let row = store.snapshot(number, tag)?.filter(|row| row.bookmark);
+            match row {
+                Some(_) if origin.is_forgotten(tag) => Err(Refusal::InvalidBookmark.into()),
+                row => Ok(row),
+            }
+        })?;
+        match bookmark {
+            Some(row) => Ok((row, false)),
+            None => self.look(tag),
+        }
     }
 
     /// Finds out what is to be sent. All of it is known before the first byte is.
@@ -232,7 +253,7 @@ impl<'a> Sender<'a> {
             Some(from) => {
                 ranges = self.differing(from)?;
                 // After that: what is written to it from here on makes no difference.
-                let (base, written) = self.look(from)?;
+                let (base, written) = self.look_at_base(from)?;
                 if written {
                     let what = format!("snapshot {} has been written to", from.get());
                     return Err(Failure::new(Kind::Refused, what).hint(

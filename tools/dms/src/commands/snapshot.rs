@@ -33,6 +33,9 @@ pub fn run(args: &Snapshot) -> Result<()> {
         None => vec![b"so"],
         Some(number) => vec![b"ss", number.as_bytes()],
     };
+    if args.bookmark {
+        words.push(b"-k");
+    }
     if !memo.is_empty() {
         words.extend([b"-m", memo]);
     }

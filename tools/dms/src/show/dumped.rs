@@ -140,6 +140,8 @@ pub fn origin(row: &OriginRow) -> Line {
         .field("created", row.created)
         .field("chunks", row.chunks)
         .field("invalid_below", row.invalid_below)
+        .field("bookmarks", row.bookmarks)
+        .field("forgotten_below", row.forgotten_below)
 }
 
 /// The rollback that runs on an origin.
@@ -184,7 +186,14 @@ pub fn snapshot(origin: &OriginRow, row: &SnapshotRow) -> Line {
         .field("chunks", row.chunks)
         .field("children", row.children)
         .field("ghost", row.ghost)
-        .field("invalid", origin.is_invalid(row.tag))
+        .field("bookmark", row.bookmark)
+        .field(
+            "invalid",
+            match row.bookmark {
+                true => origin.is_forgotten(row.tag),
+                false => origin.is_invalid(row.tag),
+            },
+        )
         .field("memo", row.memo.as_bytes())
 }
 
@@ -207,6 +216,7 @@ pub fn records(run: &RecordRun) -> Line {
     let (content, cow) = match run.value {
         RecordValue::Cow(cow) => ("cow", Some(cow.get())),
         RecordValue::Zero | RecordValue::Zeroes(_) => ("zero", None),
+        RecordValue::Mark => ("mark", None),
     };
     of(Line::new("records"), run.timeline)
         .field("chunk", run.chunk.get())

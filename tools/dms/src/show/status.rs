@@ -65,11 +65,17 @@ pub fn format(device: &Device) -> String {
     line("used-metadata", part(status.metadata_blocks, "blocks"));
     line("when-full", device.policy.clone());
     match &status.own {
-        Own::Origin { snapshots } => {
+        Own::Origin {
+            snapshots,
+            bookmarks,
+        } => {
             for (label, value) in device.held.iter().flat_map(|held| held.lines(chunk)) {
                 line(label, value);
             }
             line("snapshots", snapshots.to_string());
+            if *bookmarks > 0 {
+                line("bookmarks", bookmarks.to_string());
+            }
         }
         Own::Snapshot {
             own_chunks,

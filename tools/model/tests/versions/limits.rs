@@ -7,7 +7,7 @@ use dm_snap_mv_model::clean::clean_step;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved, Gap};
+use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved, Gap, Live};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, Location, Run};
@@ -20,6 +20,15 @@ use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun, W
 
 use crate::store::Store;
 use crate::world::chunk_size;
+
+/// A snapshot is the newest that there is, at this epoch.
+fn of_snapshot(epoch: u32) -> Live {
+    let epoch = Epoch::new(epoch).unwrap();
+    Live {
+        epoch,
+        snapshot: Some(epoch),
+    }
+}
 
 fn chunk(n: u64) -> Chunk {
     Chunk::new(n).unwrap()
@@ -223,7 +232,7 @@ fn cost_does_not_depend_on_the_number_of_snapshots() {
                 &mut store,
                 row.number,
                 &mut row.chunks,
-                live,
+                live.epoch,
                 chunk(7),
                 cow(i),
                 1,
@@ -237,7 +246,12 @@ fn cost_does_not_depend_on_the_number_of_snapshots() {
         };
         let (found, second) = searches(&store, || gap(1000));
         let start = chunk(1000);
-        assert_eq!(found, Some(Gap { start, len: 256 }), "one run, not 256");
+        let run = Gap {
+            start,
+            len: 256,
+            content: true,
+        };
+        assert_eq!(found, Some(run), "one run, not 256");
         assert_eq!(first + second, 2);
         let read = |tag: Tag, at: u64| {
             let chain = Chain::of_snapshot(&store, &row, tag).unwrap();
@@ -284,7 +298,7 @@ fn runs_are_as_long_as_they_can_be() {
         &mut store,
         preserved.number,
         &mut preserved.chunks,
-        live,
+        live.epoch,
         chunk(100),
         cow(0),
         256,
@@ -369,6 +383,7 @@ fn runs_are_as_long_as_they_can_be() {
         Some(Gap {
             start: chunk(start),
             len,
+            content: true,
         })
     };
     assert_eq!(gap(&store, 50, 400), some(50, 50));
@@ -376,7 +391,7 @@ fn runs_are_as_long_as_they_can_be() {
     assert_eq!(gap(&store, 100, 356), None);
     // Only records from the first epoch to the last one, both included, count.
     let upto = |live, upto| {
-        let (live, upto) = (Epoch::new(live).unwrap(), Epoch::new(upto).unwrap());
+        let (live, upto) = (of_snapshot(live), Epoch::new(upto).unwrap());
         next_unpreserved(&store, row.number, live, upto, chunk(100), chunk(101)).unwrap()
     };
     assert_eq!([upto(1, 1), upto(1, 2)], [None, None]);
@@ -394,7 +409,7 @@ fn runs_are_as_long_as_they_can_be() {
     )
     .unwrap();
     let upto = |live, upto| {
-        let (live, upto) = (Epoch::new(live).unwrap(), Epoch::new(upto).unwrap());
+        let (live, upto) = (of_snapshot(live), Epoch::new(upto).unwrap());
         next_unpreserved(&store, row.number, live, upto, chunk(50), chunk(51)).unwrap()
     };
     assert_eq!([upto(1, 2), upto(4, 9)], [some(50, 1), some(50, 1)]);
@@ -466,7 +481,7 @@ fn cleaning_is_fair() {
         &mut store,
         row.number,
         &mut row.chunks,
-        live,
+        live.epoch,
         chunk(0),
         cow(10),
         20,

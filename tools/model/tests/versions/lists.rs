@@ -15,7 +15,7 @@ use dm_snap_mv_model::report::{
 };
 use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
-    delete_snapshot, find_snapshot, invalidate, take_origin_snapshot, take_snapshot_snapshot,
+    delete_snapshot, find_snapshot, invalidate, take_origin_snapshot, take_snapshot_snapshot, Loss,
 };
 
 use crate::limits::bound;
@@ -98,7 +98,7 @@ fn example() -> (Store, OriginRow) {
     let mut parent = find_snapshot(&store, &row, first).unwrap();
     take_snapshot_snapshot(&mut store, &mut row, &mut parent, b"-", 101).unwrap();
     delete_snapshot(&mut store, &mut row, first).unwrap();
-    invalidate(&mut store, &mut row).unwrap();
+    invalidate(&mut store, &mut row, Loss::Content).unwrap();
     let third = take_origin_snapshot(&mut store, &mut row, "à".as_bytes(), 102).unwrap();
     rollback::begin(&mut store, &mut row, third, false, chunk_size()).unwrap();
     take_origin_snapshot(&mut store, &mut row, b"", 103).unwrap();
@@ -213,14 +213,15 @@ fn status_lines() {
         snapshots: 4,
         cleaning: None,
         rollback: None,
+        bookmarks: 9,
     };
-    assert_eq!(origin.to_string(), "co 7 valid 12/1024 34/5678 8 4 - -");
+    assert_eq!(origin.to_string(), "co 7 valid 12/1024 34/5678 8 4 - - 9");
     origin.state = State::Full;
     origin.cleaning = cleaning;
     origin.rollback = rollback;
     assert_eq!(
         origin.to_string(),
-        "co 7 full 12/1024 34/5678 8 4 2:99 3:10/100"
+        "co 7 full 12/1024 34/5678 8 4 2:99 3:10/100 9"
     );
     let mut snapshot = SnapshotStatus {
         number,

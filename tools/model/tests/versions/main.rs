@@ -6,6 +6,7 @@
 //! seed, `TEST_RUN` the operations of one run. A run that fails is printed as short as it gets.
 
 mod check;
+mod delta;
 mod limits;
 mod lists;
 mod ops;

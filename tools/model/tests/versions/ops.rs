@@ -7,7 +7,8 @@ use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
-    bind, find_snapshot, grow, take_origin_snapshot, take_snapshot_snapshot, unbind,
+    bind, find_snapshot, grow, take_bookmark, take_origin_snapshot, take_snapshot_snapshot, unbind,
+    Loss,
 };
 
 use crate::check;
@@ -23,6 +24,8 @@ pub enum Kind {
     DiscardOrigin,
     TakeOfOrigin,
     TakeOfSnapshot,
+    TakeBookmark,
+    KeepBookmark,
     Delete,
     Clean,
     Commit,
@@ -35,13 +38,15 @@ pub enum Kind {
     Crash,
 }
 
-const KINDS: [(Kind, u64); 16] = [
+const KINDS: [(Kind, u64); 18] = [
     (Kind::WriteOrigin, 60),
     (Kind::WriteSnapshot, 50),
     (Kind::ZeroSnapshot, 12),
     (Kind::DiscardOrigin, 12),
     (Kind::TakeOfOrigin, 12),
     (Kind::TakeOfSnapshot, 12),
+    (Kind::TakeBookmark, 5),
+    (Kind::KeepBookmark, 8),
     (Kind::Delete, 16),
     (Kind::Clean, 24),
     (Kind::Commit, 8),
@@ -152,6 +157,10 @@ impl Stats {
         counts.rolled_back += others.rolled_back;
         counts.discarded += others.discarded;
         counts.left_alone += others.left_alone;
+        counts.bookmarked += others.bookmarked;
+        counts.deltas += others.deltas;
+        counts.changed += others.changed;
+        counts.exact += others.exact;
     }
 }
 
@@ -186,12 +195,15 @@ pub fn run(config: &Config, ops: &[Op], done: &mut usize) -> Stats {
                     "{refusal}"
                 );
                 w.oracle.in_flight.clear();
+                // Part of it may have been noted as changed.
+                w.exact &= refusal != Refusal::NoSpace;
                 stats.refusals += 1;
                 false
             }
         };
         if crashed {
             w.crash();
+            w.exact = false;
             stats.crashes += 1;
             check::after_crash(&mut w);
         }
@@ -206,6 +218,7 @@ pub fn run(config: &Config, ops: &[Op], done: &mut usize) -> Stats {
         if *done % config.check_every == 0 {
             check::all_content(&mut w);
             check::structure(&w);
+            check::all_deltas(&mut w);
         }
     }
     finish(&mut w);
@@ -230,6 +243,15 @@ fn finish(w: &mut World) {
         for tag in tags {
             w.delete(o, tag).expect("a deletion");
             check::all_content(w);
+        }
+        check::structure(w);
+        let tags: Vec<u32> = w.oracle.origins[o].bookmarks.keys().copied().collect();
+        for tag in tags {
+            // Of what only bookmarks are left of, no content is.
+            clean_all(w);
+            assert!(!w.holds_content(o), "content for bookmarks");
+            check::all_deltas(w);
+            w.delete(o, tag).expect("a deletion");
         }
         check::structure(w);
     }
@@ -257,6 +279,14 @@ fn pick(w: &World, o: usize, number: u32) -> Option<u32> {
         .copied()
 }
 
+/// A snapshot or a bookmark that there is.
+fn pick_any(w: &World, o: usize, number: u32) -> Option<u32> {
+    let origin = &w.oracle.origins[o];
+    let tags = origin.snapshots.keys().chain(origin.bookmarks.keys());
+    let many = origin.snapshots.len() + origin.bookmarks.len();
+    tags.copied().nth(number as usize % many.max(1))
+}
+
 /// A range of a device of so many chunks.
 fn range(op: &Op, chunks: usize) -> (usize, usize) {
     let start = op.start as usize % chunks;
@@ -267,7 +297,7 @@ fn range(op: &Op, chunks: usize) -> (usize, usize) {
 fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
     let o = op.origin as usize % w.disks.len();
     if op.extra & 0x700 == 0 {
-        w.interlude = pick(w, o, op.extra >> 11).map(|tag| (o, tag));
+        w.interlude = pick_any(w, o, op.extra >> 12).map(|tag| (o, tag, op.extra & 0x800 == 0));
     }
     let bound = w.disks[o].nr.is_some();
     match op.kind {
@@ -291,7 +321,7 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
     match (op.kind, tag) {
         (Kind::WriteSnapshot, Some(tag)) if valid(w, o, tag) => {
             // A snapshot that is in use is not deleted.
-            w.interlude = w.interlude.filter(|&(_, other)| other != tag);
+            w.interlude = w.interlude.filter(|&(_, other, _)| other != tag);
             let (start, len) = range(op, w.oracle.origins[o].snapshots[&tag].content.len());
             let values: Vec<u64> = (0..len).map(|_| w.fresh()).collect();
             w.write_snapshot(o, tag, start, &values)
@@ -322,7 +352,18 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
             taken.map(|_| ())
         }
         (Kind::TakeOfSnapshot, Some(tag)) if !many => take_of_snapshot(w, o, &mut row, tag),
-        (Kind::Delete | Kind::TakeOfOrigin | Kind::TakeOfSnapshot, Some(tag)) => w.delete(o, tag),
+        (Kind::TakeBookmark, _) if w.oracle.origins[o].bookmarks.len() < config.snapshots => {
+            let taken = w.durably(
+                |store| take_bookmark(store, &mut row, b"mark", 1),
+                |oracle, tag| assert_eq!(oracle.take_bookmark(o), tag.get()),
+            );
+            taken.map(|_| ())
+        }
+        (Kind::KeepBookmark, Some(tag)) => keep(w, o, tag),
+        (Kind::Delete | Kind::TakeBookmark, _) if pick_any(w, o, op.pick).is_some() => {
+            w.delete(o, pick_any(w, o, op.pick).expect("one"))
+        }
+        (Kind::TakeOfOrigin | Kind::TakeOfSnapshot, Some(tag)) => w.delete(o, tag),
         (Kind::Delete, None) => {
             // A tag that was, or will be, or is a ghost's.
             let refused = w.delete(o, op.pick % (w.oracle.origins[o].next_tag + 1));
@@ -343,10 +384,16 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
             expect(expected, result)
         }
         (Kind::Grow, _) => grow_origin(w, o, &mut row, op),
-        (Kind::Invalidate, Some(_)) => w.durably(
-            |store| dm_snap_mv_model::versions::invalidate(store, &mut row),
-            |oracle, ()| oracle.invalidate(o),
-        ),
+        (Kind::Invalidate, _) => {
+            let loss = match op.extra % 2 {
+                0 => Loss::Content,
+                _ => Loss::Everything,
+            };
+            w.durably(
+                |store| dm_snap_mv_model::versions::invalidate(store, &mut row, loss),
+                |oracle, ()| oracle.invalidate(o, loss),
+            )
+        }
         _ => Ok(()),
     }
 }
@@ -377,6 +424,22 @@ fn take_of_snapshot(w: &mut World, o: usize, row: &mut OriginRow, tag: u32) -> R
     expect(expected, result)
 }
 
+fn keep(w: &mut World, o: usize, tag: u32) -> Result<(), Stop> {
+    let row = w.row(w.disks[o].nr.expect("bound"));
+    let typed = Tag::new(tag).expect("a tag");
+    let parent = find_snapshot(&w.store, &row, typed)?.parent;
+    let expected = match parent {
+        Some(_) => Some(Refusal::NotOfOrigin),
+        None => (!valid(w, o, tag)).then_some(Refusal::InvalidSnapshot),
+    };
+    let result = w.keep(o, tag);
+    // Whether anything was written to it is not known here after a crash.
+    match result {
+        Err(Stop::Refused(Refusal::SnapshotWritten)) if expected.is_none() => result,
+        result => expect(expected, result),
+    }
+}
+
 /// Why a rollback has to be refused.
 fn refused_rollback(w: &World, o: usize, tag: u32) -> Option<Refusal> {
     let origin = &w.oracle.origins[o];
@@ -384,6 +447,7 @@ fn refused_rollback(w: &World, o: usize, tag: u32) -> Option<Refusal> {
         return Some(Refusal::RollbackRunning);
     }
     match origin.snapshots.get(&tag) {
+        None if origin.bookmarks.contains_key(&tag) => Some(Refusal::IsBookmark),
         None => Some(Refusal::UnknownTag),
         Some(snapshot) if !snapshot.valid => Some(Refusal::InvalidSnapshot),
         Some(snapshot) if snapshot.size == origin.size => None,
@@ -406,6 +470,7 @@ fn roll_back(w: &mut World, o: usize, row: &mut OriginRow, op: &Op) -> Result<()
         |store| rollback::begin(store, row, typed, delete, size),
         |oracle, ()| oracle.roll_back(o, tag, delete),
     );
+    w.exact &= result.is_err();
     expect(expected, result)
 }
 
@@ -462,6 +527,8 @@ fn bind_or_unbind(w: &mut World, o: usize) -> Result<(), Stop> {
         Some(Refusal::DuringRollback)
     } else if !origin.snapshots.is_empty() {
         Some(Refusal::SnapshotsExist)
+    } else if !origin.bookmarks.is_empty() {
+        Some(Refusal::BookmarksExist)
     } else {
         to_clean.then_some(Refusal::StillCleaning)
     };

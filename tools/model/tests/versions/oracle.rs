@@ -4,11 +4,21 @@
 
 use std::collections::BTreeMap;
 
+use dm_snap_mv_model::versions::Loss;
+
 /// Sectors in the chunks of all tests here.
 pub const CHUNK_SECTORS: u64 = 8;
 
 #[derive(Clone)]
 pub struct Snapshot {
+    pub content: Vec<u64>,
+    pub size: u64,
+    pub valid: bool,
+}
+
+/// What the origin was when a bookmark was taken.
+#[derive(Clone)]
+pub struct Bookmark {
     pub content: Vec<u64>,
     pub size: u64,
     pub valid: bool,
@@ -21,6 +31,7 @@ pub struct Origin {
     pub head: Vec<u64>,
     /// Those that can be used, by tag.
     pub snapshots: BTreeMap<u32, Snapshot>,
+    pub bookmarks: BTreeMap<u32, Bookmark>,
     pub next_tag: u32,
     /// The snapshot that a rollback goes to, and whether that is deleted at the end.
     pub rollback: Option<(u32, bool)>,
@@ -49,6 +60,12 @@ pub struct Counts {
     /// Chunks of origins that a discard was passed on for, and those that it left alone.
     pub discarded: u64,
     pub left_alone: u64,
+    pub bookmarked: u64,
+    /// Deltas that were looked at, and chunks in them.
+    pub deltas: u64,
+    pub changed: u64,
+    /// Deltas that had to have nothing in them but what differs.
+    pub exact: u64,
 }
 
 impl Oracle {
@@ -84,19 +101,47 @@ impl Oracle {
         origin.next_tag - 1
     }
 
+    /// A bookmark of the origin as it is.
+    pub fn take_bookmark(&mut self, o: usize) -> u32 {
+        let tag = self.take(o, None);
+        self.keep(o, tag);
+        tag
+    }
+
+    /// A snapshot becomes a bookmark.
+    pub fn keep(&mut self, o: usize, tag: u32) {
+        self.counts.bookmarked += 1;
+        let snapshot = self.origins[o].snapshots[&tag].clone();
+        self.delete(o, tag);
+        let bookmark = Bookmark {
+            content: snapshot.content,
+            size: snapshot.size,
+            valid: true,
+        };
+        self.origins[o].bookmarks.insert(tag, bookmark);
+    }
+
     pub fn delete(&mut self, o: usize, tag: u32) {
         self.counts.deleted += 1;
         let origin = &mut self.origins[o];
+        if origin.bookmarks.remove(&tag).is_some() {
+            return;
+        }
         origin.snapshots.remove(&tag).expect("a snapshot");
         if origin.deferred.is_some_and(|(source, _)| source == tag) {
             origin.deferred = None;
         }
     }
 
-    pub fn invalidate(&mut self, o: usize) {
+    pub fn invalidate(&mut self, o: usize, loss: Loss) {
         self.counts.invalidated += 1;
         for snapshot in self.origins[o].snapshots.values_mut() {
             snapshot.valid = false;
+        }
+        if loss == Loss::Everything {
+            for bookmark in self.origins[o].bookmarks.values_mut() {
+                bookmark.valid = false;
+            }
         }
     }
 

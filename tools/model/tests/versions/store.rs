@@ -9,7 +9,8 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
 use dm_snap_mv_model::record_key::{
-    child_epoch, child_key, key_behind, RecordKey, RecordValue, KEY_STEP,
+    bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, key_behind,
+    RecordKey, RecordValue, KEY_STEP,
 };
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
@@ -160,7 +161,8 @@ impl Metadata for Store {
     }
 
     fn insert_record(&mut self, t: TimelineId, key: u64, value: RecordValue) -> Result<(), Error> {
-        RecordKey::decode(t, key).expect("a good key");
+        let (chunk, _) = RecordKey::decode(t, key).expect("a good key");
+        value.first_of(t, chunk).expect("a good value");
         self.records.insert((t.get(), key), value.encode());
         Ok(())
     }
@@ -176,6 +178,11 @@ impl Metadata for Store {
             self.child_at_or_before(t, Epoch::MAX),
             Ok(None),
             "drops children of {t:?}"
+        );
+        assert_eq!(
+            self.bookmark_at_or_before(t, Epoch::MAX),
+            Ok(None),
+            "drops bookmarks of {t:?}"
         );
         Ok(())
     }
@@ -193,7 +200,8 @@ impl Metadata for Store {
     fn child_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>, Error> {
         self.searched();
         let found = self.children.from(&(t.get(), child_key(e)));
-        let Some((&(_, key), &tag)) = found.filter(|((of, _), _)| *of == t.get()) else {
+        let mine = |of: u64, key: u64| of == t.get() && !is_behind_children(key);
+        let Some((&(_, key), &tag)) = found.filter(|((of, key), _)| mine(*of, *key)) else {
             return Ok(None);
         };
         Ok(Some((child_epoch(key)?, tag)))
@@ -211,6 +219,35 @@ impl Metadata for Store {
 
     fn remove_child(&mut self, t: TimelineId, e: Epoch) -> Result<(), Error> {
         self.children.remove(&(t.get(), child_key(e)));
+        Ok(())
+    }
+
+    fn bookmark_at_or_before(
+        &self,
+        t: TimelineId,
+        e: Epoch,
+    ) -> Result<Option<(Epoch, u32)>, Error> {
+        self.searched();
+        let found = self.children.from(&(t.get(), bookmark_key(e)));
+        let Some((&(_, key), &tag)) = found.filter(|((of, _), _)| *of == t.get()) else {
+            return Ok(None);
+        };
+        Ok(Some((bookmark_epoch(key)?, tag)))
+    }
+
+    fn insert_bookmark(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<(), Error> {
+        assert!(t.is_origin(), "a bookmark of {t:?}");
+        let key = (t.get(), bookmark_key(e));
+        assert!(
+            self.children.get(&key).is_none(),
+            "two bookmarks of {t:?} at {e:?}"
+        );
+        self.children.insert(key, tag);
+        Ok(())
+    }
+
+    fn remove_bookmark(&mut self, t: TimelineId, e: Epoch) -> Result<(), Error> {
+        self.children.remove(&(t.get(), bookmark_key(e)));
         Ok(())
     }
 

@@ -10,17 +10,20 @@ use std::collections::BTreeSet;
 use dm_snap_mv_model::chain::Chain;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::clean::{clean_step, seek_invalid};
-use dm_snap_mv_model::discard::first_part;
+use dm_snap_mv_model::delta::{Delta, Version};
+use dm_snap_mv_model::discard::{first_part, Does};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
-use dm_snap_mv_model::preserve::{newest_live, next_unpreserved, record_preserved, Gap};
+use dm_snap_mv_model::preserve::{
+    newest_live, next_unpreserved, record_changed, record_preserved, Gap, Live,
+};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, Location};
 use dm_snap_mv_model::rollback::{
     self, is_done, mark_done, newest_needed, next_pending, RollbackView,
 };
-use dm_snap_mv_model::versions::{delete_snapshot, find_snapshot, invalidate};
+use dm_snap_mv_model::versions::{delete_snapshot, find_snapshot, invalidate, keep_bookmark, Loss};
 use dm_snap_mv_model::write::{record_written, record_zeroes, writable, NewRun, Writable};
 
 use crate::oracle::Oracle;
@@ -58,14 +61,18 @@ pub struct World {
     pub random: Random,
     /// Steps until the machine crashes.
     pub countdown: Option<u32>,
-    /// A snapshot (origin, tag) to be deleted while an operation is on its way.
-    pub interlude: Option<(usize, u32)>,
+    /// A snapshot or bookmark (origin, tag) to be deleted while an operation is on its way, or to be kept
+    /// as a bookmark only.
+    pub interlude: Option<(usize, u32, bool)>,
     clean_from: TimelineId,
     /// Origins with records, marks or a cursor that are not durable. Whoever relies on these must
     /// see to a commit, even if somebody else made them: a write that was refused later, say.
     lazy: BTreeSet<OriginNr>,
     /// When space runs out, snapshots become invalid; else writes fail.
     pub invalidates: bool,
+    /// Nothing has happened so far after which a chunk may count as changed that is as it was: no write
+    /// that did not take place, and no rollback.
+    pub exact: bool,
     /// Looks at what is there when what invalid snapshots held has been cleaned away.
     pub reclaimed: fn(&World),
     next_value: u64,
@@ -97,6 +104,7 @@ impl World {
             clean_from: TimelineId::LOWEST,
             lazy: BTreeSet::new(),
             invalidates,
+            exact: true,
             reclaimed: |_| (),
             next_value: 0,
         }
@@ -207,8 +215,16 @@ impl World {
 
     /// Deletes a snapshot and cleans a little while something else is half done.
     fn play_interlude(&mut self) -> Result<(), Stop> {
-        if let Some((o, tag)) = self.interlude.take() {
-            if self.oracle.origins[o].snapshots.contains_key(&tag) {
+        if let Some((o, tag, keep)) = self.interlude.take() {
+            let origin = &self.oracle.origins[o];
+            let is_there = origin.snapshots.contains_key(&tag);
+            if is_there && keep {
+                match self.keep(o, tag) {
+                    Ok(()) => {}
+                    Err(Stop::Crash) => return Err(Stop::Crash),
+                    Err(_) => self.delete(o, tag)?,
+                }
+            } else if is_there || origin.bookmarks.contains_key(&tag) {
                 self.delete(o, tag)?;
             }
             for _ in 0..3 {
@@ -224,6 +240,16 @@ impl World {
         self.durably(
             |store| delete_snapshot(store, &mut row, tag),
             |oracle, ()| oracle.delete(o, tag.get()),
+        )
+    }
+
+    /// Has a snapshot go on as a bookmark.
+    pub fn keep(&mut self, o: usize, tag: u32) -> Result<(), Stop> {
+        let mut row = self.row(self.disks[o].nr.expect("bound"));
+        let tag = Tag::new(tag).ok_or(Refusal::UnknownTag)?;
+        self.durably(
+            |store| keep_bookmark(store, &mut row, tag),
+            |oracle, ()| oracle.keep(o, tag.get()),
         )
     }
 
@@ -264,8 +290,8 @@ impl World {
         }
         let mut row = self.row(self.disks[o].nr.expect("bound"));
         self.durably(
-            |store| invalidate(store, &mut row),
-            |oracle, ()| oracle.invalidate(o),
+            |store| invalidate(store, &mut row, Loss::Content),
+            |oracle, ()| oracle.invalidate(o, Loss::Content),
         )
     }
 
@@ -274,7 +300,7 @@ impl World {
     fn copy_out(
         &mut self,
         o: usize,
-        epoch: Epoch,
+        live: Live,
         gap: Gap,
         upto: Epoch,
     ) -> Result<Option<u64>, Stop> {
@@ -292,7 +318,7 @@ impl World {
             self.play_interlude()?;
             // What was freed may have been taken.
             let row = self.row(nr);
-            if self.needed(&row, upto)? != Some(epoch) {
+            if self.needed(&row, upto)? != Some(live) {
                 return Ok(Some(0));
             }
         }
@@ -301,7 +327,7 @@ impl World {
             &mut self.store,
             nr,
             &mut row.chunks,
-            epoch,
+            live.epoch,
             gap.start,
             cow,
             len,
@@ -315,8 +341,20 @@ impl World {
         Ok(Some(len))
     }
 
-    /// At which epoch a write has to preserve, or the merge up to one.
-    fn needed(&self, row: &OriginRow, upto: Epoch) -> Result<Option<Epoch>, Stop> {
+    /// Records that a run changes.
+    fn note_change(&mut self, o: usize, live: Live, gap: Gap, upto: Epoch) -> Result<(), Stop> {
+        let nr = self.disks[o].nr.expect("bound");
+        record_changed(&mut self.store, nr, live.epoch, gap.start, gap.len)?;
+        if upto == Epoch::MAX {
+            let row = self.row(nr);
+            mark_done(&mut self.store, &row, gap.start, gap.len)?;
+        }
+        self.lazy.insert(nr);
+        self.step()
+    }
+
+    /// What a write has to preserve for, or the merge up to an epoch.
+    fn needed(&self, row: &OriginRow, upto: Epoch) -> Result<Option<Live>, Stop> {
         Ok(match upto {
             Epoch::MAX => newest_live(&self.store, row)?,
             _ => newest_needed(&self.store, row)?,
@@ -334,6 +372,11 @@ impl World {
             };
             let gap = next_unpreserved(&self.store, nr, live, upto, at, end)?;
             let Some(gap) = gap else { break };
+            if !gap.content {
+                self.note_change(o, live, gap, upto)?;
+                at = gap.start.plus(gap.len);
+                continue;
+            }
             match self.copy_out(o, live, gap, upto)? {
                 Some(0) => (),
                 Some(len) => at = gap.start.plus(len),
@@ -423,7 +466,11 @@ impl World {
             let part = first_part(&self.store, nr, live, view.as_ref(), at, end)?;
             let behind = at.plus(part.len);
             assert!(part.len >= 1 && behind <= end);
-            if part.passes {
+            if let (Does::Note, Some(live)) = (part.does, live) {
+                record_changed(&mut self.store, nr, live.epoch, at, part.len)?;
+                self.lazy.insert(nr);
+            }
+            if part.does != Does::Leave {
                 // What was preserved by a write that was refused need not be durable.
                 self.commit_if_lazy(nr)?;
                 for at in index(at)..index(behind) {
@@ -548,6 +595,35 @@ impl World {
             |store| rollback::finish(store, &mut row),
             |oracle, ()| oracle.rolled_back(o),
         )
+    }
+
+    /// Whether an origin's timeline holds any COW chunk.
+    pub fn holds_content(&self, o: usize) -> bool {
+        let nr = self.disks[o].nr;
+        nr.is_some_and(|nr| self.row(nr).chunks > 0)
+    }
+
+    /// Which chunks of a version are said to be changed since another one, looked for in pieces.
+    pub fn delta(
+        &mut self,
+        o: usize,
+        from: Option<u32>,
+        to: Option<u32>,
+    ) -> Result<Vec<bool>, Refusal> {
+        let row = self.row(self.disks[o].nr.expect("bound"));
+        let view = RollbackView::of(&self.store, &row)?;
+        let from = Version::find(&self.store, &row, from.and_then(Tag::new))?;
+        let to = Version::find(&self.store, &row, to.and_then(Tag::new))?;
+        let delta = Delta::new(&from, &to, chunk_size())?;
+        let mut all = Vec::new();
+        while all.len() < index(delta.end) {
+            let max = 1 + self.random.below((index(delta.end) - all.len()) as u64);
+            let at = chunk(all.len());
+            let part = delta.part(&self.store, view.as_ref(), at, max)?;
+            assert!(part.len >= 1 && part.len <= max);
+            all.resize(all.len() + part.len as usize, part.changed);
+        }
+        Ok(all)
     }
 
     /// The content of a range of the origin's head or of a snapshot, read in pieces.

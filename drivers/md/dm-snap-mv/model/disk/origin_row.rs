@@ -52,7 +52,7 @@ pub struct OriginRow {
     pub current_epoch: Epoch,
     /// The tag of the next snapshot; `u32::MAX`: there is none left.
     pub next_tag: Tag,
-    /// Snapshots, ghosts not counted.
+    /// Snapshots, ghosts and bookmarks not counted.
     pub snapshots: u32,
     /// Deleted snapshots that others are based on.
     pub ghosts: u32,
@@ -62,6 +62,11 @@ pub struct OriginRow {
     pub chunks: u64,
     /// Snapshots with a smaller tag are invalid: something they need was overwritten.
     pub invalid_below: u32,
+    /// Bookmarks, ghosts among them.
+    pub bookmarks: u32,
+    /// Bookmarks with a smaller tag are invalid: a change could not be noted. Never more than
+    /// `invalid_below`.
+    pub forgotten_below: u32,
     /// The rollback that runs.
     pub rollback: Option<Rollback>,
     /// The rollback that is to come; never while one runs.
@@ -96,6 +101,11 @@ impl OriginRow {
         tag.get() < self.invalid_below
     }
 
+    /// Whether the bookmark with this tag has missed a change.
+    pub const fn is_forgotten(&self, tag: Tag) -> bool {
+        tag.get() < self.forgotten_below
+    }
+
     /// Writes the row.
     pub fn encode(&self, buffer: &mut [u8; Self::SIZE]) {
         let flags = match (&self.rollback, &self.deferred) {
@@ -114,7 +124,7 @@ impl OriginRow {
         w.u64(self.created);
         w.u64(self.chunks);
         w.u32(self.invalid_below);
-        w.u32(0);
+        w.u32(self.bookmarks);
         match (&self.rollback, &self.deferred) {
             (Some(rollback), _) => {
                 w.u32(rollback.source.get());
@@ -134,7 +144,8 @@ impl OriginRow {
             (None, None) => w.zeroes(40),
         }
         self.identity.encode(&mut w);
-        w.zeroes(255 - 128);
+        w.u32(self.forgotten_below);
+        w.zeroes(255 - 132);
         w.u8(self.id.len());
         w.bytes(self.id.padded());
         w.end();
@@ -153,7 +164,7 @@ impl OriginRow {
         let created = r.u64()?;
         let chunks = r.u64()?;
         let invalid_below = r.u32()?;
-        r.zeroes(4)?;
+        let bookmarks = r.u32()?;
         let (mut rollback, mut deferred) = (None, None);
         match flags {
             0 => r.zeroes(40)?,
@@ -162,7 +173,8 @@ impl OriginRow {
             _ => return Err(Refusal::Corrupt),
         }
         let identity = Identity::decode(&mut r)?;
-        r.zeroes(255 - 128)?;
+        let forgotten_below = r.u32()?;
+        r.zeroes(255 - 132)?;
         let id_len = r.u8()?;
         let id = OriginId::from_parts(id_len, r.array()?)?;
         r.end()?;
@@ -171,7 +183,8 @@ impl OriginRow {
         let late = rollback.is_some_and(|rollback| {
             rollback.source >= next_tag || rollback.boundary >= current_epoch
         }) || deferred.is_some_and(|deferred| deferred.source >= next_tag);
-        if size == 0 || id_len == 0 || invalid_below > next_tag.get() || late {
+        let lost = invalid_below > next_tag.get() || forgotten_below > invalid_below;
+        if size == 0 || id_len == 0 || lost || late {
             return Err(Refusal::Corrupt);
         }
         Ok(OriginRow {
@@ -184,6 +197,8 @@ impl OriginRow {
             created,
             chunks,
             invalid_below,
+            bookmarks,
+            forgotten_below,
             rollback,
             deferred,
             identity,

@@ -19,6 +19,9 @@ pub struct SnapshotRow {
     pub tag: Tag,
     /// Deleted, and there only for the snapshots that are based on it.
     pub ghost: bool,
+    /// It is a bookmark: its content is not kept, but what has changed since. As a ghost, it was a
+    /// snapshot, and becomes nothing else when that has gone.
+    pub bookmark: bool,
     /// The snapshot it is based on; none: the origin.
     pub parent: Option<Tag>,
     /// The epoch of that one's timeline it is based on.
@@ -42,10 +45,16 @@ impl SnapshotRow {
     pub const SIZE: usize = 128;
 
     const GHOST: u32 = 1;
+    const BOOKMARK: u32 = 2;
 
     /// Its timeline, as a snapshot of origin `nr`.
     pub const fn timeline(&self, nr: OriginNr) -> TimelineId {
         TimelineId::of_snapshot(nr, self.tag)
+    }
+
+    /// Whether it is there as a snapshot: nobody has deleted it, or kept a bookmark of it only.
+    pub const fn is_whole(&self) -> bool {
+        !self.ghost && !self.bookmark
     }
 
     /// The timeline it is based on.
@@ -55,9 +64,11 @@ impl SnapshotRow {
 
     /// Writes the row.
     pub fn encode(&self, buffer: &mut [u8; Self::SIZE]) {
+        let flags = [(self.ghost, Self::GHOST), (self.bookmark, Self::BOOKMARK)];
+        let flags = flags.iter().filter(|(set, _)| *set);
         let mut w = Writer::new(buffer);
         w.u32(self.tag.get());
-        w.u32(if self.ghost { Self::GHOST } else { 0 });
+        w.u32(flags.fold(0, |all, (_, bit)| all | bit));
         w.u32(self.parent.map_or(0, Tag::get));
         w.u32(self.base_epoch.get());
         w.u32(self.current_epoch.get());
@@ -89,12 +100,16 @@ impl SnapshotRow {
         r.end()?;
         // A parent is older than its child, so following parents ends.
         let orphan = parent.is_some_and(|parent| parent >= tag);
-        if flags & !Self::GHOST != 0 || orphan || size == 0 {
+        let (ghost, bookmark) = (flags & Self::GHOST != 0, flags & Self::BOOKMARK != 0);
+        // A bookmark is of the origin, has nothing of its own, and but for a ghost nothing is based on it.
+        let odd = bookmark && (parent.is_some() || chunks > 0 || !ghost && children > 0);
+        if flags & !(Self::GHOST | Self::BOOKMARK) != 0 || orphan || odd || size == 0 {
             return Err(Refusal::Corrupt);
         }
         Ok(SnapshotRow {
             tag,
-            ghost: flags & Self::GHOST != 0,
+            ghost,
+            bookmark,
             parent,
             base_epoch,
             current_epoch,

@@ -26,18 +26,20 @@ pub fn journal(store: &Store) {
     };
     let at = place(store);
     let (t, chunk, epoch) = at;
-    let present = store.snapshots.iter().next().map(|(&key, _)| key);
+    let present = store.snapshots.iter().find(|(_, row)| !row.bookmark);
+    let present = present.map(|(&key, _)| key);
     let present = present.and_then(TimelineId::new).unwrap();
     let absent = TimelineId::of_snapshot(t.origin(), Tag::new(0xffff).unwrap());
     let nobody = TimelineId::of_origin(OriginNr::new(77).unwrap());
     let gone = |epoch| Entry::NoChild { timeline: t, epoch };
+    let unmarked = |epoch| Entry::NoBookmark { timeline: t, epoch };
     let based = |timeline, epoch, tag| Entry::Child {
         timeline,
         epoch,
         tag,
     };
     let in_use = store.used().iter().position(|&used| used).unwrap() as u64;
-    let old = store.records.iter().find(|(_, &v)| v >> 63 == 0).unwrap().0;
+    let old = store.records.iter().find(|(_, &v)| v >> 62 == 0).unwrap().0;
     let old = Entry::Run(Run::Records {
         timeline: TimelineId::new(old.0).unwrap(),
         key: old.1,
@@ -151,6 +153,11 @@ pub fn journal(store: &Store) {
             "nothing is based on epoch",
         ),
         (
+            "no bookmark of it",
+            vec![unmarked(Epoch::MAX)],
+            "there is no bookmark of epoch",
+        ),
+        (
             "based no more",
             vec![based(t, Epoch::MAX, 1), gone(Epoch::MAX), gone(Epoch::MAX)],
             "nothing is based on epoch",
@@ -181,7 +188,11 @@ pub fn journal(store: &Store) {
         })
     };
     let limit = store.origins.get(&rolling).unwrap().rollback.unwrap().limit;
-    let living = store.snapshots.iter().find(|(_, row)| !row.ghost).unwrap();
+    let living = store
+        .snapshots
+        .iter()
+        .find(|(_, row)| row.is_whole())
+        .unwrap();
     let living = TimelineId::new(*living.0).unwrap();
     let dead = CleaningRow {
         drop: true,

@@ -16,7 +16,7 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::Superblock;
 use dm_snap_mv_model::ids::{Chunk, TimelineId};
-use dm_snap_mv_model::record_key::{RecordKey, RecordValue};
+use dm_snap_mv_model::record_key::{is_behind_children, RecordKey, RecordValue};
 use dm_snap_mv_store::node::Node;
 use dm_snap_mv_store::space::{IndexEntry, Root};
 use dm_snap_mv_store::{checksum, Blocks};
@@ -37,7 +37,7 @@ pub fn large(store: &Store, records: u64) -> (Store, TimelineId) {
     let (&(t, key), _) = store
         .children
         .iter()
-        .find(|((t, _), _)| t << 32 == 0)
+        .find(|((t, key), _)| t << 32 == 0 && !is_behind_children(*key))
         .unwrap();
     let t = TimelineId::new(t).unwrap();
     let epoch = dm_snap_mv_model::record_key::child_epoch(key).unwrap();
@@ -188,6 +188,7 @@ fn every_kind_of_damage_is_found() {
     rows::origins(&store);
     rows::snapshots(&store);
     rows::children(&store);
+    rows::bookmarks(&store);
     rows::identities(&store);
     records::rollback(&store);
     records::cleaning(&store);

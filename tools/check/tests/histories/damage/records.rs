@@ -99,7 +99,7 @@ pub fn rollback(store: &Store) {
 }
 
 pub fn cleaning(store: &Store) {
-    let living = snapshot(store, |row| !row.ghost);
+    let living = snapshot(store, |row| row.is_whole());
     let row = CleaningRow::default();
     let dead = CleaningRow { drop: true, ..row };
     let put = |t: u64, row: CleaningRow| with(store, |s| s.cleaning.insert(t, row));
@@ -164,7 +164,7 @@ pub fn records(store: &Store) {
         Kind::Record,
         "can be no such timeline",
     );
-    let living = snapshot(store, |row| !row.ghost);
+    let living = snapshot(store, |row| row.is_whole());
     let future = RecordKey::new(TimelineId::new(living).unwrap(), Chunk::ZERO, Epoch::MAX);
     let image = put((living, future.get()), zero);
     expect(
@@ -187,7 +187,8 @@ pub fn records(store: &Store) {
 
     zeroes(store);
 
-    let mut used = store.records.iter().filter(|(_, &v)| v < zero);
+    let mark = RecordValue::Mark.encode();
+    let mut used = store.records.iter().filter(|(_, &v)| v < mark);
     let (a, b) = (used.next().unwrap(), used.next().unwrap());
     let image = put(*a.0, *b.1);
     expect(

@@ -5,9 +5,9 @@
 use dm_snap_mv_check::Kind;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
-use dm_snap_mv_model::disk::superblock::INCOMPAT_IDENTITIES;
-use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag};
-use dm_snap_mv_model::record_key::child_key;
+use dm_snap_mv_model::disk::superblock::{INCOMPAT_IDENTITIES, INCOMPAT_VERSIONS};
+use dm_snap_mv_model::ids::{Epoch, OriginNr, Tag, TimelineId};
+use dm_snap_mv_model::record_key::{child_key, is_behind_children, RecordValue};
 use dm_snap_mv_store::node;
 
 use super::{
@@ -22,7 +22,7 @@ pub fn origins(store: &Store) {
     let root = Image::of(store).superblock().roots.origins;
     let mut image = Image::of(store);
     let at = image.value_at(root, 0);
-    image.put(root, NODE, at + 52, &[1]);
+    image.put(root, NODE, at + 200, &[1]);
     expect("reserved", &image, Kind::Origin, "its row is damaged");
     let mut image = Image::of(store);
     image.put(root, NODE, at + 8, &77u32.to_le_bytes());
@@ -121,7 +121,7 @@ pub fn snapshots(store: &Store) {
         })
     });
     expect("a tag", &image, Kind::Snapshot, "not been given");
-    let childless = snapshot(store, |row| row.children == 0);
+    let childless = snapshot(store, |row| row.children == 0 && !row.bookmark);
     let image = with(store, |s| {
         edit_snapshot(s, childless, |row| row.ghost = true)
     });
@@ -156,7 +156,7 @@ pub fn snapshots(store: &Store) {
 }
 
 pub fn children(store: &Store) {
-    let usual = |(_, tag): &(&(u64, u64), &u32)| **tag != 0;
+    let usual = |(key, tag): &(&(u64, u64), &u32)| **tag != 0 && !is_behind_children(key.1);
     let (&key, &tag) = store.children.iter().find(usual).unwrap();
     let image = with(store, |s| s.children.remove(&key));
     expect("a child", &image, Kind::Child, "has no entry for it");
@@ -170,7 +170,8 @@ pub fn children(store: &Store) {
     expect("a key", &image, Kind::Child, "is damaged");
     let image = with(store, |s| s.children.insert((5, 5), tag));
     expect("a timeline", &image, Kind::Child, "can be no such timeline");
-    let all: Vec<_> = store.children.iter().map(|(&k, &tag)| (k, tag)).collect();
+    let all = store.children.iter().map(|(&k, &tag)| (k, tag));
+    let all: Vec<_> = all.filter(|(k, _)| !is_behind_children(k.1)).collect();
     let of_one = |pair: &&[((u64, u64), u32)]| pair[0].0 .0 == pair[1].0 .0 && pair[1].1 != 0;
     let two = all.windows(2).find(of_one).unwrap();
     let (a, b) = (two[0], two[1]);
@@ -183,6 +184,65 @@ pub fn children(store: &Store) {
         &image,
         Kind::Child,
         "younger than that of a later",
+    );
+}
+
+pub fn bookmarks(store: &Store) {
+    let mine = |(key, _): &(&(u64, u64), &u32)| is_behind_children(key.1);
+    let (&key, &tag) = store.children.iter().find(mine).unwrap();
+    let nr = (key.0 >> 32) as u32;
+    let image = with(store, |s| s.children.remove(&key));
+    expect(
+        "its entry",
+        &image,
+        Kind::Child,
+        "no entry for its bookmark",
+    );
+    let image = with(store, |s| s.children.insert(key, tag + 1000));
+    expect("another", &image, Kind::Child, "there is no such bookmark");
+    let image = with(store, |s| s.children.insert((key.0, 1 << 32), tag));
+    expect("the future", &image, Kind::Child, "has not ended");
+    let image = with(store, |s| s.children.insert((key.0, 1 << 33), tag));
+    expect("a key", &image, Kind::Child, "is damaged");
+    let t = u64::from(tag) | key.0;
+    let image = with(store, |s| s.snapshots.remove(&t));
+    expect("its row", &image, Kind::Child, "there is no such bookmark");
+    let count = |edit: fn(&mut OriginRow)| with(store, |s| edit_origin(s, nr, edit));
+    let image = count(|row| row.bookmarks += 1);
+    expect(
+        "more of them",
+        &image,
+        Kind::Missing,
+        "bookmarks, there are",
+    );
+    let image = count(|row| row.bookmarks = 0);
+    expect("fewer", &image, Kind::Count, "bookmarks, there are");
+    let image = with_superblock(store, |s| s.incompat &= !INCOMPAT_VERSIONS);
+    let words = "of which the superblock says that there are none";
+    expect("none, it says", &image, Kind::Origin, words);
+    expect("none, it says", &image, Kind::Child, words);
+    let words = "no content, and the superblock says";
+    expect("none, it says", &image, Kind::Record, words);
+    // A snapshot finds what was kept for it, and never that it is gone.
+    let kept = store.records.iter().find(|(key, &value)| {
+        let t = TimelineId::new(key.0).unwrap();
+        t.is_origin() && value < RecordValue::Mark.encode()
+    });
+    let (&kept, _) = kept.unwrap();
+    let image = with(store, |s| {
+        s.records.insert(kept, RecordValue::Mark.encode())
+    });
+    let findings = look(&image).0;
+    assert!(!findings.is_empty(), "a mark instead of content");
+    let nested = snapshot(store, |row| row.chunks > 0);
+    let own = store.records.iter().find(|(key, _)| key.0 == nested);
+    let (&own, _) = own.unwrap();
+    let image = with(store, |s| s.records.insert(own, RecordValue::Mark.encode()));
+    expect(
+        "a snapshot's",
+        &image,
+        Kind::Record,
+        "chunks that there cannot be",
     );
 }
 

@@ -11,7 +11,7 @@ use dm_snap_mv_model::disk::journal::{Entry, Run};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::Chunk;
-use dm_snap_mv_model::record_key::{child_key, key_behind};
+use dm_snap_mv_model::record_key::{bookmark_key, child_key, key_behind};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::resolve::{resolve, resolve_head, Chain, Location, RollbackView};
 use dm_snap_mv_store::btree::Btree;
@@ -200,12 +200,25 @@ fn replay(store: &mut Store, entry: &Entry) {
                 store.snapshots.remove(&t.get());
             }
         }
+        Entry::Bookmark {
+            timeline,
+            epoch,
+            tag,
+        } => store
+            .children
+            .insert((timeline.get(), bookmark_key(epoch)), tag),
         Entry::NoChild { timeline, epoch } => {
-            let key = (timeline.get(), child_key(epoch));
-            if store.children.get(&key).is_some() {
-                store.children.remove(&key);
-            }
+            remove_child(store, (timeline.get(), child_key(epoch)));
         }
+        Entry::NoBookmark { timeline, epoch } => {
+            remove_child(store, (timeline.get(), bookmark_key(epoch)));
+        }
+    }
+}
+
+fn remove_child(store: &mut Store, key: (u64, u64)) {
+    if store.children.get(&key).is_some() {
+        store.children.remove(&key);
     }
 }
 
@@ -242,7 +255,7 @@ pub fn content(image: &Image) -> Result<Content> {
             .snapshots
             .iter()
             .filter(|(&t, _)| t >> 32 == nr.into());
-        for (_, row) in of_it.filter(|(_, row)| !row.ghost) {
+        for (_, row) in of_it.filter(|(_, row)| row.is_whole()) {
             let version = match origin.is_invalid(row.tag) {
                 true => None,
                 false => Some(snapshot(&store, origin, row)?),

@@ -133,7 +133,7 @@ pub const ORIGIN: &[Field] = &[
     number("bound at", 32, 8),
     number("chunks", 40, 8),
     number("invalid below", 48, 4),
-    bytes("reserved", 52, 4),
+    number("bookmarks", 52, 4),
     number("rollback: source", 56, 4),
     number("rollback: pin", 60, 4),
     number("rollback: boundary", 64, 4),
@@ -144,7 +144,8 @@ pub const ORIGIN: &[Field] = &[
     number("disk: what is known", 96, 4),
     bytes("disk: name", 100, 12),
     bytes("disk: samples", 112, 16),
-    bytes("reserved", 128, 127),
+    number("forgotten below", 128, 4),
+    bytes("reserved", 132, 123),
     number("identity's length", 255, 1),
     bytes("identity", 256, 256),
 ];

@@ -186,6 +186,8 @@ fn sorts(entries: &[Entry]) -> usize {
         Entry::Cleaning(..) => 6,
         Entry::NoSnapshot(_) => 7,
         Entry::NoChild { .. } => 8,
+        Entry::Bookmark { .. } => 9,
+        Entry::NoBookmark { .. } => 10,
     };
     let all: std::collections::BTreeSet<_> = entries.iter().map(sort).collect();
     all.len()

@@ -11,7 +11,8 @@ use super::stores::Subject;
 
 /// Fields, by what they are fields of: in the trees, and in the journal.
 const FIELDS: &[(&str, &str)] = &[
-    // A record is one of a COW chunk, or of zeroes, which nothing counts.
+    // A record is one of a COW chunk, or of zeroes, or a mark, which nothing counts.
+    ("records", "timeline"),
     ("records", "key"),
     ("records", "value"),
     ("records", "entries"),

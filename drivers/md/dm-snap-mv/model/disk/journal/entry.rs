@@ -3,7 +3,10 @@
 //! What the journal is made of.
 
 use super::super::super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
-use super::super::super::record_key::{child_epoch, child_key, key_behind, RecordKey, RecordValue};
+use super::super::super::record_key::{
+    bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, key_behind,
+    RecordKey, RecordValue,
+};
 use super::super::super::refusal::Refusal;
 use super::super::bytes::{Reader, Writer};
 use super::super::cleaning_row::CleaningRow;
@@ -30,12 +33,28 @@ pub enum Entry {
         /// The newest snapshot based on it.
         tag: u32,
     },
+    /// There is a bookmark of an epoch.
+    Bookmark {
+        /// The timeline of that epoch.
+        timeline: TimelineId,
+        /// That epoch.
+        epoch: Epoch,
+        /// The tag.
+        tag: u32,
+    },
     /// A timeline is to be cleaned: a row of the tree of cleaning.
     Cleaning(TimelineId, CleaningRow),
     /// A snapshot goes: its row.
     NoSnapshot(TimelineId),
     /// Nothing is based on an epoch any more.
     NoChild {
+        /// The timeline of that epoch.
+        timeline: TimelineId,
+        /// That epoch.
+        epoch: Epoch,
+    },
+    /// There is no bookmark of an epoch any more.
+    NoBookmark {
         /// The timeline of that epoch.
         timeline: TimelineId,
         /// That epoch.
@@ -92,10 +111,10 @@ impl Entry {
             Entry::Run(run) => run.size(),
             Entry::Origin(_) => 1 + OriginRow::SIZE,
             Entry::Snapshot(..) => 5 + SnapshotRow::SIZE,
-            Entry::Child { .. } => 21,
+            Entry::Child { .. } | Entry::Bookmark { .. } => 21,
             Entry::Cleaning(..) => 9 + CleaningRow::SIZE,
             Entry::NoSnapshot(_) => 9,
-            Entry::NoChild { .. } => 17,
+            Entry::NoChild { .. } | Entry::NoBookmark { .. } => 17,
         }
     }
 
@@ -120,12 +139,12 @@ impl Entry {
                 timeline,
                 epoch,
                 tag,
-            } => {
-                w.u8(CHILD);
-                w.u64(timeline.get());
-                w.u64(child_key(*epoch));
-                w.u32(*tag);
-            }
+            } => write_child(&mut w, timeline, child_key(*epoch), *tag),
+            Entry::Bookmark {
+                timeline,
+                epoch,
+                tag,
+            } => write_child(&mut w, timeline, bookmark_key(*epoch), *tag),
             Entry::Cleaning(timeline, row) => {
                 w.u8(CLEANING);
                 w.u64(timeline.get());
@@ -138,9 +157,10 @@ impl Entry {
                 w.u64(timeline.get());
             }
             Entry::NoChild { timeline, epoch } => {
-                w.u8(NO_CHILD);
-                w.u64(timeline.get());
-                w.u64(child_key(*epoch));
+                write_no_child(&mut w, timeline, child_key(*epoch));
+            }
+            Entry::NoBookmark { timeline, epoch } => {
+                write_no_child(&mut w, timeline, bookmark_key(*epoch));
             }
         }
     }
@@ -179,11 +199,22 @@ impl Entry {
             }
             ORIGIN => Entry::Origin(OriginRow::decode(&r.array()?)?),
             SNAPSHOT => Entry::Snapshot(origin(r.u32()?)?, SnapshotRow::decode(&r.array()?)?),
-            CHILD => Entry::Child {
-                timeline: timeline(r.u64()?)?,
-                epoch: child_epoch(r.u64()?)?,
-                tag: r.u32()?,
-            },
+            CHILD => {
+                let timeline = timeline(r.u64()?)?;
+                let (key, tag) = (r.u64()?, r.u32()?);
+                match is_behind_children(key) {
+                    false => Entry::Child {
+                        timeline,
+                        epoch: child_epoch(key)?,
+                        tag,
+                    },
+                    true => Entry::Bookmark {
+                        timeline: of_origin(timeline)?,
+                        epoch: bookmark_epoch(key)?,
+                        tag,
+                    },
+                }
+            }
             DONE => {
                 let origin = origin(r.u32()?)?;
                 let start = Chunk::new(r.u64()?).ok_or(Refusal::Corrupt)?;
@@ -202,10 +233,19 @@ impl Entry {
                 }
                 Entry::NoSnapshot(timeline)
             }
-            NO_CHILD => Entry::NoChild {
-                timeline: timeline(r.u64()?)?,
-                epoch: child_epoch(r.u64()?)?,
-            },
+            NO_CHILD => {
+                let (timeline, key) = (timeline(r.u64()?)?, r.u64()?);
+                match is_behind_children(key) {
+                    false => Entry::NoChild {
+                        timeline,
+                        epoch: child_epoch(key)?,
+                    },
+                    true => Entry::NoBookmark {
+                        timeline: of_origin(timeline)?,
+                        epoch: bookmark_epoch(key)?,
+                    },
+                }
+            }
             _ => return Err(Refusal::Corrupt),
         })
     }
@@ -296,6 +336,27 @@ impl Run {
         }
         Some(both)
     }
+}
+
+/// There are bookmarks of origins only.
+fn of_origin(timeline: TimelineId) -> Result<TimelineId, Refusal> {
+    match timeline.is_origin() {
+        true => Ok(timeline),
+        false => Err(Refusal::Corrupt),
+    }
+}
+
+fn write_child(w: &mut Writer<'_>, timeline: &TimelineId, key: u64, tag: u32) {
+    w.u8(CHILD);
+    w.u64(timeline.get());
+    w.u64(key);
+    w.u32(tag);
+}
+
+fn write_no_child(w: &mut Writer<'_>, timeline: &TimelineId, key: u64) {
+    w.u8(NO_CHILD);
+    w.u64(timeline.get());
+    w.u64(key);
 }
 
 fn check_run(start: CowChunk, len: u64, data_chunks: u64) -> Result<(), Refusal> {
