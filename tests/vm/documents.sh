@@ -40,6 +40,7 @@ prepare() {
 	'dm-snap-mv.rst Checking and repairing')
 		active && dms snapshot orig && dms snapshot orig && dms remove orig
 		;;
+	'README.md Elsewhere') active && mount /dev/mapper/orig /mnt/orig ;;
 	'dm-snap-mv.rst Going back' | 'dm-snap-mv.rst Trying something out' | 'dm-snap-mv.rst Backup') ;;
 	'dm-snap-mv.rst Comparing versions')
 		active && dms snapshot orig &&
@@ -47,7 +48,7 @@ prepare() {
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
 			dms snapshot orig
 		;;
-	'dm-snap-mv.rst Sending snapshots elsewhere') ;;
+	'dm-snap-mv.rst Sending snapshots elsewhere' | 'dm-snap-mv.rst Keeping a copy up to date') ;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;

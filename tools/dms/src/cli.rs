@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 
 mod stream;
+mod sync;
 pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
+pub use sync::{Serve, Sync};
 
 /// Snapshots of block devices, in place.
 ///
@@ -79,6 +81,8 @@ pub enum Command {
     Send(Send),
     Receive(Receive),
     Stream(Stream),
+    Sync(Sync),
+    Serve(Serve),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]

@@ -17,9 +17,11 @@ mod remove;
 mod repair;
 mod rollback;
 mod send;
+mod serve;
 mod snapshot;
 mod status;
 mod stream;
+mod sync;
 mod wait;
 
 pub(crate) use create::nobody_else_has;
@@ -60,6 +62,8 @@ fn act(command: Command) -> Result<()> {
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Stream(args) => stream::run(&args.command),
+        Command::Sync(args) => sync::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -83,7 +83,7 @@ pub fn run(args: &Send) -> Result<()> {
     sender.send(&plan, position.as_ref(), args.output.as_deref())
 }
 
-fn position(word: &str) -> Result<Position> {
+pub(super) fn position(word: &str) -> Result<Position> {
     word.trim().parse().map_err(|_| {
         Failure::usage("what --resume was given is no position, or not a whole one")
             .hint("where to go on says: dms receive TARGET --position")
@@ -91,7 +91,7 @@ fn position(word: &str) -> Result<Position> {
 }
 
 /// A snapshot that is to be sent.
-struct Sender<'a> {
+pub(super) struct Sender<'a> {
     args: &'a Send,
     dm: Dm,
     /// A device of the origin, if one is active.
@@ -103,8 +103,8 @@ struct Sender<'a> {
 }
 
 /// What is sent of it.
-struct Plan {
-    begin: Begin,
+pub(super) struct Plan {
+    pub(super) begin: Begin,
     ranges: Ranges,
     /// Somebody has written to the snapshot.
     written: bool,
@@ -112,7 +112,7 @@ struct Plan {
 
 impl Plan {
     /// Whether a position is one of what is sent.
-    fn has(&self, position: &Position) -> Result<()> {
+    pub(super) fn has(&self, position: &Position) -> Result<()> {
         if self.written {
             let what = format!(
                 "snapshot {} has been written to: it is not known whether that was after a part of it was sent",
@@ -136,7 +136,8 @@ fn misfit(fault: Fault) -> Failure {
 }
 
 impl<'a> Sender<'a> {
-    fn find(args: &'a Send, to: Tag, interrupt: Interrupt) -> Result<Self> {
+    /// Finds the store and the origin.
+    pub(super) fn find(args: &'a Send, to: Tag, interrupt: Interrupt) -> Result<Self> {
         let dm = Dm::open()?;
         let (opened, origin, device) = match &args.cow {
             Some(cow) => {
@@ -224,7 +225,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Finds out what is to be sent. All of it is known before the first byte is.
-    fn plan(&self, from: Option<Tag>) -> Result<Plan> {
+    pub(super) fn plan(&self, from: Option<Tag>) -> Result<Plan> {
         let (row, written) = self.look(self.to)?;
         let (uuid, chunk) = self.opened.read(|store| {
             let superblock = store.superblock();
@@ -308,6 +309,20 @@ impl<'a> Sender<'a> {
     }
 
     fn send(&self, plan: &Plan, position: Option<&Position>, output: Option<&Path>) -> Result<()> {
+        match output {
+            None => self.send_to(plan, position, io::stdout().lock()),
+            Some(path) => to_file(path, |file| self.send_to(plan, position, file)),
+        }
+    }
+
+    /// Sends it, from a position on if there is one. Where whoever reads it goes away, the failure is a
+    /// quiet one.
+    pub(super) fn send_to(
+        &self,
+        plan: &Plan,
+        position: Option<&Position>,
+        to: impl Write,
+    ) -> Result<()> {
         let find = || self.origin_device();
         let wants = Wants {
             origin: &find,
@@ -325,10 +340,7 @@ impl<'a> Sender<'a> {
             written: plan.written,
         };
         let shown = Shown::find(&self.dm, &wants, &self.interrupt)?;
-        let done = match output {
-            None => self.write(plan, position, &shown, io::stdout().lock()),
-            Some(path) => to_file(path, |file| self.write(plan, position, &shown, file)),
-        };
+        let done = self.write(plan, position, &shown, to);
         shown.close(&self.dm);
         done
     }

@@ -47,7 +47,7 @@ struct Listed<'a> {
 }
 
 /// A time as programs read it.
-pub(super) fn utc(seconds: u64) -> Option<String> {
+pub(crate) fn utc(seconds: u64) -> Option<String> {
     let time = DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
     Some(time.format("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

@@ -9,6 +9,7 @@ pub mod json;
 pub mod listing;
 pub mod status;
 pub mod stream;
+pub mod syncs;
 
 use crate::devno::Devno;
 use crate::names;

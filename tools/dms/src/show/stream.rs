@@ -17,7 +17,8 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn uuid(uuid: &[u8; 16]) -> String {
+/// A UUID in its usual form.
+pub fn uuid(uuid: &[u8; 16]) -> String {
     let text = hex(uuid);
     let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
     let parts = parts.map(|part| text.get(part).unwrap_or_default());

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The commands for replication.
+
+use clap::{Args, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Have another device, here or elsewhere, become what an origin is now
+///
+/// A snapshot of the origin is taken, with the file system on it frozen for that moment, and sent: the
+/// first time as a whole, then only what has changed since the last time. Do it again and again, from cron
+/// or a timer. Each time a bookmark stays, which takes no space for data, so that deleting snapshots
+/// never breaks the chain; it has a memo that names TARGET, so that there can be several targets. The
+/// bookmark of the time before is deleted.
+///
+/// Elsewhere is HOST:TARGET, reached by ssh, where "dms serve" is started; or a command of your own, given
+/// with --rsh.
+///
+/// What was interrupted, by whatever, on either side, is gone on with the next time. It is an error when
+/// TARGET is something else than what was left there, and nothing is written then.
+#[derive(Args, Debug)]
+pub struct Sync {
+    /// A device of the origin, or of any of its snapshots
+    #[arg(required_unless_present = "status")]
+    pub dm_dev: Option<String>,
+    /// What "dms receive" takes, or HOST: and that
+    #[arg(required_unless_present = "status", value_hint = ValueHint::FilePath)]
+    pub target: Option<OsString>,
+    /// Where it is noted what TARGET holds, as for dms receive; on its host
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<OsString>,
+    /// Send all, over whatever TARGET holds
+    #[arg(long)]
+    pub full: bool,
+    /// What is run to reach HOST, in place of "ssh"; HOST and a command are added
+    #[arg(long, value_name = "COMMAND", default_value = "ssh")]
+    pub rsh: String,
+    /// Only show how far behind targets are, as noted here
+    ///
+    /// Of all targets that there are, or of those of the origin of DM_DEV.
+    #[arg(long, conflicts_with_all = ["target", "state", "full"])]
+    pub status: bool,
+    /// Write JSON
+    #[arg(long, requires = "status", conflicts_with = "prometheus")]
+    pub json: bool,
+    /// Write what Prometheus reads, for the textfile collector of its node exporter
+    #[arg(long, requires = "status")]
+    pub prometheus: bool,
+}
+
+/// Serve "dms sync" on standard input and output
+///
+/// It is what "dms sync" starts on the host of a target. It receives into the targets that are given
+/// with --receive, and into nothing else; and it deletes nothing, nor does it write over anything that is
+/// not what the other side left there, unless --overwrite is given. So it can be the command that a key of
+/// ssh is bound to, whatever whoever has that key asks for:
+///
+///     command="dms serve --stdio --receive mapper/copy",restrict ssh-ed25519 ...
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// By standard input and output; there is no other way
+    #[arg(long, required = true)]
+    pub stdio: bool,
+    /// What may be received into; can be given several times
+    #[arg(long, value_name = "TARGET", value_hint = ValueHint::FilePath)]
+    pub receive: Vec<OsString>,
+    /// Where it is noted what the target holds, if there is one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub state: Option<PathBuf>,
+    /// Let the other side write over what a target holds
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn what_does_not_go_together() {
+        for line in [
+            "sync",
+            "sync x",
+            "sync x y --status",
+            "sync --json",
+            "sync --status --json --prometheus",
+            "serve",
+            "serve --receive x",
+        ] {
+            let error = Cli::try_parse_from(format!("dms {line}").split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        for line in ["sync --status", "sync x --status", "sync x a:b"] {
+            assert!(Cli::try_parse_from(format!("dms {line}").split(' ')).is_ok());
+        }
+    }
+}

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms sync`
+
+use super::print;
+use super::send::{position, Plan, Sender};
+use crate::cli::{Send, Sync};
+use crate::dm::{freeze, Dm, Mapped};
+use crate::failure::{Failure, Kind, Result};
+use crate::interrupt::Interrupt;
+use crate::list::{List, Row};
+use crate::peer::words::{Held, Holds};
+use crate::peer::{Peer, Place};
+use crate::reading;
+use crate::show::json::utc;
+use crate::show::stream::uuid;
+use crate::show::syncs as show;
+use crate::syncs::{self, Kept, Record};
+use dm_snap_mv_model::disk::snapshot_row::MEMO_MAX;
+use dm_snap_mv_model::ids::{OriginNr, Tag};
+use dm_snap_mv_store::checksum::crc32c_raw;
+use dm_snap_mv_store::delta::Versions;
+use dm_snap_mv_store::Delta;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+pub fn run(args: &Sync) -> Result<()> {
+    if args.status {
+        return status(args);
+    }
+    let (Some(dm_dev), Some(target)) = (&args.dm_dev, &args.target) else {
+        return Err(Failure::usage("an origin and a target are needed"));
+    };
+    let place = Place::parse(target);
+    let interrupt = Interrupt::watch()?;
+    let dm = Dm::open()?;
+    let device = dm.find(dm_dev)?;
+    let list = List::of(&dm, &device.name)?;
+    let identity = String::from_utf8_lossy(&list.store.id);
+    let shown = place.to_string();
+    let mut kept = Kept::find(&list.store.uuid, list.store.origin, &identity, &shown)?;
+    let one = One {
+        args,
+        dm,
+        device,
+        place,
+        interrupt,
+        memo: memo(&shown),
+    };
+    let begin = Instant::now();
+    let done = one.sync(&list);
+    let record = &mut kept.record;
+    match &done {
+        Ok(synced) => {
+            record.tag = Some(synced.tag);
+            record.taken = Some(synced.taken);
+            record.received = Some(now());
+            record.bytes = Some(synced.bytes);
+            record.milliseconds = begin.elapsed().as_millis().try_into().ok();
+            (record.error, record.failed) = (None, None);
+        }
+        Err(failure) => {
+            record.error = Some(failure.what.clone());
+            record.failed = Some(now());
+        }
+    }
+    let noted = kept.write();
+    let synced = done?;
+    noted?;
+    print(&match synced.bytes {
+        0 => format!("{shown} is up to date: version {}\n", synced.tag),
+        bytes => format!("{shown} is version {}: {bytes} bytes\n", synced.tag),
+    })
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// What snapshots and bookmarks for a target have as their memo.
+fn memo(target: &str) -> String {
+    let memo = format!("dms sync {target}");
+    let usable = memo.len() <= MEMO_MAX && !memo.chars().any(char::is_control);
+    match usable {
+        true => memo,
+        false => format!("dms sync #{:08x}", crc32c_raw(target.as_bytes())),
+    }
+}
+
+/// A target that is brought up to date.
+struct One<'a> {
+    args: &'a Sync,
+    dm: Dm,
+    device: Mapped,
+    place: Place,
+    interrupt: Interrupt,
+    memo: String,
+}
+
+/// What the target holds now.
+struct Synced {
+    tag: u32,
+    /// In seconds since 1970.
+    taken: u64,
+    /// That were set.
+    bytes: u64,
+}
+
+/// What is to be sent.
+struct Course {
+    /// This snapshot, which has been taken before; none: one that is to be taken.
+    to: Option<u32>,
+    /// What has changed since this version; none: all.
+    since: Option<u32>,
+    /// From there on.
+    position: Option<String>,
+}
+
+impl One<'_> {
+    fn sync(&self, list: &List) -> Result<Synced> {
+        let rsh = &self.args.rsh;
+        let state = self.args.state.as_deref();
+        let mut peer = Peer::call(&self.place, state, rsh, self.args.full)?;
+        let holds = peer.holds()?;
+        let course = self.course(list, &holds)?;
+        // What was left behind by one that was killed. What the target holds, or is on its way to, stays
+        // until it holds something else.
+        let held = [&holds.holds, &holds.becomes].into_iter().flatten();
+        let needed: Vec<u32> = held.map(|held| held.version.tag).collect();
+        self.sweep(list, &needed)?;
+        let to = match course.to {
+            Some(tag) => tag,
+            None => self.take()?,
+        };
+        let sent = self.send(peer, &course, to);
+        match sent {
+            Ok(synced) => self.end(&course, synced),
+            Err(failure) => {
+                // If anything of it has arrived, it is gone on with.
+                if course.to.is_none() && !self.is_wanted(to) {
+                    self.delete(to, false)?;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether the target has begun to be a version.
+    fn is_wanted(&self, tag: u32) -> bool {
+        let state = self.args.state.as_deref();
+        let peer = Peer::call(&self.place, state, &self.args.rsh, false);
+        let holds = peer.and_then(|mut peer| peer.holds());
+        let tags = |held: Option<Held>| held.map(|held| held.version.tag);
+        match holds {
+            Ok(holds) => tags(holds.becomes) == Some(tag) || tags(holds.holds) == Some(tag),
+            // It may have.
+            Err(_) => true,
+        }
+    }
+
+    fn course(&self, list: &List, holds: &Holds) -> Result<Course> {
+        let fresh = |since| Course {
+            to: None,
+            since,
+            position: None,
+        };
+        if self.args.full {
+            return Ok(fresh(None));
+        }
+        let target = self.place.target.to_string_lossy();
+        let refused = |what: String| {
+            Err(Failure::new(
+                Kind::Refused,
+                format!("{}: {what}", self.place),
+            ))
+        };
+        let over = "if it is to be written over, whatever it holds: --full";
+        match (holds.state.as_str(), &holds.holds, &holds.becomes) {
+            ("unknown", ..) => Ok(fresh(None)),
+            ("whole", Some(held), _) => match self.find(list, held) {
+                Some(row) => Ok(fresh(Some(row.tag))),
+                None => refused(self.stranger(list, held)).map_err(|f| f.hint(over)),
+            },
+            ("between", before, Some(becomes)) => {
+                let to = self.find(list, becomes).filter(|row| !row.is_bookmark());
+                let since = match before {
+                    Some(held) => self.find(list, held).map(|row| Some(row.tag)),
+                    None => Some(None),
+                };
+                match (to, since) {
+                    (Some(to), Some(since)) => Ok(Course {
+                        to: Some(to.tag),
+                        since,
+                        position: holds.position.clone(),
+                    }),
+                    _ => refused(format!(
+                        "it has received a part of version {}, which is not there any more, or not of this origin",
+                        becomes.version.tag
+                    ))
+                    .map_err(|f| {
+                        f.hint(format!(
+                            "give that up on its host: dms receive {target} --abort; or write over it: --full"
+                        ))
+                    }),
+                }
+            }
+            _ => refused("it is being made what it was".to_owned()).map_err(|f| {
+                f.hint(format!(
+                    "have that done on its host: dms receive {target} --abort"
+                ))
+            }),
+        }
+    }
+
+    /// The version here that a target holds, if it can be the base of another one.
+    fn find<'l>(&self, list: &'l List, held: &Held) -> Option<&'l Row> {
+        if !is_of(list, held) {
+            return None;
+        }
+        let version = &held.version;
+        let row = list
+            .rows
+            .iter()
+            .find(|row| row.tag == version.tag && row.tag != 0)?;
+        let same = version.created_utc.is_none() || version.created_utc == utc(row.created);
+        let usable = !row.is_ghost() && !row.flags.contains('I');
+        (same && usable).then_some(row)
+    }
+
+    fn stranger(&self, list: &List, held: &Held) -> String {
+        let tag = held.version.tag;
+        match is_of(list, held) {
+            false => format!(
+                "it holds version {tag} of another origin, in store {}",
+                held.store
+            ),
+            true => format!(
+                "it holds version {tag}, of which neither a snapshot nor a bookmark is left here"
+            ),
+        }
+    }
+
+    fn take(&self) -> Result<u32> {
+        let frozen = self.dm.origin_of(&self.device)?;
+        let words: [&[u8]; 3] = [b"so", b"-m", self.memo.as_bytes()];
+        let reply = freeze::tell(
+            &self.dm,
+            &self.device,
+            frozen.as_ref(),
+            &self.interrupt,
+            &words,
+        )?
+        .done(&format!("cannot take a snapshot of {}", self.device.name))?;
+        let tag = std::str::from_utf8(&reply)
+            .ok()
+            .and_then(|tag| tag.trim().parse().ok());
+        tag.ok_or_else(|| {
+            Failure::new(
+                Kind::Refused,
+                "the module has not said which snapshot it took",
+            )
+        })
+    }
+
+    fn send(&self, mut peer: Peer, course: &Course, to: u32) -> Result<Synced> {
+        let typed = |tag: u32| {
+            Tag::new(tag).ok_or_else(|| Failure::new(Kind::Refused, "there is no snapshot 0"))
+        };
+        let since = course.since.map(typed).transpose()?;
+        let args = Send {
+            dm_dev: self.device.name.clone().into(),
+            tag: to.to_string(),
+            since: course.since.map(|tag| tag.to_string()),
+            estimate: false,
+            resume: None,
+            output: None,
+            cow: None,
+        };
+        let sender = Sender::find(&args, typed(to)?, self.interrupt.clone())?;
+        let plan = sender.plan(since)?;
+        let done = |plan: &Plan| Synced {
+            tag: to,
+            taken: plan.begin.to.created.unwrap_or(0),
+            bytes: plan.begin.sectors * 512,
+        };
+        if since.is_some() && plan.begin.sectors == 0 && plan.begin.size == plan.begin.from_size {
+            return Ok(done(&plan));
+        }
+        let from = course.position.as_deref().map(position).transpose()?;
+        if let Some(from) = &from {
+            plan.has(from)?;
+        }
+        let stream = peer.receive(self.args.full)?;
+        let sent = sender.send_to(&plan, from.as_ref(), stream);
+        // Whoever receives knows better why that has ended, but for what has gone wrong here.
+        match (sent, peer.received()) {
+            (Ok(()), Ok(_)) => Ok(done(&plan)),
+            (Err(failure), _) if !failure.is_quiet() => Err(failure),
+            (_, Err(failure)) => Err(failure),
+            (Err(_), Ok(_)) => Err(Failure::new(Kind::Refused, "it has stopped listening")),
+        }
+    }
+
+    /// The target has it: now that is what the next one is sent since.
+    fn end(&self, course: &Course, synced: Synced) -> Result<Synced> {
+        if synced.bytes == 0 {
+            if let (Some(since), None) = (course.since, course.to) {
+                // Nothing has changed: the target is that one, and this one too.
+                self.delete(synced.tag, false)?;
+                return Ok(Synced {
+                    tag: since,
+                    ..synced
+                });
+            }
+        }
+        let list = List::of(&self.dm, &self.device.name)?;
+        let is_ours = |row: &&Row| row.tag == synced.tag && row.memo == self.memo;
+        if list
+            .rows
+            .iter()
+            .find(is_ours)
+            .is_some_and(|row| !row.is_bookmark())
+        {
+            self.delete(synced.tag, true)?;
+        }
+        self.sweep(&list, &[synced.tag])?;
+        Ok(synced)
+    }
+
+    /// Deletes what was kept for the target before, but for some.
+    fn sweep(&self, list: &List, needed: &[u32]) -> Result<()> {
+        let rows = list.rows.iter();
+        let ours = rows.filter(|row| row.tag != 0 && row.memo == self.memo && !row.is_ghost());
+        for row in ours.filter(|row| !needed.contains(&row.tag)) {
+            self.delete(row.tag, false)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a snapshot or a bookmark; perhaps a bookmark stays.
+    fn delete(&self, tag: u32, keep: bool) -> Result<()> {
+        let number = tag.to_string();
+        let mut words = vec!["ds", &number];
+        if keep {
+            words.push("-k");
+        }
+        let reply = self.dm.tell(&self.device.name, &words)?;
+        reply.done(&format!(
+            "cannot delete snapshot {tag} of {}",
+            self.device.name
+        ))?;
+        Ok(())
+    }
+}
+
+fn is_of(list: &List, held: &Held) -> bool {
+    held.store == list.store.uuid && held.origin == list.store.origin
+}
+
+fn status(args: &Sync) -> Result<()> {
+    let mut records = syncs::all()?;
+    let dm = Dm::if_there();
+    if let Some(dm_dev) = &args.dm_dev {
+        let dm = Dm::open()?;
+        let device = dm.find(dm_dev)?;
+        let list = List::of(&dm, &device.name)?;
+        records.retain(|r| r.store == list.store.uuid && r.origin == list.store.origin);
+    }
+    let all = records.into_iter().map(|record| {
+        let lag = dm.as_ref().and_then(|dm| lag(dm, &record));
+        show::Synced::new(record, now(), lag)
+    });
+    let all: Vec<_> = all.collect();
+    print(&match (args.json, args.prometheus) {
+        (true, _) => show::json(&all)?,
+        (_, true) => show::prometheus(&all),
+        _ => show::text(&all),
+    })
+}
+
+/// Bytes that have changed since a target was brought up to date, if a device of the origin is active.
+fn lag(dm: &Dm, record: &Record) -> Option<u64> {
+    let mut devices = dm.devices().ok()?.into_iter();
+    let device = devices.find(|device| device.line.id == record.identity.as_bytes())?;
+    let opened = reading::of_device(dm, &device).ok()?;
+    let store = opened.read(|store| Ok(store.superblock().uuid)).ok()?;
+    if uuid(&store) != record.store {
+        return None;
+    }
+    let versions = Versions {
+        origin: OriginNr::new(record.origin)?,
+        old: Some(Tag::new(record.tag?)?),
+        new: None,
+    };
+    let mut delta = Delta::begin(opened.live(), versions).ok()?;
+    let sizes = delta.sizes();
+    let mut sectors = 0;
+    while let Some(runs) = delta.more().ok()? {
+        sectors += runs.iter().map(|run| sizes.sectors(run).1).sum::<u64>();
+    }
+    Some(sectors * 512)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memos_fit() {
+        assert_eq!(memo("backup:orig"), "dms sync backup:orig");
+        let long = memo(&"x".repeat(100));
+        assert!(long.len() <= MEMO_MAX && long.starts_with("dms sync #"));
+        assert_ne!(long, memo(&"x".repeat(101)));
+    }
+}

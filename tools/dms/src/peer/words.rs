@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What both sides say.
+
+use crate::failure::{Failure, Kind};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+
+/// Bytes of a line, at most.
+pub const MOST: usize = 1 << 16;
+
+/// The version of this conversation. Others are refused.
+pub const PROTOCOL: u32 = 1;
+
+/// What `dms serve` begins with.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Greeting {
+    /// [`PROTOCOL`].
+    pub dms_serve: u32,
+    /// The version of dms, for people.
+    pub version: String,
+}
+
+/// What is asked.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Question {
+    /// What does it hold?
+    Status {
+        /// The target.
+        target: String,
+    },
+    /// Receive what follows.
+    Receive {
+        /// The target.
+        target: String,
+        /// Over whatever it holds.
+        overwrite: bool,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// What the target holds, as `dms receive --status --json` shows it.
+    Holds(Holds),
+    /// It is done.
+    Done {
+        /// What was said to that.
+        said: String,
+    },
+    /// It is not.
+    Failed {
+        /// The exit code of dms.
+        code: u8,
+        /// What it has said.
+        said: String,
+    },
+}
+
+/// A version, as far as it matters here.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Its tag.
+    pub tag: u32,
+    /// When it was taken.
+    pub created_utc: Option<String>,
+}
+
+/// A version of an origin.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The UUID of its store.
+    pub store: String,
+    /// The number of the origin there.
+    pub origin: u32,
+    /// The version.
+    pub version: Version,
+}
+
+/// What a target holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Holds {
+    /// `unknown`, `whole`, `between` or `restoring`.
+    pub state: String,
+    /// The version that it is, or was.
+    pub holds: Option<Held>,
+    /// The version that it is to be.
+    pub becomes: Option<Held>,
+    /// Where to go on from.
+    pub position: Option<String>,
+}
+
+/// Says something.
+pub fn say(to: &mut impl Write, what: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
+}
+
+/// Hears something: not a byte behind its line is taken from there. None: the other side has ended.
+pub fn hear<T: for<'a> Deserialize<'a>>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    loop {
+        let mut byte = [0];
+        match from.read(&mut byte) {
+            Ok(0) if line.is_empty() => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if line.len() > MOST {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too long a line",
+            ));
+        }
+    }
+    match serde_json::from_slice(&line) {
+        Ok(said) => Ok(Some(said)),
+        Err(_) => {
+            let line: String = String::from_utf8_lossy(&line).chars().take(200).collect();
+            let what = format!("it says {line:?}");
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
+    }
+}
+
+/// What another dms has failed with, as a failure here.
+pub fn failure(code: u8, said: &str) -> Failure {
+    let kind = match code {
+        2 => Kind::Usage,
+        3 => Kind::NotFound,
+        4 => Kind::Busy,
+        5 => Kind::NoSpace,
+        6 => Kind::Damaged,
+        7 => Kind::Unable,
+        130 => Kind::Interrupted,
+        _ => Kind::Refused,
+    };
+    let said = said.trim();
+    let said = said.strip_prefix("dms: ").unwrap_or(said);
+    let (what, hint) = match said.split_once('\n') {
+        Some((what, hint)) => (what, Some(hint)),
+        None => (said, None),
+    };
+    let failure = Failure::new(kind, what);
+    match hint {
+        Some(hint) => {
+            let lines: Vec<_> = hint.lines().map(str::trim).collect();
+            failure.hint(lines.join("\n"))
+        }
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_heard_and_nothing_behind_it() {
+        let mut text = Vec::new();
+        let question = Question::Receive {
+            target: "mapper/copy".into(),
+            overwrite: false,
+        };
+        say(&mut text, &question).unwrap();
+        text.extend_from_slice(b"stream");
+        let mut rest = text.as_slice();
+        let heard: Question = hear(&mut rest).unwrap().unwrap();
+        assert!(matches!(heard, Question::Receive { target, .. } if target == "mapper/copy"));
+        assert_eq!(rest, b"stream");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let mut rest = &b"Welcome to backup!\n"[..];
+        let error = hear::<Greeting>(&mut rest).unwrap_err();
+        assert!(error.to_string().contains("Welcome"));
+        assert!(hear::<Greeting>(&mut &b"{"[..]).is_err());
+        assert!(hear::<Greeting>(&mut &b""[..]).unwrap().is_none());
+        let long = vec![b'x'; MOST + 2];
+        assert!(hear::<Greeting>(&mut long.as_slice()).is_err());
+        let more = br#"{"do":"status","target":"x","delete":true}"#;
+        assert!(hear::<Question>(&mut [more.as_slice(), b"\n"].concat().as_slice()).is_err());
+    }
+
+    #[test]
+    fn the_status_of_dms_receive_is_understood() {
+        let text = r#"{"state":"whole","holds":{"store":"u","origin":1,"identity":"/dev/x",
+            "version":{"tag":3,"uuid":null,"created_utc":"2026-01-01T00:00:00Z","bytes":5}},
+            "becomes":null,"kept":false,"mark":null,"done":null,"all_bytes":null,"position":null}"#;
+        let holds: Holds = serde_json::from_str(text).unwrap();
+        assert_eq!(holds.holds.unwrap().version.tag, 3);
+    }
+
+    #[test]
+    fn failures_come_back_as_they_were() {
+        let failure = failure(4, "dms: sdb is in use\n  umount it\n  or wait\n");
+        assert_eq!(failure.kind, Kind::Busy);
+        assert_eq!(failure.to_string(), "sdb is in use\n  umount it\n  or wait");
+    }
+}
