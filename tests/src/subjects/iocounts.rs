@@ -230,24 +230,11 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 /// Each chunk is one read and two writes, and many share the write that makes them durable.
 fn first_random(disks: &Disks) -> Result<()> {
-    // Those that come together are made durable together. A machine that stands still for a moment lets
-    // some of them come later, which costs more; nothing makes it cost less than it does.
-    let mut last = Ok(());
-    for _ in 0..3 {
-        last = first_random_once(disks);
-        if last.is_ok() {
-            break;
-        }
-    }
-    last
-}
-
-fn first_random_once(disks: &Disks) -> Result<()> {
     let (mut world, co) = World::new(disks, 16 * MIB, 128, 1)?;
     world.take(&co)?;
     let count = world.now.sectors() / CHUNK;
     let [origin, cow] = cost(&world, || {
-        fio(&co, &["--rw=randwrite", "--bs=4k", "--iodepth=16"])
+        fio(&co, &["--rw=randwrite", "--bs=4k", "--iodepth=64"])
     })?;
     ensure!(
         origin.reads == count && origin.writes == count,
@@ -260,10 +247,11 @@ fn first_random_once(disks: &Disks) -> Result<()> {
         ratio(all, count),
         ratio(count, durable)
     );
-    // With 16 at a time about twelve are copied together, and so made durable together.
-    ensure!(ratio(all, count) <= 3.1, "{origin:?}, {cow:?}");
+    // Of 64 at a time half are made durable together while the others are copied, or more. The machine
+    // may be slow at bringing them.
+    ensure!(ratio(all, count) <= 3.05, "{origin:?}, {cow:?}");
     // Each of them flushes once.
-    ensure!(durable * 8 <= count, "{durable} for {count}");
+    ensure!(durable * 20 <= count, "{durable} for {count}");
     co.remove()
 }
 
