@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# vm: --disk 512M --disk 512M --smp 2 --timeout 300
+# vm: --disk 512M --disk 512M --disk 512M --smp 2 --timeout 400
 #
 # Snapshots of file systems that are mounted, snapshots of snapshots, and the way back; three
-# times: ext4 and xfs with dms, and ext4 with nothing but dmsetup. Each command is shown with
-# what it prints, and what a step claims is looked at ("ok").
+# times: ext4 and xfs with dms, and ext4 with nothing but dmsetup. Then what differs between versions,
+# and a copy that follows. Each command is shown with what it prints, and what a step claims is looked
+# at ("ok").
 set -u
 
 if [ -t 1 ] || [ -n "${DEMO_COLOR:-}" ]; then
@@ -13,7 +14,7 @@ else
 	bold='' dim='' off=''
 fi
 failed=0
-origin=vdb cow=vdc
+origin=vdb cow=vdc other=vdd
 mkdir -p /mnt/orig /mnt/snap1 /mnt/snap2
 
 part() { printf '\n%s=== %s ===%s\n' "$bold" "$*" "$off"; }
@@ -170,6 +171,51 @@ session() {
 		eval "${check[$fs]} /dev/$origin >/dev/null 2>&1"
 }
 
+# elsewhere: another disk becomes what the origin is, and follows it.
+elsewhere() {
+	name=elsewhere
+	step 'A file system again, with something in it.'
+	show "mkfs.ext4 -q -F /dev/$origin"
+	show dms create orig $origin $cow -bF
+	show mount /dev/mapper/orig /mnt/orig
+	show "dd if=/dev/urandom of=/mnt/orig/monday bs=1M count=64 status=none"
+
+	step 'Two versions of it, and what differs: known without reading what is in them.'
+	show dms snapshot orig -m monday
+	show touch /mnt/orig/tuesday
+	show dms snapshot orig -m tuesday
+	show 'dms diff orig 1 2 --count || [ $? = 1 ]'
+
+	step 'One as a whole and then what differs, into a file. In between there could be ssh, or age.'
+	show mkdir -p /mnt/away
+	show mount -t tmpfs none /mnt/away
+	show "dms send orig 1 | dms receive /mnt/away/copy.img"
+	show "dms send orig 2 --since 1 | dms receive /mnt/away/copy.img"
+	show dms create tuesday $origin $cow 2
+	claim 'the file is what the snapshot is' cmp -s /mnt/away/copy.img /dev/mapper/tuesday
+	show dms remove tuesday
+
+	step 'Another disk, which is to follow the origin: all of it first, then what has changed.'
+	show "dms sync orig $other --state /mnt/away/state"
+	show "dd if=/dev/urandom of=/mnt/orig/monday bs=4k count=100 seek=1000 conv=notrunc status=none"
+	show "dms sync orig $other --state /mnt/away/state"
+
+	step 'It does not depend on any snapshot: a bookmark is left, which takes no space for data.'
+	show 'dms delete orig 1 && dms delete orig 2'
+	show touch /mnt/orig/wednesday
+	show "dms sync orig $other --state /mnt/away/state"
+	show dms list
+	show dms sync --status
+	show umount /mnt/orig
+	show "dms sync orig $other --state /mnt/away/state"
+	claim 'the other disk is what the origin is' cmp -s "/dev/$other" /dev/mapper/orig
+	show mount -o ro "/dev/$other" /mnt/orig
+	show ls /mnt/orig
+	claim 'with all that is in it' holds /mnt/orig monday tuesday wednesday
+	show umount /mnt/orig /mnt/away
+	show dms remove orig
+}
+
 # Over what the last part has left on the disk.
 declare -A force=([ext4]=-F [xfs]=-f)
 declare -A check=([ext4]='e2fsck -fn' [xfs]='xfs_repair -n')
@@ -178,9 +224,9 @@ cat <<EOF
 ${bold}dm-snap-mv: snapshots of disks that are in use, in place.${off}
 
 This is a virtual machine with the distribution's own kernel, $(uname -r),
-and the module that was just built. It has two empty disks:
+and the module that was just built. It has three empty disks:
 EOF
-lsblk -dno NAME,SIZE /dev/$origin /dev/$cow
+lsblk -dno NAME,SIZE /dev/$origin /dev/$cow /dev/$other
 
 part 'ext4, with dms'
 session with_dms ext4 -bf
@@ -188,6 +234,8 @@ part 'xfs, with dms'
 session with_dms xfs -bF
 part 'ext4, with dmsetup alone'
 session with_dmsetup ext4 -bF
+part 'elsewhere'
+elsewhere
 
 if [ $failed = 0 ]; then
 	printf '\n%sAll of it was so.%s\n' "$bold" "$off"

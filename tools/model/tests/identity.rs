@@ -2,6 +2,7 @@
 
 //! What tells one disk from another.
 
+use dm_snap_mv_model::disk::telling::telling;
 use dm_snap_mv_model::disk::identity::{
     name_of, places, sample_of, Identity, Likeness, SAMPLES, SAMPLE_SECTORS,
 };
@@ -75,6 +76,35 @@ fn a_sample_is_blank_or_not() {
     block[4095] = 1;
     assert_eq!(sample_of(&block, 77), 77);
     assert_eq!(sample_of(&block, 0), 1);
+}
+
+#[test]
+fn what_tells_stays_when_the_rest_changes() {
+    // As the tools that make them leave them: what is recognised, and the UUID or serial number.
+    let kinds: [(usize, &[u8], usize, usize); 11] = [
+        (0, b"XFSB", 32, 16),
+        (0, b"LUKS\xba\xbe", 168, 40),
+        (512, b"LABELONE", 544, 32),
+        (1080, b"\x53\xef", 1128, 16),
+        (64, b"_BHRfS_M", 267, 16),
+        (4086, b"SWAPSPACE2", 1036, 16),
+        (3, b"EXFAT   ", 100, 4),
+        (3, b"NTFS    ", 72, 8),
+        (82, b"FAT32   ", 67, 15),
+        (54, b"FAT16", 39, 15),
+        (512, b"EFI PART", 568, 16),
+    ];
+    for (at, magic, id, len) in kinds {
+        let mut block = [0x11; 4096];
+        block[at..at + magic.len()].copy_from_slice(magic);
+        block[id..id + len].fill(7);
+        assert_eq!(telling(&block), vec![7; len], "{magic:?}");
+        // One without a UUID is all that there is.
+        block[id..id + len].fill(0);
+        assert_eq!(telling(&block).len(), 4096, "{magic:?}");
+    }
+    assert_eq!(telling(&[1; 4096]).len(), 4096);
+    assert_eq!(telling(b"XFSB"), b"XFSB");
 }
 
 #[test]

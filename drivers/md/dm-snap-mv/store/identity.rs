@@ -15,9 +15,10 @@ use crate::dm::block_device::{BlockDevice, Dev};
 use crate::dm::io::DmIo;
 use crate::dm::pdata::checksum_with;
 use crate::model::disk::identity::{
-    name_of, places, sample_of, Identity, Likeness, Name, SAMPLES, SAMPLE_SECTORS,
+    name_of, places, sample_of, Identity, Likeness, Name, BLANK, SAMPLES, SAMPLE_SECTORS,
 };
 use crate::model::disk::origin_row::OriginRow;
+use crate::model::disk::telling::{telling, LATE_SECTOR};
 use crate::model::ids::OriginNr;
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
@@ -44,12 +45,20 @@ fn samples(io: &DmIo, disk: &BlockDevice, size: u64) -> Result<Option<[u32; SAMP
     let bytes = (SAMPLE_SECTORS << 9) as usize;
     let mut block = KVec::from_elem(0, bytes.max(disk.logical_block_size() as usize), GFP_KERNEL)?;
     let mut samples = [0; SAMPLES];
-    for (sample, place) in samples.iter_mut().zip(places) {
-        if io.read(disk, place, &mut block).is_err() {
-            return Ok(None);
+    for (nr, (sample, place)) in samples.iter_mut().zip(places).enumerate() {
+        let is_first = nr == 0;
+        let late = (is_first && size >= 2 * LATE_SECTOR).then_some(LATE_SECTOR);
+        for sector in [Some(place), late].into_iter().flatten() {
+            if io.read(disk, sector, &mut block).is_err() {
+                return Ok(None);
+            }
+            let whole = block.get(..bytes).unwrap_or_default();
+            let part = if is_first { telling(whole) } else { whole };
+            *sample = sample_of(whole, checksum_with(part, 0));
+            if *sample != BLANK {
+                break;
+            }
         }
-        let block = block.get(..bytes).unwrap_or_default();
-        *sample = sample_of(block, checksum_with(block, 0));
     }
     Ok(Some(samples))
 }

@@ -23,7 +23,7 @@ pub const SAMPLE_SECTORS: u64 = 8;
 const ALIGNED: u64 = 128;
 
 /// What a blank block counts as.
-const BLANK: u32 = 0;
+pub const BLANK: u32 = 0;
 
 /// The name of a disk, in so many bytes.
 pub type Name = [u8; 12];
@@ -126,7 +126,8 @@ pub fn places(size: u64) -> Option<[u64; SAMPLES]> {
     Some([0, 2048.min(aligned(last)), aligned(last / 2), aligned(last)])
 }
 
-/// What a sample counts as, with the CRC-32C of its bytes.
+/// What a sample counts as, with the CRC-32C of its bytes; of the first one, of what is
+/// [telling](super::telling::telling) in it.
 pub fn sample_of(bytes: &[u8], crc: u32) -> u32 {
     match bytes.iter().all(|byte| *byte == 0) {
         true => BLANK,

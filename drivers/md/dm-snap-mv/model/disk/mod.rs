@@ -14,3 +14,4 @@ pub mod origin_ids;
 pub mod origin_row;
 pub mod snapshot_row;
 pub mod superblock;
+pub mod telling;
