@@ -6,7 +6,7 @@ mod common;
 use common::sim::{Note, Power, Sim};
 use common::*;
 use dm_snap_mv_stream::receive::{
-    abort, receive, Aborted, Failure, Options, Received, Receiver, Refusal, State,
+    abort, receive, Aborted, Failure, Options, Received, Receiver, Refusal, State, Unlike,
 };
 use dm_snap_mv_stream::{Decoder, Position};
 
@@ -29,6 +29,23 @@ impl Bench {
             },
             power,
         }
+    }
+
+    /// A target that keeps versions of itself.
+    fn origin(disk: Disk) -> Self {
+        let bench = Self::new(Some(disk), false);
+        bench.sim.inner.borrow_mut().is_origin = true;
+        bench
+    }
+
+    /// The tags of what it has taken of itself, if each is the version of the same number.
+    fn taken(&self, disks: &[Disk]) -> Vec<u32> {
+        let inner = self.sim.inner.borrow();
+        let one = |(n, (tag, disk, _)): (usize, &(u32, Disk, String))| {
+            assert!(disk.starts_with(&disks[n]), "snapshot {tag}");
+            *tag
+        };
+        inner.taken.iter().enumerate().map(one).collect()
     }
 
     fn receive(&self, bytes: &[u8], options: Options) -> Result<Received, Failure> {
@@ -284,11 +301,12 @@ fn go_on(bench: &Bench, segments: &[Segment], all: &[u8], random: &mut Random, o
 #[test]
 fn power_fails_at_every_step() {
     let mut steps = 0;
-    for seed in 1..7 {
+    for seed in 1..10 {
         let random = &mut Random(seed * 1_000_003);
+        let is_origin = seed > 6;
         let (disks, segments) = story(random);
         let all = stream(&segments);
-        let elastic = seed % 3 != 0;
+        let elastic = seed % 3 != 0 && !is_origin;
         let options = if elastic && seed % 2 == 0 {
             KEEP
         } else {
@@ -298,6 +316,7 @@ fn power_fails_at_every_step() {
         let mut after = 0;
         loop {
             let bench = Bench::new(start.clone(), elastic);
+            bench.sim.inner.borrow_mut().is_origin = is_origin;
             bench.power.fails_after(after);
             let received = bench.receive(&all, options);
             let done = received.is_ok();
@@ -321,6 +340,10 @@ fn power_fails_at_every_step() {
                 panic!("not whole")
             };
             assert_eq!(whole.content.version.tag, 3);
+            if is_origin {
+                assert_eq!(bench.taken(&disks), [1, 2, 3], "step {after}");
+                assert_eq!(whole.local.unwrap().tag, 3);
+            }
             give_up(&other, &disks, random);
             if done {
                 break;
@@ -342,6 +365,10 @@ fn look(bench: &Bench, disks: &[Disk]) {
         Some(State::Whole(whole)) => {
             let tag = whole.content.version.tag as usize;
             assert!(is(&now, &disks[tag - 1]), "version {tag}");
+            if let Some(local) = whole.local {
+                let tags = bench.taken(disks);
+                assert_eq!(tags.last(), Some(&local.tag), "version {tag}");
+            }
         }
         Some(State::Between(between)) => {
             let tag = between.begin.to.tag as usize;
@@ -349,7 +376,10 @@ fn look(bench: &Bench, disks: &[Disk]) {
             let done = between.position.sector as usize * S;
             let new = &disks[tag - 1];
             if done > 0 {
-                assert!(now.is_some_and(|now| now[..done] == new[..done]));
+                assert!(now.as_ref().is_some_and(|now| now[..done] == new[..done]));
+            }
+            if between.taking.is_some() {
+                assert!(is(&now, new));
             }
         }
         Some(State::Restoring(_)) => panic!("nothing is restored"),
@@ -370,17 +400,18 @@ fn give_up(bench: &Bench, disks: &[Disk], random: &mut Random) {
     let now = bench.sim.now();
     match (before, aborted) {
         (Some(State::Between(between)), Err(Failure::Refused(Refusal::NotKept(_)))) => {
-            assert!(between.base.is_some() && !between.kept);
+            let base = between.base.unwrap();
+            assert!(!between.kept && base.local.is_none());
             assert_eq!(bench.abort(true).unwrap(), Aborted::GivenUp);
             assert!(bench.state().is_none());
         }
         (Some(State::Between(between)), Ok(aborted)) => match between.base {
             Some(base) => {
-                assert!(between.kept);
+                assert!(between.kept || base.local.is_some());
                 // Interrupted behind its last step, there is nothing left to be done.
                 assert!(matches!(aborted, Aborted::Restored(_) | Aborted::Nothing));
                 let tag = base.content.version.tag as usize;
-                assert!(now.as_ref() == Some(&disks[tag - 1]));
+                assert!(is(&now, &disks[tag - 1]));
                 assert!(matches!(bench.state(), Some(State::Whole(w)) if w == base));
             }
             None => {
@@ -463,4 +494,93 @@ fn what_is_cut_off_is_not_whole() {
         bench.receive(&all, PLAIN).unwrap();
         assert!(bench.sim.now().as_ref() == Some(&disks[2]));
     }
+}
+
+/// What keeps versions of itself is proven by them, to the last byte.
+#[test]
+fn an_origin_is_proven_by_its_snapshot() {
+    let random = &mut Random(41);
+    let (disks, segments) = story(random);
+    let one = |nr: usize| stream(&[segments[nr].clone()]);
+    let bench = Bench::origin(vec![0; 220 * S]);
+    bench.receive(&one(0), PLAIN).unwrap();
+    assert_eq!(bench.taken(&disks), [1]);
+    // Whatever byte is changed, samples of it or none, behind the version or not.
+    for at in (0..220 * S).step_by(1111) {
+        bench.sim.inner.borrow_mut().now.as_mut().unwrap()[at] ^= 1;
+        // Nor is it said to be that already.
+        for nr in [0, 1] {
+            let refusal = bench.refuses(&one(nr), PLAIN);
+            assert!(matches!(refusal, Refusal::Unlike(local, Unlike::Changed) if local.tag == 1));
+        }
+        bench.sim.inner.borrow_mut().now.as_mut().unwrap()[at] ^= 1;
+    }
+    // The snapshot is gone, or the note is of another one, or of a plain device.
+    let taken = std::mem::take(&mut bench.sim.inner.borrow_mut().taken);
+    let refusal = bench.refuses(&one(1), PLAIN);
+    assert!(matches!(refusal, Refusal::Unlike(_, Unlike::Gone)));
+    bench.sim.inner.borrow_mut().taken = taken;
+    bench.sim.inner.borrow_mut().is_origin = false;
+    let refusal = bench.refuses(&one(1), PLAIN);
+    assert!(matches!(refusal, Refusal::Unlike(_, Unlike::Another)));
+    bench.sim.inner.borrow_mut().is_origin = true;
+    let plain = Bench::new(Some(vec![0; 220 * S]), false);
+    plain.receive(&one(0), PLAIN).unwrap();
+    plain.sim.inner.borrow_mut().is_origin = true;
+    assert!(matches!(plain.refuses(&one(1), PLAIN), Refusal::NoLocal));
+    // A whole one is not received over it by mistake, and what was taken stays.
+    let full_again = stream(&[full(9, &disks[1])]);
+    let refusal = bench.refuses(&full_again, PLAIN);
+    assert!(matches!(refusal, Refusal::Holds(_)));
+    bench.receive(&one(1), PLAIN).unwrap();
+    bench.receive(&full_again, FORCE).unwrap();
+    assert_eq!(bench.sim.inner.borrow().taken.len(), 3);
+}
+
+/// All is received, and there is no space for a snapshot of it.
+#[test]
+fn what_is_to_be_taken_yet_is_taken_once() {
+    let random = &mut Random(43);
+    let (disks, segments) = story(random);
+    let one = |nr: usize| stream(&[segments[nr].clone()]);
+    let bench = Bench::origin(vec![0; 220 * S]);
+    bench.receive(&one(0), PLAIN).unwrap();
+    bench.sim.inner.borrow_mut().full = true;
+    let failure = bench.receive(&one(1), PLAIN).unwrap_err();
+    assert!(matches!(failure, Failure::Target("take a snapshot of", _)));
+    let before = bench.note.note.borrow().clone();
+    let writes = bench.sim.inner.borrow().writes;
+    bench.receive(&one(1), PLAIN).unwrap_err();
+    bench.sim.inner.borrow_mut().full = false;
+    // Not for what has nothing to do with it, nor if it has been written to meanwhile.
+    let refusal = bench.refuses(&stream(&[full(9, &disks[1])]), PLAIN);
+    assert!(matches!(refusal, Refusal::Unfinished(_)));
+    bench.sim.inner.borrow_mut().now.as_mut().unwrap()[0] ^= 1;
+    assert!(matches!(bench.refuses(&one(1), PLAIN), Refusal::Changed));
+    bench.sim.inner.borrow_mut().now.as_mut().unwrap()[0] ^= 1;
+    // With the same, with what follows, with the rest: nothing is written again, and one taken, even if
+    // that is not known afterwards.
+    for again in [one(1), one(1), one(2)] {
+        *bench.note.note.borrow_mut() = before.clone();
+        bench.receive(&again, PLAIN).unwrap();
+        if again == one(1) {
+            assert_eq!(bench.sim.inner.borrow().writes, writes);
+            assert_eq!(bench.taken(&disks), [1, 2]);
+        }
+    }
+    assert_eq!(bench.taken(&disks), [1, 2, 3]);
+
+    // Or it is given up.
+    let bench = Bench::origin(vec![0; 220 * S]);
+    bench.receive(&one(0), PLAIN).unwrap();
+    bench.sim.inner.borrow_mut().full = true;
+    bench.receive(&one(1), PLAIN).unwrap_err();
+    assert!(matches!(bench.abort(false), Ok(Aborted::Restored(_))));
+    assert!(is(&bench.sim.now(), &disks[0]));
+    // But not for what is gone.
+    bench.receive(&one(1), PLAIN).unwrap_err();
+    bench.sim.inner.borrow_mut().taken.clear();
+    let refused = bench.abort(false).unwrap_err();
+    assert!(matches!(refused, Failure::Refused(Refusal::NotKept(_))));
+    assert!(matches!(bench.abort(true), Ok(Aborted::GivenUp)));
 }

@@ -18,7 +18,8 @@ pub enum Aborted {
     GivenUp,
 }
 
-/// Gives up what has been received in part. What the target held before comes back if it was put aside;
+/// Gives up what has been received in part. What the target held before comes back if it was put aside,
+/// or if the target keeps it;
 /// a file that was made for it is removed. Otherwise its content is lost, which has to be wanted
 /// (`force`) if it had a version before. Can be interrupted and done again.
 ///
@@ -48,8 +49,11 @@ fn give_up(
     between: Between,
     force: bool,
 ) -> Result<Aborted> {
-    let kept = target.has_kept();
-    let kept = between.kept && kept.map_err(|error| Failure::Target("look at", error))?;
+    let kept = match between.base.as_ref().and_then(|base| base.local) {
+        Some(local) => target.lost(&local).map(|why| why.is_none()),
+        None => target.has_kept().map(|kept| kept && between.kept),
+    };
+    let kept = kept.map_err(|error| Failure::Target("look at", error))?;
     match &between.base {
         Some(base) if kept => {
             // From here on it can only be restored: it may be already, but for this note.
@@ -71,14 +75,30 @@ fn give_up(
 }
 
 fn restore(target: &mut dyn Target, notes: &mut dyn Notes, base: Whole) -> Result<Aborted> {
-    let restored = target.restore();
+    let restored = match &base.local {
+        Some(local) => target.go_back(local),
+        None => target.restore(),
+    };
     restored.map_err(|error| Failure::Target("restore", error))?;
-    let still = base.samples.still(target, base.content.size);
-    if !still.map_err(|error| Failure::Target("read", error))? {
-        return Err(Refusal::Changed.into());
-    }
+    prove(target, &base)?;
     note(notes, &State::Whole(base.clone()))?;
     Ok(Aborted::Restored(Box::new(base)))
+}
+
+/// Whether it is what it was.
+fn prove(target: &mut dyn Target, base: &Whole) -> Result<()> {
+    if let Some(local) = base.local {
+        let unlike = target.unlike(&local);
+        return match unlike.map_err(|error| Failure::Target("look at", error))? {
+            Some(why) => Err(Refusal::Unlike(local, why).into()),
+            None => Ok(()),
+        };
+    }
+    let still = base.samples.still(target, base.content.size);
+    match still.map_err(|error| Failure::Target("read", error))? {
+        true => Ok(()),
+        false => Err(Refusal::Changed.into()),
+    }
 }
 
 fn note(notes: &mut dyn Notes, state: &State) -> Result<()> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Why something was not received.
 
+use super::local::{Local, Unlike};
 use super::state::{Between, Whole};
 use crate::error::Error;
 use std::fmt;
@@ -15,6 +16,10 @@ pub enum Refusal {
     OtherBase(Box<Whole>, &'static str),
     /// The target has been written to since it was noted what it holds.
     Changed,
+    /// The target, of which this was taken, is not what it was then, or that cannot be known.
+    Unlike(Local, Unlike),
+    /// The target keeps versions of itself, and none is noted.
+    NoLocal,
     /// There is something on the target, and the segment would write over it.
     NotBlank,
     /// It holds this version, and the segment would write over it.
@@ -50,6 +55,10 @@ impl fmt::Display for Refusal {
                 "it does not hold the version that the stream starts from: {why}"
             ),
             Self::Changed => f.write_str("it has been written to since it was received"),
+            Self::Unlike(local, why) => why.tell(local.tag, f),
+            Self::NoLocal => {
+                f.write_str("it is not noted which snapshot was taken when it was received")
+            }
             Self::NotBlank => f.write_str("there is something on it that would be written over"),
             Self::Holds(_) => f.write_str("it holds a version that would be written over"),
             Self::Unfinished(_) => f.write_str("something else has been received into it in part"),
@@ -75,7 +84,17 @@ impl fmt::Display for Refusal {
             Self::CannotKeep(error) => {
                 write!(f, "what it holds cannot be put aside: {error}")
             }
-            Self::NotKept(_) => f.write_str("what it held before was not put aside"),
+            Self::NotKept(between) => {
+                let local = between.base.as_ref().and_then(|base| base.local);
+                match local {
+                    None => f.write_str("what it held before was not put aside"),
+                    Some(local) => write!(
+                        f,
+                        "snapshot {}, which is what it held before, is gone, invalid or written to",
+                        local.tag
+                    ),
+                }
+            }
             Self::Notes(what) => write!(f, "what is noted of it makes no sense: {what}"),
         }
     }

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Receiving into a plain device or a file.
+//! Receiving into a plain device, a file, or what keeps versions of itself.
 //!
 //! What a target holds is noted beside it, durably, before and after. Nothing is written before
 //! it is proven that the target holds what the segment starts from. From then on until the
 //! segment's end the note says that it holds a mixture, and up to which mark what has been set is
 //! on stable storage: from there it can be gone on with, whatever has happened meanwhile.
+//!
+//! Of a target that keeps versions of itself, one is taken when a segment is whole. Before that it is
+//! noted that it will be, and as what; so it is found again if that was all that was noted.
 
 pub mod abort;
 pub mod blank;
 pub mod failure;
+pub mod local;
 pub mod notes;
 pub mod plain;
 pub mod proof;
@@ -18,10 +22,11 @@ pub mod target;
 
 pub use abort::{abort, Aborted};
 pub use failure::{Failure, Refusal, Result};
+pub use local::{Local, Unlike};
 pub use notes::StateFile;
 pub use plain::Plain;
 pub use receiver::{Options, Received, Receiver};
-pub use state::{Between, State, Whole};
+pub use state::{Between, State, Taking, Whole};
 pub use target::{Notes, Target};
 
 use crate::begin::Begin;

@@ -2,6 +2,7 @@
 //! Proving that a target still holds what was received into it.
 
 use super::target::Target;
+use crate::bytes::{array_at, put, u64_at};
 use crate::digest::Digest;
 use crate::frame::{PAYLOAD, SECTOR};
 use blake3::Hasher;
@@ -39,7 +40,7 @@ impl Samples {
             hasher.update(&seed);
             hasher.update(&nr.to_le_bytes());
             let bytes: Digest = hasher.finalize().into();
-            crate::bytes::u64_at(&bytes, 0) % blocks
+            u64_at(&bytes, 0) % blocks
         });
         let often = OFTEN.into_iter().filter(|block| *block < blocks);
         let mut hasher = Hasher::new();
@@ -55,6 +56,20 @@ impl Samples {
             seed,
             digest: hasher.finalize().into(),
         })
+    }
+
+    pub(super) fn encode(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        put(&mut bytes, 0, &self.seed);
+        put(&mut bytes, 32, &self.digest);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; 64]) -> Self {
+        Self {
+            seed: array_at(bytes, 0),
+            digest: array_at(bytes, 32),
+        }
     }
 
     /// Whether the same samples are the same now.
@@ -106,7 +121,7 @@ impl Witness {
         let digest = blake3::hash(content);
         Self {
             sector,
-            digest: crate::bytes::array_at(digest.as_bytes(), 0),
+            digest: array_at(digest.as_bytes(), 0),
         }
     }
 

@@ -3,8 +3,9 @@
 
 use super::blank::is_blank;
 use super::failure::{Failure, Refusal, Result};
+use super::local::Local;
 use super::proof::{all, Samples, Witnesses};
-use super::state::{Between, State, Whole, SEGMENTS_MOST};
+use super::state::{Between, State, Taking, Whole, SEGMENTS_MOST};
 use super::target::{Notes, Target};
 use crate::begin::Begin;
 use crate::decoder::{Begun, Ended, Event};
@@ -57,6 +58,8 @@ pub struct Receiver<T, N> {
     received: Received,
     /// The last segment that came, if it had been received before.
     skipped: Option<Digest>,
+    /// What the target has taken of itself.
+    taken: Vec<Local>,
 }
 
 fn target(doing: &'static str) -> impl Fn(io::Error) -> Failure {
@@ -82,6 +85,7 @@ impl<T: Target, N: Notes> Receiver<T, N> {
             doing: Doing::Nothing,
             received: Received::default(),
             skipped: None,
+            taken: Vec::new(),
         })
     }
 
@@ -93,6 +97,11 @@ impl<T: Target, N: Notes> Receiver<T, N> {
     /// What has been received.
     pub fn received(&self) -> Received {
         self.received
+    }
+
+    /// What the target has taken of itself for what has been received, if it keeps versions of itself.
+    pub fn taken(&self) -> &[Local] {
+        &self.taken
     }
 
     /// Of the segment that is being received: what it is of, and how much has been set.
@@ -128,13 +137,23 @@ impl<T: Target, N: Notes> Receiver<T, N> {
         }
     }
 
-    /// All segments may have been there before, and the target be further than the stream leads.
-    fn last(&self) -> Result<()> {
+    /// All segments may have been there before, and the target be further than the stream leads, or have been
+    /// written to since.
+    fn last(&mut self) -> Result<()> {
         match &self.state {
             Some(State::Whole(whole))
                 if self.skipped.is_some() && self.skipped.as_ref() != whole.segments.last() =>
             {
                 Err(Refusal::Holds(Box::new(whole.clone())).into())
+            }
+            Some(State::Whole(Whole {
+                local: Some(local), ..
+            })) if self.skipped.is_some() => {
+                let unlike = self.target.unlike(local).map_err(target("look at"))?;
+                match unlike {
+                    Some(why) => Err(Refusal::Unlike(*local, why).into()),
+                    None => Ok(()),
+                }
             }
             Some(State::Between(between)) => {
                 Err(Refusal::Unfinished(Box::new(between.clone())).into())
@@ -155,6 +174,7 @@ impl<T: Target, N: Notes> Receiver<T, N> {
         let known = |whole: &Whole| whole.segments.contains(&id);
         let force = self.options.force;
         let full = begun.begin.from.is_none();
+        self.finish_left(&begun.begin, id)?;
         match self.state.clone() {
             Some(State::Restoring(_)) => Err(Refusal::Restoring.into()),
             Some(State::Between(between)) if between.position.segment == id => {
@@ -206,6 +226,11 @@ impl<T: Target, N: Notes> Receiver<T, N> {
         if ours.position != *position || ours.payload != begun.payload {
             return Err(Refusal::OtherPosition(Some(Box::new(ours))).into());
         }
+        if ours.taking.is_some() {
+            let id = ours.position.segment;
+            self.finish_left(&begun.begin, id)?;
+            return self.skip(id);
+        }
         self.go_on(ours, Some(position))
     }
 
@@ -221,9 +246,26 @@ impl<T: Target, N: Notes> Receiver<T, N> {
         if !fits {
             return Err(Refusal::OtherSize(has, size).into());
         }
-        let still = whole.samples.still(&mut self.target, size);
+        if let Some(local) = &whole.local {
+            if let Some(why) = self.target.unlike(local).map_err(target("look at"))? {
+                return Err(Refusal::Unlike(*local, why).into());
+            }
+        } else if self.target.next().map_err(target("look at"))?.is_some() {
+            return Err(Refusal::NoLocal.into());
+        }
+        self.prove_content(size, &whole.samples, whole.all)
+    }
+
+    /// Whether this is what it has.
+    fn prove_content(
+        &mut self,
+        size: u64,
+        samples: &Samples,
+        of_all: Option<Digest>,
+    ) -> Result<()> {
+        let still = samples.still(&mut self.target, size);
         let mut still = still.map_err(target("read"))?;
-        if let Some(digest) = whole.all.filter(|_| self.options.digest && still) {
+        if let Some(digest) = of_all.filter(|_| self.options.digest && still) {
             still = all(&mut self.target, size).map_err(target("read"))? == digest;
         }
         match still {
@@ -353,8 +395,7 @@ impl<T: Target, N: Notes> Receiver<T, N> {
             Doing::Seek(..) => return Err(Refusal::OtherStream.into()),
             Doing::Write(between, ..) => between,
         };
-        let content = between.begin.makes();
-        let size = content.size;
+        let size = between.begin.size;
         self.target.fit(size).map_err(target("resize"))?;
         self.target.sync().map_err(target("sync"))?;
         let samples = Samples::take(&mut self.target, size, ended.digest);
@@ -363,26 +404,84 @@ impl<T: Target, N: Notes> Receiver<T, N> {
             true => Some(all(&mut self.target, size).map_err(target("read"))?),
             false => None,
         };
-        let mut segments = match (&between.base, &between.begin.from) {
-            (Some(base), Some(_)) => base.segments.clone(),
-            _ => Vec::new(),
-        };
-        segments.push(between.position.segment);
-        let too_many = segments.len().saturating_sub(SEGMENTS_MOST);
-        segments.drain(..too_many);
-        self.note(State::Whole(Whole {
-            content,
-            identity: between.begin.identity.clone(),
+        let taking = Taking {
+            next: Local::default(),
             samples,
             all: digest,
-            segments,
-        }))?;
+        };
+        match self.target.next().map_err(target("look at"))? {
+            None => self.note(State::Whole(whole(&between, taking, None)))?,
+            Some(next) => {
+                let mut between = between.clone();
+                between.taking = Some(Taking { next, ..taking });
+                // So that what is taken is known again, whatever happens.
+                self.note(State::Between(*between.clone()))?;
+                self.take_version(&between, Taking { next, ..taking })?;
+            }
+        }
         self.skipped = None;
         self.received.segments += 1;
         if between.kept {
             self.target.drop_kept().map_err(target("clean up beside"))?;
         }
         Ok(())
+    }
+
+    /// What was interrupted when all had been received, but for what the target takes of itself: it is
+    /// taken before that is received again, or what follows it.
+    fn finish_left(&mut self, begin: &Begin, id: Digest) -> Result<()> {
+        let Some(State::Between(between)) = &self.state else {
+            return Ok(());
+        };
+        let Some(taking) = between.taking else {
+            return Ok(());
+        };
+        let content = between.begin.makes();
+        let follows = begin.needs().is_some_and(|needs| needs.is(&content));
+        if between.position.segment != id && !follows {
+            return Ok(());
+        }
+        let between = between.clone();
+        self.prove_content(content.size, &taking.samples, taking.all)?;
+        self.take_version(&between, taking)?;
+        self.received.resumed = true;
+        self.received.segments += 1;
+        Ok(())
+    }
+
+    /// Has the target take a version of itself, unless it has been taken before, and notes it.
+    fn take_version(&mut self, between: &Between, taking: Taking) -> Result<()> {
+        let version = &between.begin.to;
+        let taken = self.target.taken(&taking.next, version);
+        let local = match taken.map_err(target("look at"))? {
+            Some(local) => local,
+            None => {
+                let taken = self.target.take(version);
+                taken.map_err(target("take a snapshot of"))?
+            }
+        };
+        self.note(State::Whole(whole(between, taking, Some(local))))?;
+        self.taken.push(local);
+        Ok(())
+    }
+}
+
+/// What is noted when a segment is whole.
+fn whole(between: &Between, taking: Taking, local: Option<Local>) -> Whole {
+    let mut segments = match (&between.base, &between.begin.from) {
+        (Some(base), Some(_)) => base.segments.clone(),
+        _ => Vec::new(),
+    };
+    segments.push(between.position.segment);
+    let too_many = segments.len().saturating_sub(SEGMENTS_MOST);
+    segments.drain(..too_many);
+    Whole {
+        content: between.begin.makes(),
+        identity: between.begin.identity.clone(),
+        samples: taking.samples,
+        all: taking.all,
+        segments,
+        local,
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a target holds, as it is noted.
 
+use super::local::Local;
 use super::proof::{Samples, Witness, Witnesses};
 use crate::begin::{Begin, IDENTITY_MOST};
 use crate::bytes::{array_at, put, u32_at, u64_at};
@@ -25,6 +26,7 @@ const IDENTITY: u16 = 0x13;
 const SAMPLES: u16 = 0x14;
 const ALL: u16 = 0x15;
 const SEGMENTS: u16 = 0x16;
+const LOCAL: u16 = 0x17;
 const VERSION: u16 = 0x20;
 const VERSION_END: u16 = 0x2f;
 const BEGIN: u16 = 0x40;
@@ -32,6 +34,9 @@ const POSITION: u16 = 0x41;
 const KEPT: u16 = 0x42;
 const MADE: u16 = 0x43;
 const WITNESSES: u16 = 0x44;
+const TAKING: u16 = 0x45;
+const TAKING_SAMPLES: u16 = 0x46;
+const TAKING_ALL: u16 = 0x47;
 
 /// How many segments are remembered.
 pub const SEGMENTS_MOST: usize = 64;
@@ -49,6 +54,8 @@ pub struct Whole {
     pub all: Option<Digest>,
     /// The last segments that led to it, by the digests of their beginnings.
     pub segments: Vec<Digest>,
+    /// What was taken of the target then, if it keeps versions of itself.
+    pub local: Option<Local>,
 }
 
 /// A mixture of two versions, or what a version is being written over.
@@ -68,6 +75,19 @@ pub struct Between {
     pub position: Position,
     /// Some of what was written before it.
     pub witnesses: Vec<Witness>,
+    /// All of the segment is on stable storage, and this is to be done yet.
+    pub taking: Option<Taking>,
+}
+
+/// What a target that keeps versions of itself is to take of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taking {
+    /// It is taken as this, or later.
+    pub next: Local,
+    /// Samples of what is taken.
+    pub samples: Samples,
+    /// BLAKE3 of all of it, if that was wanted.
+    pub all: Option<Digest>,
 }
 
 /// What is noted.
@@ -95,6 +115,7 @@ impl Between {
             payload,
             position: Position::beginning(id),
             witnesses: Vec::new(),
+            taking: None,
         }
     }
 }
@@ -124,6 +145,11 @@ impl State {
                 bytes
             });
             fields.add(WITNESSES, &witnesses.collect::<Vec<_>>());
+            if let Some(taking) = &between.taking {
+                fields.add(TAKING, &taking.next.encode());
+                fields.add(TAKING_SAMPLES, &taking.samples.encode());
+                fields.add_some(TAKING_ALL, taking.all);
+            }
         }
         let fields = fields.end();
         let mut bytes = vec![0; FIXED];
@@ -166,6 +192,7 @@ impl State {
         let mut position = None;
         let (mut kept, mut made) = (false, false);
         let mut witnesses = Vec::new();
+        let (mut next, mut samples, mut all) = (None, None, None);
         for field in Reader::new(fields) {
             match field? {
                 (PHASE, [number]) => phase = *number,
@@ -190,11 +217,23 @@ impl State {
                     };
                     witnesses = all.map(witness).collect();
                 }
+                (TAKING, value) => {
+                    next = Some(Local::decode(value.try_into().map_err(|_| wrong())?))
+                }
+                (TAKING_SAMPLES, value) => {
+                    samples = Some(Samples::decode(value.try_into().map_err(|_| wrong())?));
+                }
+                (TAKING_ALL, value) => all = Some(value.try_into().map_err(|_| wrong())?),
                 (kind, _) if kind & REQUIRED != 0 => return Err(Fault::Field(kind)),
-                (PHASE | BEGIN..=WITNESSES, _) => return Err(wrong()),
+                (PHASE | BEGIN..=TAKING_ALL, _) => return Err(wrong()),
                 _ => {}
             }
         }
+        let taking = match (next, samples) {
+            (Some(next), Some(samples)) => Some(Taking { next, samples, all }),
+            (None, None) => None,
+            _ => return Err(Fault::Damaged("a field is missing")),
+        };
         let missing = || Fault::Damaged("a field is missing");
         match (phase, base, begin, position) {
             (1, Some(whole), None, None) => Ok(Self::Whole(whole)),
@@ -211,6 +250,7 @@ impl State {
                     payload,
                     position,
                     witnesses,
+                    taking,
                 }))
             }
             _ => Err(missing()),
@@ -234,12 +274,12 @@ impl Whole {
         fields.add(ORIGIN, &content.origin.to_le_bytes());
         fields.add(SIZE, &content.size.to_le_bytes());
         fields.add(IDENTITY, &self.identity);
-        let samples = [self.samples.seed, self.samples.digest];
-        fields.add(SAMPLES, samples.as_flattened());
+        fields.add(SAMPLES, &self.samples.encode());
         fields.add_some(ALL, self.all);
         let last = self.segments.len().saturating_sub(SEGMENTS_MOST);
         let segments = self.segments.get(last..).unwrap_or_default();
         fields.add(SEGMENTS, segments.as_flattened());
+        fields.add_some(LOCAL, self.local.map(|local| local.encode()));
         content.version.write(VERSION, fields);
     }
 
@@ -251,17 +291,13 @@ impl Whole {
             (ORIGIN, 4) => content.origin = u32_at(value, 0),
             (SIZE, 8) => content.size = u64_at(value, 0),
             (IDENTITY, 0..=IDENTITY_MOST) => self.identity = value.to_vec(),
-            (SAMPLES, 64) => {
-                self.samples = Samples {
-                    seed: array_at(value, 0),
-                    digest: array_at(value, 32),
-                };
-            }
+            (SAMPLES, 64) => self.samples = Samples::decode(&array_at(value, 0)),
+            (LOCAL, Local::SIZE) => self.local = Some(Local::decode(&array_at(value, 0))),
             (ALL, 32) => self.all = Some(array_at(value, 0)),
             (SEGMENTS, len) if len % 32 == 0 && len / 32 <= SEGMENTS_MOST => {
                 self.segments = value.chunks(32).map(|id| array_at(id, 0)).collect();
             }
-            (STORE..=SEGMENTS, _) => return Err(wrong),
+            (STORE..=LOCAL, _) => return Err(wrong),
             (VERSION..=VERSION_END, _) => {
                 let version: &mut Version = &mut content.version;
                 version.read(kind - VERSION, value)?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What is received into, and where it is noted what that holds.
 
+use super::local::{Local, Unlike};
+use crate::version::Version;
 use std::io;
 
 /// A device, or a file that holds what one would.
@@ -94,6 +96,60 @@ pub trait Target {
     ///
     /// It failed.
     fn remove(&mut self) -> io::Result<()>;
+
+    /// If it keeps versions of itself: as what the next one will be taken, or later.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told.
+    fn next(&mut self) -> io::Result<Option<Local>> {
+        Ok(None)
+    }
+
+    /// Whether it is what it was when this was taken, by all means: if not, why not.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told.
+    fn unlike(&mut self, _local: &Local) -> io::Result<Option<Unlike>> {
+        Ok(Some(Unlike::Another))
+    }
+
+    /// Whether this is still there, and has never been changed: if not, why not.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told.
+    fn lost(&mut self, _local: &Local) -> io::Result<Option<Unlike>> {
+        Ok(Some(Unlike::Another))
+    }
+
+    /// What was taken of it as it is now, as this or later, for a version that was received.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be told.
+    fn taken(&mut self, _next: &Local, _version: &Version) -> io::Result<Option<Local>> {
+        Ok(None)
+    }
+
+    /// Takes one, durably, of a version that was received.
+    ///
+    /// # Errors
+    ///
+    /// It failed; it may have been taken.
+    fn take(&mut self, _version: &Version) -> io::Result<Local> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes it again what it was when this was taken, durably. May have been done, or begun, before.
+    ///
+    /// # Errors
+    ///
+    /// It failed.
+    fn go_back(&mut self, _local: &Local) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Where it is noted what a target holds.

@@ -2,7 +2,8 @@
 //! A target whose cache loses what was not synced, and whose power can fail at any step.
 
 use super::{Disk, Random, S};
-use dm_snap_mv_stream::receive::{Notes, Target};
+use dm_snap_mv_stream::receive::{Local, Notes, Target, Unlike};
+use dm_snap_mv_stream::Version;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -50,6 +51,12 @@ pub struct Inner {
     pub elastic: bool,
     /// How often it was written to.
     pub writes: u64,
+    /// It keeps versions of itself.
+    pub is_origin: bool,
+    /// Those that were taken, by their tags, with their memos.
+    pub taken: Vec<(u32, Disk, String)>,
+    /// It has no space for another one.
+    pub full: bool,
 }
 
 fn perform(disk: &mut Disk, op: &Op) {
@@ -216,6 +223,85 @@ impl Target for Sim {
         inner.pending.clear();
         (inner.now, inner.durable) = (None, None);
         Ok(())
+    }
+
+    fn next(&mut self) -> io::Result<Option<Local>> {
+        let inner = self.inner.borrow();
+        let last = inner.taken.last().map_or(0, |(tag, ..)| *tag);
+        Ok(inner.is_origin.then_some(Local {
+            store: [7; 16],
+            origin: 3,
+            tag: last + 1,
+        }))
+    }
+
+    fn unlike(&mut self, local: &Local) -> io::Result<Option<Unlike>> {
+        if let Some(why) = self.lost(local)? {
+            return Ok(Some(why));
+        }
+        let inner = self.inner.borrow();
+        let same = |disk: &Disk| inner.now.as_ref() == Some(disk);
+        let mut of_tag = inner.taken.iter().filter(|(tag, ..)| *tag == local.tag);
+        let is_same = of_tag.any(|(_, disk, _)| same(disk));
+        Ok((!is_same).then_some(Unlike::Changed))
+    }
+
+    fn lost(&mut self, local: &Local) -> io::Result<Option<Unlike>> {
+        let inner = self.inner.borrow();
+        if !inner.is_origin || (local.store, local.origin) != ([7; 16], 3) {
+            return Ok(Some(Unlike::Another));
+        }
+        let there = inner.taken.iter().any(|(tag, ..)| *tag == local.tag);
+        Ok((!there).then_some(Unlike::Gone))
+    }
+
+    fn taken(&mut self, next: &Local, version: &Version) -> io::Result<Option<Local>> {
+        let tags: Vec<_> = {
+            let inner = self.inner.borrow();
+            let memo = version.memo.clone().unwrap_or_default();
+            let taken = inner.taken.iter().rev();
+            let ours = taken.filter(|(tag, _, m)| *tag >= next.tag && *m == memo);
+            ours.map(|(tag, ..)| *tag).collect()
+        };
+        for tag in tags {
+            let local = Local { tag, ..*next };
+            if self.unlike(&local)?.is_none() {
+                return Ok(Some(local));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, version: &Version) -> io::Result<Local> {
+        self.power.step()?;
+        if self.inner.borrow().full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let next = self.next()?.unwrap();
+        {
+            let mut inner = self.inner.borrow_mut();
+            // It has to be on stable storage, or the snapshot is of something else than the version.
+            assert!(inner.pending.is_empty());
+            let disk = inner.now.clone().unwrap();
+            let memo = version.memo.clone().unwrap_or_default();
+            inner.taken.push((next.tag, disk, memo));
+        }
+        // And it may have been taken when that is not known yet.
+        self.power.step()?;
+        Ok(next)
+    }
+
+    fn go_back(&mut self, local: &Local) -> io::Result<()> {
+        self.power.step()?;
+        {
+            let mut inner = self.inner.borrow_mut();
+            let mut of_tag = inner.taken.iter().filter(|(tag, ..)| *tag == local.tag);
+            let disk = of_tag.next().map(|(_, disk, _)| disk.clone());
+            inner.pending.clear();
+            inner.now = disk.clone();
+            inner.durable = disk;
+        }
+        self.power.step()
     }
 }
 
