@@ -162,6 +162,15 @@ impl<I> Drop for Ahead<I> {
     }
 }
 
+/// Pieces from a sector on, cut as they are to be asked for: first sector, and how many.
+pub fn parts(pieces: impl Iterator<Item = Piece>, from: u64) -> impl Iterator<Item = (u64, u64)> {
+    Parts {
+        pieces,
+        from,
+        rest: (0, 0),
+    }
+}
+
 /// Cuts pieces as they will be asked for: where frames end.
 struct Parts<I> {
     pieces: I,

@@ -254,8 +254,8 @@ with. What is sent is read from the device that shows the snapshot, or from one 
 and that the kernel removes when dms ends, however that comes. A stream that was cut off cannot be taken \
 for a whole one. Where nobody reads the stream to its end, dms send says nothing and exits with 1.
 
-\"dms receive\" makes a file or a plain device what a stream says; neither root nor the module is \
-needed for a file. It works without anything else on the way: a stream can come through a pipe, from a \
+\"dms receive\" makes a file, a plain device or an origin what a stream says; neither root nor the module \
+is needed for a file. It works without anything else on the way: a stream can come through a pipe, from a \
 file, or over ssh. Nothing in it is secret or signed: that is for what carries it.
 
 Until a stream has been received to its end, TARGET holds a mixture. What is noted beside it says so, \
@@ -268,7 +268,15 @@ What TARGET holds is proven by what is noted and by samples: its beginning, its 
 pieces of 4 KiB in between. Who has changed a byte elsewhere is found only with --digest, by \
 reading all of it.
 
-To move a file that was received, move its .dms-state with it.";
+To move a file that was received, move its .dms-state with it.
+
+An origin is proven by the snapshot that was taken when it was received: no chunk of it may have been \
+written since, or what was must be the same again, as after a rollback. Where it was rolled back, \
+what that has changed is read. While an origin holds a mixture, its snapshots are what they were. When all has \
+been received and no snapshot can be taken, for want of space, say, the same stream again has it taken, \
+without being written again. --abort rolls the origin back. If the COW device is full, snapshots are \
+kept only with the policies error and queue: see \"dms create -e\". What origins hold is noted in \
+/var/lib/dms/receive, in a file for each that is called by the UUID of the store and the number in it.";
 
 const EXAMPLES: &[(&str, &[&str])] = &[
     (

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The `list` message's reply: an origin and its snapshots, in pages.
 
-use crate::dm::Dm;
+use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind};
 use crate::fields::{next, unless_dash, Cleaning, Malformed, Part, Rollback};
 use crate::words;
@@ -206,6 +206,13 @@ pub fn page(dm: &Dm, name: &str, start: u32) -> Result<Page, Failure> {
         )
         .hint("the module and dms are of different versions: install both anew")
     })
+}
+
+/// Whether a snapshot of the origin that a device belongs to has chunks of its own, as the kernel has it.
+pub fn holds_chunks(dm: &Dm, device: &Mapped, tag: u32) -> Result<bool, Failure> {
+    let page = page(dm, &device.name, tag)?;
+    let row = page.rows.into_iter().find(|row| row.tag == tag);
+    Ok(row.is_some_and(|row| row.chunks > 0))
 }
 
 #[cfg(test)]

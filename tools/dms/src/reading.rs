@@ -8,6 +8,8 @@ use crate::names::{normalise, BlockDevice};
 use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
+use dm_snap_mv_model::ids::OriginNr;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::{Device, Error, Live, Store};
 use std::ffi::OsStr;
@@ -149,6 +151,24 @@ fn commit(dm: &Dm, device: &Mapped) -> Option<u64> {
         Reply::Done(reply) => std::str::from_utf8(&reply).ok()?.trim().parse().ok(),
         Reply::Refused { .. } => None,
     }
+}
+
+/// Whether a snapshot has anything of its own, so that somebody has written to it: as far as the store
+/// says. What has not been written down yet, the kernel knows; see [`crate::list::holds_chunks`].
+pub fn is_written(
+    store: &Store<'_>,
+    origin: OriginNr,
+    row: &SnapshotRow,
+) -> dm_snap_mv_store::Result<bool> {
+    let tree = store.records(row.timeline(origin))?;
+    let mut written = row.chunks > 0;
+    let mut at = Some(0);
+    while let Some(from) = at.filter(|_| !written) {
+        let part = tree.part(from, 1, &|_, _| true)?;
+        written = !tree.entries(&part)?.is_empty();
+        at = part.next();
+    }
+    Ok(written)
 }
 
 /// The failure that a store's error amounts to; `whose` is said before it where that tells something.

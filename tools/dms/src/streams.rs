@@ -3,7 +3,7 @@
 
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
-use dm_snap_mv_stream::receive::{self, Refusal, Whole};
+use dm_snap_mv_stream::receive::{self, Refusal, Unlike, Whole};
 use dm_snap_mv_stream::{Error, Fault};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -168,6 +168,11 @@ pub fn refused(target: &Path, failure: receive::Failure) -> Failure {
         receive::Failure::Stream(error) => return wrong(&error),
         receive::Failure::Refused(refusal) => refusal,
         receive::Failure::Target(doing, error) => {
+            // What the kernel or the store says of an origin comes as it is.
+            let error = match error.downcast::<Failure>() {
+                Ok(failure) => return failure.context(format!("cannot {doing} {shown}")),
+                Err(error) => error,
+            };
             let what = format!("cannot {doing} {shown}: {error}");
             return Failure::new(of_io(&error), what);
         }
@@ -182,6 +187,7 @@ pub fn refused(target: &Path, failure: receive::Failure) -> Failure {
         _ => Kind::Refused,
     };
     let name = target.to_string_lossy();
+    let device = name.strip_prefix("/dev/mapper/").unwrap_or(&name);
     let hint = match &refusal {
         Refusal::Unknown => {
             "receive the whole version first, or say with --state where it is noted \
@@ -189,7 +195,18 @@ pub fn refused(target: &Path, failure: receive::Failure) -> Failure {
                 .to_owned()
         }
         Refusal::OtherBase(whole, _) => format!("it holds {}", name_of(whole)),
-        Refusal::Changed | Refusal::OtherSize(..) => {
+        Refusal::Unlike(local, Unlike::Changed) => format!(
+            "to have it be that again: dms rollback {device} {}\n\
+             or receive the whole version, with --force",
+            local.tag
+        ),
+        Refusal::Unlike(_, Unlike::Rollback) => {
+            format!("wait for it: dms wait {device} --rollback")
+        }
+        Refusal::Unlike(_, Unlike::Another) => {
+            "say with --state where it is noted what it holds".to_owned()
+        }
+        Refusal::Changed | Refusal::OtherSize(..) | Refusal::NoLocal | Refusal::Unlike(..) => {
             "receive the whole version, with --force".to_owned()
         }
         Refusal::NotBlank => "if that is to be lost, receive with --force".to_owned(),

@@ -109,21 +109,29 @@ pub struct Send {
     pub cow: Option<OsString>,
 }
 
-/// Receive a stream into a file, or a plain device
+/// Receive a stream into a file, a plain device, or an origin
 ///
 /// The stream is read from standard input. TARGET becomes the version that it leads to. It is noted
-/// beside it what it holds, in TARGET.dms-state, or for a device in the file given with --state.
+/// what it holds: of a file beside it, in TARGET.dms-state; of a plain device in the file given with
+/// --state; of an origin in /var/lib/dms/receive.
+///
+/// An origin is meant by its device, as mapper/orig. When all has been received a snapshot of it is taken,
+/// with the memo of the one that was sent, and its tag is printed. That is what is to be used.
 ///
 /// A stream of what has changed is refused, before anything is written, unless TARGET is proven to hold
 /// the version that it starts from. One of a whole version is refused if there is something on TARGET,
 /// unless --force is given.
+///
+/// A plain device or a file is proven by samples, or with --digest by all of it. An origin is proven by
+/// the snapshot that was taken when it was received last: that must be there, and neither it nor the
+/// origin have been written to since.
 ///
 /// What was interrupted can be gone on with, by whatever: give it the same stream again, or one that
 /// begins at the place that --position prints. Until it is done TARGET holds a mixture of both
 /// versions, and it is noted that it does.
 #[derive(Args, Debug)]
 pub struct Receive {
-    /// A file, which need not be there, or a block device that nobody uses
+    /// A file, which need not be there, or a block device that nobody uses: a plain one, or an origin's
     #[arg(value_hint = ValueHint::FilePath)]
     pub target: OsString,
     /// Where it is noted what TARGET holds
@@ -145,8 +153,9 @@ pub struct Receive {
     pub force: bool,
     /// Give up what has been received in part
     ///
-    /// What --keep has put aside comes back, and a file that was made for it goes. If TARGET held a
-    /// version that was not put aside, that is lost, and --force has to be given.
+    /// An origin is rolled back to the snapshot that it was, which is waited for. What --keep has put aside
+    /// comes back, and a file that was made for it goes. If TARGET held a version that was not put aside,
+    /// that is lost, and --force has to be given.
     #[arg(long, conflicts_with_all = ["keep", "digest", "position", "status"])]
     pub abort: bool,
     /// Print the place to go on from, for whoever sends; nothing, if nothing was left off

@@ -25,6 +25,8 @@ mod sync;
 mod wait;
 
 pub(crate) use create::nobody_else_has;
+pub(crate) use rollback::begin as roll_back;
+pub(crate) use wait::rollback as wait_for_rollback;
 
 use crate::cli::Command;
 use crate::dm::{Dm, Mapped};

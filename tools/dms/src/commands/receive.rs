@@ -6,18 +6,21 @@ use super::print;
 use super::stream::decoder;
 use crate::cli::Receive;
 use crate::devno::Devno;
-use crate::dm::Dm;
+use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::loops::Behind;
 use crate::names::{normalise, BlockDevice};
 use crate::progress::Progress;
+use crate::replica::{self, Replica};
 use crate::shared;
 use crate::show::stream::Noted;
 use crate::stack::Stack;
 use crate::streams::{name_of, refused, unopened, Input};
 use crate::sysfs::Sysfs;
+use crate::target::Role;
 use dm_snap_mv_stream::receive::{
-    abort, receive, Aborted, Notes, Options, Plain, Receiver, State, StateFile,
+    abort, receive, Aborted, Failure as Stopped, Local, Notes, Options, Plain, Receiver, Refusal,
+    State, StateFile, Target,
 };
 use std::ffi::OsStr;
 use std::fs;
@@ -27,7 +30,20 @@ use std::path::{Path, PathBuf};
 
 pub fn run(args: &Receive) -> Result<()> {
     let path = find(&args.target)?;
-    let mut notes = StateFile::new(state(args, &path)?);
+    let device = device_at(&path);
+    let dm = device.and_then(|_| Dm::if_there());
+    if dm.is_none() && device.is_some_and(is_ours) {
+        let what = format!("{} is a device of dm-snap-mv", path.display());
+        return Err(Failure::new(Kind::Unable, what).hint("run dms as root"));
+    }
+    let origin = match &dm {
+        Some(dm) => origin(dm, &path)?,
+        None => None,
+    };
+    let mut notes = StateFile::new(match (&args.state, &dm, &origin) {
+        (None, Some(dm), Some(origin)) => replica::notes(dm, origin)?,
+        _ => state(args, &path)?,
+    });
     if args.status || args.position {
         return tell(args, &path, &mut notes);
     }
@@ -36,15 +52,38 @@ pub fn run(args: &Receive) -> Result<()> {
         false => Some(Input::standard()?),
     };
     let target = open(&path)?;
+    match (&dm, &origin) {
+        (Some(dm), Some(origin)) => {
+            let target = Replica::new(dm, origin, target)?;
+            if input.is_some() {
+                target.need_rest()?;
+                if args.state.is_none() {
+                    replica::make_folder()?;
+                }
+            }
+            act(args, &path, target, notes, input)
+        }
+        _ => act(args, &path, target, notes, input),
+    }
+}
+
+/// Receives into a target, or gives up what was received.
+fn act(
+    args: &Receive,
+    path: &Path,
+    target: impl Target,
+    notes: StateFile,
+    input: Option<Input>,
+) -> Result<()> {
     let Some(input) = input else {
-        return give_up(args, &path, target, notes);
+        return give_up(args, path, target, notes);
     };
     let options = Options {
         force: args.force,
         keep: args.keep,
         digest: args.digest,
     };
-    let failed = |failure| refused(&path, failure);
+    let failed = |failure| refused(path, failure);
     let mut decoder = decoder(input)?;
     let mut receiver = Receiver::new(target, notes, options).map_err(failed)?;
     let mut progress = Progress::new();
@@ -53,19 +92,63 @@ pub fn run(args: &Receive) -> Result<()> {
         progress.part(&doing, counts.sectors, begin.sectors);
     });
     progress.done();
-    let received = done.map_err(failed).map_err(|failure| {
-        let unfinished = matches!(receiver.state(), Some(State::Between(_)));
-        match unfinished && failure.hint.is_none() {
-            true => {
-                failure.hint("what was received up to the last mark stays: it can be gone on with")
-            }
-            false => failure,
-        }
-    })?;
+    told(receiver.taken())?;
+    let received = match done {
+        Ok(received) => received,
+        Err(failure) => return Err(advised(path, failure, receiver.state())),
+    };
     if received.segments == 0 {
         eprintln!("dms: {} holds that already", path.display());
+        if let Some(State::Whole(whole)) = receiver.state() {
+            told(whole.local.as_slice())?;
+        }
     }
     Ok(())
+}
+
+/// Says which snapshots were taken.
+fn told(taken: &[Local]) -> Result<()> {
+    let tags = taken.iter().map(|local| format!("{}\n", local.tag));
+    match taken {
+        [] => Ok(()),
+        _ => print(&tags.collect::<String>()),
+    }
+}
+
+/// Why it has ended before the stream, and what to do about it where something has been received.
+fn advised(path: &Path, stopped: Stopped, state: Option<&State>) -> Failure {
+    let Some(State::Between(between)) = state else {
+        return refused(path, stopped);
+    };
+    let to_target = matches!(stopped, Stopped::Target(..));
+    let is_changed = matches!(stopped, Stopped::Refused(Refusal::Changed));
+    let failure = refused(path, stopped);
+    let mut hints: Vec<_> = failure.hint.iter().cloned().collect();
+    let base = between.base.as_ref();
+    let is_replica = base.is_some_and(|base| base.local.is_some());
+    if is_changed && is_replica {
+        let name = path.display();
+        hints.push(format!(
+            "or have it be what it was before: dms receive {name} --abort"
+        ));
+    } else if between.taking.is_some() {
+        hints.push("all has been received: the same stream again has it taken".to_owned());
+    } else if hints.is_empty() {
+        let stays = "what was received up to the last mark stays: it can be gone on with";
+        hints.push(stays.to_owned());
+        if to_target && is_replica && failure.kind == Kind::NoSpace {
+            let name = path.display();
+            let short = path.strip_prefix("/dev/mapper").unwrap_or(path).display();
+            hints.push(format!(
+                "when there is space again: delete snapshots (dms delete {short} TAG) or enlarge the COW device\n\
+                 or give it up: dms receive {name} --abort"
+            ));
+        }
+    }
+    Failure {
+        hint: Some(hints.join("\n")),
+        ..failure
+    }
 }
 
 /// The target that is meant: a device if there is one, else a file.
@@ -100,9 +183,39 @@ fn find(arg: &OsStr) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where it is noted what the target holds.
+/// The number of the device there.
+fn device_at(path: &Path) -> Option<Devno> {
+    let meta = fs::metadata(path).ok()?;
+    let is_device = meta.file_type().is_block_device();
+    is_device.then(|| Devno::of_dev_t(meta.rdev()))
+}
+
+/// Whether it is most likely a device of dm-snap-mv, for who may not ask device-mapper.
+fn is_ours(devno: Devno) -> bool {
+    let uuid = fs::read_to_string(format!("/sys/dev/block/{devno}/dm/uuid"));
+    uuid.is_ok_and(|uuid| uuid.starts_with("SNAPMV-"))
+}
+
+/// If the target is a device of dm-snap-mv, that has to be one of an origin.
+fn origin(dm: &Dm, path: &Path) -> Result<Option<Mapped>> {
+    let devno = device_at(path);
+    let mut devices = dm.devices()?.into_iter();
+    let Some(device) = devices.find(|device| Some(device.devno) == devno) else {
+        return Ok(None);
+    };
+    match device.line.role {
+        Role::Origin => Ok(Some(device)),
+        Role::Snapshot(tag) => {
+            let what = format!("{} shows snapshot {tag}", path.display());
+            Err(Failure::new(Kind::Refused, what)
+                .hint("what is received into is the origin, of which a snapshot is taken then"))
+        }
+    }
+}
+
+/// Where it is noted what a file or a plain device holds.
 fn state(args: &Receive, path: &Path) -> Result<PathBuf> {
-    let is_device = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+    let is_device = device_at(path).is_some();
     match &args.state {
         Some(state) => Ok(state.clone()),
         None if is_device => Err(Failure::usage(format!(
@@ -122,17 +235,7 @@ fn state(args: &Receive, path: &Path) -> Result<PathBuf> {
 
 fn open(path: &Path) -> Result<Plain> {
     let shown = path.display();
-    let devno = fs::metadata(path)
-        .ok()
-        .filter(|meta| meta.file_type().is_block_device())
-        .map(|meta| Devno::of_dev_t(meta.rdev()));
-    if let Some(devno) = devno {
-        if is_ours(devno) {
-            let what = format!("{shown} is a device of dm-snap-mv");
-            return Err(Failure::new(Kind::Refused, what)
-                .hint("receiving into an origin or a snapshot is not possible yet"));
-        }
-    }
+    let devno = device_at(path);
     // As for whatever else is written to past the kernel's target.
     let (sysfs, dm) = (Sysfs::default(), Dm::if_there());
     let stack = Stack::look(&sysfs, dm.as_ref());
@@ -159,12 +262,6 @@ fn open(path: &Path) -> Result<Plain> {
         Some(other) => Err(not_alone(path, place, &other)),
         None => Ok(plain),
     }
-}
-
-/// Whether it is a device of this target.
-fn is_ours(devno: Devno) -> bool {
-    let uuid = fs::read_to_string(format!("/sys/dev/block/{devno}/dm/uuid"));
-    uuid.is_ok_and(|uuid| uuid.starts_with("SNAPMV-"))
 }
 
 fn noted(path: &Path, notes: &mut StateFile) -> Result<Option<State>> {
@@ -197,7 +294,12 @@ fn tell(args: &Receive, path: &Path, notes: &mut StateFile) -> Result<()> {
     })
 }
 
-fn give_up(args: &Receive, path: &Path, mut target: Plain, mut notes: StateFile) -> Result<()> {
+fn give_up(
+    args: &Receive,
+    path: &Path,
+    mut target: impl Target,
+    mut notes: StateFile,
+) -> Result<()> {
     let aborted = abort(&mut target, &mut notes, args.force);
     let shown = path.display();
     match aborted.map_err(|failure| refused(path, failure))? {

@@ -180,14 +180,7 @@ impl<'a> Sender<'a> {
             if row.bookmark {
                 return Err(Refusal::IsBookmark.into());
             }
-            let tree = store.records(row.timeline(number))?;
-            let mut written = row.chunks > 0;
-            let mut at = Some(0);
-            while let Some(from) = at.filter(|_| !written) {
-                let part = tree.part(from, 1, &|_, _| true)?;
-                written = !tree.entries(&part)?.is_empty();
-                at = part.next();
-            }
+            let written = reading::is_written(store, number, &row)?;
             Ok((origin, row, written))
         })?;
         if origin.is_invalid(tag) {
@@ -197,11 +190,7 @@ impl<'a> Sender<'a> {
         }
         // What has not been written down yet, the kernel knows.
         let held = match &self.device {
-            Some(device) => {
-                let page = list::page(&self.dm, &device.name, tag.get());
-                let row = page.map(|page| page.rows.into_iter().find(|row| row.tag == tag.get()));
-                row.ok().flatten().is_some_and(|row| row.chunks > 0)
-            }
+            Some(device) => list::holds_chunks(&self.dm, device, tag.get()).unwrap_or(false),
             None => false,
         };
         Ok((row, written || held))

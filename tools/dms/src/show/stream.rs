@@ -233,6 +233,8 @@ pub struct Noted {
     holds: Option<Held>,
     becomes: Option<Held>,
     kept: bool,
+    snapshot: Option<u32>,
+    taking: bool,
     mark: Option<u64>,
     done: Option<Sets>,
     all_bytes: Option<u64>,
@@ -247,6 +249,8 @@ impl Noted {
             holds: None,
             becomes: None,
             kept: false,
+            snapshot: None,
+            taking: false,
             mark: None,
             done: None,
             all_bytes: None,
@@ -257,8 +261,10 @@ impl Noted {
             Some(State::Whole(whole)) => {
                 noted.state = "whole";
                 noted.holds = Some(Held::of(whole));
+                noted.snapshot = whole.local.map(|local| local.tag);
             }
             Some(State::Restoring(whole)) => {
+                noted.snapshot = whole.local.map(|local| local.tag);
                 noted.state = "restoring";
                 noted.becomes = Some(Held::of(whole));
             }
@@ -268,6 +274,9 @@ impl Noted {
                 noted.holds = between.base.as_ref().map(Held::of);
                 noted.becomes = Some(Held::new(&begin.makes(), &begin.identity));
                 noted.kept = between.kept;
+                let before = between.base.as_ref().and_then(|base| base.local);
+                noted.snapshot = before.map(|local| local.tag);
+                noted.taking = between.taking.is_some();
                 noted.mark = Some(position.mark);
                 noted.done = Some(Sets::new(&position.counts));
                 noted.all_bytes = Some(bytes(begin.sectors));
@@ -279,22 +288,31 @@ impl Noted {
 
     /// For people.
     pub fn text(&self) -> String {
+        // Of what it holds, or held before.
+        let snapshot = match self.snapshot {
+            Some(tag) => format!("snapshot : {tag}\n"),
+            None => String::new(),
+        };
         let line = |held: &Option<Held>| held.as_ref().map(Held::line).unwrap_or_default();
         match self.state {
-            "whole" => format!("holds    : {}\n", line(&self.holds)),
-            "restoring" => format!("restoring: {}\n", line(&self.becomes)),
+            "whole" => format!("holds    : {}\n{snapshot}", line(&self.holds)),
+            "restoring" => format!("restoring: {}\n{snapshot}", line(&self.becomes)),
             "between" => {
                 let before = match &self.holds {
                     Some(held) => held.line(),
                     None => "nothing that is noted".to_owned(),
                 };
                 format!(
-                    "between  : {before}\nand      : {}\nmark     : {}, {} of {} bytes\nkept     : {}\n",
+                    "between  : {before}\n{snapshot}and      : {}\nmark     : {}, {} of {} bytes\nkept     : {}\n{}",
                     line(&self.becomes),
                     self.mark.unwrap_or(0),
                     self.done.as_ref().map_or(0, |done| done.bytes),
                     self.all_bytes.unwrap_or(0),
                     if self.kept { "yes" } else { "no" },
+                    match self.taking {
+                        true => "received : all; a snapshot of it is to be taken\n",
+                        false => "",
+                    },
                 )
             }
             _ => "nothing is noted of it\n".to_owned(),
