@@ -21,6 +21,8 @@ afresh() {
 	for folder in $(tac /proc/mounts | awk '$2 ~ "^/(srv|mnt)" { print $2 }'); do
 		umount "$folder"
 	done
+	# Once more for what others lay on.
+	dmsetup remove_all
 	dmsetup remove_all
 	rm -f /etc/lvm/lvmlocal.conf
 	[ -z "$(vgs --noheadings)" ] || vgremove -qq -ff -y vg
@@ -48,7 +50,12 @@ prepare() {
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
 			dms snapshot orig
 		;;
-	'dm-snap-mv.rst Sending snapshots elsewhere' | 'dm-snap-mv.rst Keeping a copy up to date') ;;
+	'dm-snap-mv.rst Sending snapshots elsewhere')
+		# As far behind on the disk that nobody is misled by what is left there.
+		dmsetup create far --table '0 262144 linear /dev/vdd 2097152' &&
+			dms create copy mapper/far sdc1 -b
+		;;
+	'dm-snap-mv.rst Keeping a copy up to date') ;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;
