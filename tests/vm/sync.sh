@@ -172,6 +172,27 @@ check 'no snapshot is left' test "$(snapshots vdd)" = 0
 call dms sync orig vdd --state /srv/vdd.state --full
 check 'all is sent again when asked' same /dev/vdd
 
+# Into an origin of another store: with a snapshot for each time.
+truncate -s 96M far
+truncate -s 160M far-cow
+far=$(losetup -f --show far) far_cow=$(losetup -f --show far-cow)
+dms create far "$far" "$far_cow" -bf
+for n in 1 2 3; do
+	call dms sync orig backup:mapper/far --rsh /tmp/rsh
+	check "an origin elsewhere, $n" same /dev/mapper/far
+	[ $n = 3 ] || touched 30
+done
+check 'it has a snapshot of each' test "$(dms list far --json | grep -c '"memo": "dms sync backup:mapper/far"')" = 3
+dd if=/dev/urandom of=/dev/mapper/far bs=4k count=1 seek=77 oflag=direct status=none
+touched 30
+refused 'when somebody has written to it' 1 'far' dms sync orig backup:mapper/far --rsh /tmp/rsh
+dms rollback far 3
+call dms sync orig backup:mapper/far --rsh /tmp/rsh
+check 'it can be made what it was, and goes on' same /dev/mapper/far
+dms remove far
+losetup -d "$far" "$far_cow"
+rm far far-cow
+
 cat >/tmp/banner <<'EOF'
 #!/bin/sh
 echo Welcome
