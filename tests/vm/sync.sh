@@ -172,6 +172,34 @@ check 'no snapshot is left' test "$(snapshots vdd)" = 0
 call dms sync orig vdd --state /srv/vdd.state --full
 check 'all is sent again when asked' same /dev/vdd
 
+# The same? By digests, and where not.
+call dms sync orig backup:/srv/allowed --rsh /tmp/bound
+call dms verify orig@now backup:/srv/allowed --rsh /tmp/bound
+check 'a replica is verified' done_silently
+refused 'nothing else is looked at there' 2 'may not be looked at' dms verify orig@now backup:/etc/passwd --rsh /tmp/bound
+call dms snapshot orig
+tag=$out
+call dms verify "orig@$tag" backup:/srv/allowed --rsh /tmp/rsh
+check 'so is a snapshot' done_silently
+check 'by a device that goes' test -z "$(dmsetup ls | grep '^dms-send-')"
+dms delete orig "$tag"
+cp allowed there
+for at in 0 5000001 70000000 $(((96 << 20) - 1)); do
+	printf '\xa5' | dd of=there bs=1 seek=$at conv=notrunc status=none
+done
+differing() { cmp -l allowed there | awk '{ print int(($1 - 1) / 4096) * 4096, 4096 }' | uniq; }
+call dms verify allowed "backup:/srv/there" --rsh /tmp/rsh
+check 'where it differs is told' test "$code $out" = "1 $(differing)"
+call dms verify -q allowed there
+check 'or only that it does' told 1 ''
+truncate -s $((97 << 20)) there
+call dms verify backup:/srv/there allowed --rsh /tmp/rsh
+check 'what one of them has more differs' test "${out##*$'\n'}" = "$(((96 << 20) - 4096)) $(((1 << 20) + 4096))"
+rm there
+refused 'a snapshot that there is not' 2 'unknown tag' dms verify orig@99 allowed
+refused 'a file that there is not' 2 'there' dms verify there allowed
+refused 'one of no whole sectors' 2 'no multiple of 512' dms verify /tmp/rsh allowed
+
 # Into an origin of another store: with a snapshot for each time.
 truncate -s 96M far
 truncate -s 160M far-cow

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 mod stream;
 mod sync;
 pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
-pub use sync::{Serve, Sync};
+pub use sync::{Serve, Sync, Verify};
 
 /// Snapshots of block devices, in place.
 ///
@@ -83,6 +83,7 @@ pub enum Command {
     Stream(Stream),
     Sync(Sync),
     Serve(Serve),
+    Verify(Verify),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]

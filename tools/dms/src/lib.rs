@@ -33,5 +33,6 @@ pub mod streams;
 pub mod syncs;
 pub mod sysfs;
 pub mod target;
+pub mod thing;
 pub mod unchanged;
 pub mod words;

@@ -2,10 +2,10 @@
 
 //! What tells one disk from another.
 
-use dm_snap_mv_model::disk::telling::telling;
 use dm_snap_mv_model::disk::identity::{
     name_of, places, sample_of, Identity, Likeness, SAMPLES, SAMPLE_SECTORS,
 };
+use dm_snap_mv_model::disk::telling::telling;
 use proptest::prelude::*;
 
 const A: Identity = Identity {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The commands for replication.
 
+use super::diff_exit_codes;
 use clap::{Args, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,9 +49,9 @@ pub struct Sync {
     pub prometheus: bool,
 }
 
-/// Serve "dms sync" on standard input and output
+/// Serve "dms sync" and "dms verify" on standard input and output
 ///
-/// It is what "dms sync" starts on the host of a target. It receives into the targets that are given
+/// It is what they start on another host. It receives into the targets that are given
 /// with --receive, and into nothing else; and it deletes nothing, nor does it write over anything that is
 /// not what the other side left there, unless --overwrite is given. So it can be the command that a key of
 /// ssh is bound to, whatever whoever has that key asks for:
@@ -64,12 +65,38 @@ pub struct Serve {
     /// What may be received into; can be given several times
     #[arg(long, value_name = "TARGET", value_hint = ValueHint::FilePath)]
     pub receive: Vec<OsString>,
+    /// What may be looked at by "dms verify", beside that; can be given several times
+    #[arg(long, value_name = "WHAT")]
+    pub verify: Vec<String>,
     /// Where it is noted what the target holds, if there is one
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub state: Option<PathBuf>,
     /// Let the other side write over what a target holds
     #[arg(long)]
     pub overwrite: bool,
+}
+
+/// Tell whether two things hold the same
+///
+/// Each is a device or a file; DM_DEV@TAG, a snapshot of the origin that DM_DEV is a device of; DM_DEV@now, that
+/// origin; or HOST: and one of these. Both are read at the same time, each where it is, and digests
+/// of it are compared (BLAKE3). Printed are ranges that differ, in bytes: where one starts, and how long it is, in
+/// blocks of 4 KiB. What one of them has more, because it is larger, differs.
+#[derive(Args, Debug)]
+#[command(after_long_help = diff_exit_codes())]
+pub struct Verify {
+    /// One of them
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub one: String,
+    /// The other one
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub other: String,
+    /// Print nothing, and stop where the first difference is; the exit code says enough
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// What is run to reach HOST, in place of "ssh"; HOST and a command are added
+    #[arg(long, value_name = "COMMAND", default_value = "ssh")]
+    pub rsh: String,
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod snapshot;
 mod status;
 mod stream;
 mod sync;
+mod verify;
 mod wait;
 
 pub(crate) use create::nobody_else_has;
@@ -43,6 +44,7 @@ pub fn run(command: Command) -> Result<u8> {
         Command::Check(args) => check::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Verify(args) => verify::run(&args),
         other => act(other).map(|()| 0),
     }
 }
@@ -51,7 +53,7 @@ pub fn run(command: Command) -> Result<u8> {
 fn act(command: Command) -> Result<()> {
     match command {
         // They are not of these.
-        Command::Check(_) | Command::Repair(_) | Command::Diff(_) => Ok(()),
+        Command::Check(_) | Command::Repair(_) | Command::Diff(_) | Command::Verify(_) => Ok(()),
         Command::Create(args) => create::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),

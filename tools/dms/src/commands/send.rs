@@ -312,6 +312,14 @@ impl<'a> Sender<'a> {
         position: Option<&Position>,
         to: impl Write,
     ) -> Result<()> {
+        let shown = self.show(plan)?;
+        let done = self.write(plan, position, &shown, to);
+        shown.close(&self.dm);
+        done
+    }
+
+    /// A device to read the snapshot from.
+    pub(super) fn show(&self, plan: &Plan) -> Result<Shown> {
         let find = || self.origin_device();
         let wants = Wants {
             origin: &find,
@@ -328,10 +336,7 @@ impl<'a> Sender<'a> {
             sectors: plan.begin.size,
             written: plan.written,
         };
-        let shown = Shown::find(&self.dm, &wants, &self.interrupt)?;
-        let done = self.write(plan, position, &shown, to);
-        shown.close(&self.dm);
-        done
+        Shown::find(&self.dm, &wants, &self.interrupt)
     }
 
     /// The origin device, where no device shows the snapshot.

@@ -3,7 +3,9 @@
 
 use crate::cli::Serve;
 use crate::failure::{Failure, Kind, Result};
-use crate::peer::words::{hear, say, Answer, Greeting, Question, PROTOCOL};
+use crate::interrupt::Interrupt;
+use crate::peer::words::{hear, hex, say, Answer, Greeting, Question, DIGESTS, PROTOCOL};
+use crate::thing::Thing;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -35,10 +37,12 @@ pub fn run(args: &Serve) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     say(&mut stdout, &greeting).map_err(broken)?;
+    // What is looked at, between one question and the next.
+    let mut open = None;
     while let Some(question) = hear::<Question>(&mut stdin).map_err(broken)? {
         let last = matches!(question, Question::Receive { .. });
-        let answer = answer(args, &question);
-        let done = matches!(answer, Answer::Done { .. } | Answer::Holds(_));
+        let answer = answer(args, &question, &mut open);
+        let done = !matches!(answer, Answer::Failed { .. });
         say(&mut stdout, &answer).map_err(broken)?;
         if last || !done {
             return match done {
@@ -57,16 +61,65 @@ fn refused(said: impl Into<String>) -> Answer {
     }
 }
 
-fn answer(args: &Serve, question: &Question) -> Answer {
-    let (Question::Status { target } | Question::Receive { target, .. }) = question;
-    if !args
-        .receive
-        .iter()
-        .any(|allowed| allowed == OsStr::new(target))
-    {
-        let target = target.escape_debug();
-        return refused(format!("nothing may be received into {target} by this way"));
+fn answer(args: &Serve, question: &Question, open: &mut Option<(String, Thing)>) -> Answer {
+    match question {
+        Question::Status { target } | Question::Receive { target, .. } => {
+            if !args
+                .receive
+                .iter()
+                .any(|allowed| allowed == OsStr::new(target))
+            {
+                let target = target.escape_debug();
+                return refused(format!("nothing may be received into {target} by this way"));
+            }
+            received(args, question, target)
+        }
+        Question::Size { what } | Question::Digests { what, .. } => {
+            let received = args
+                .receive
+                .iter()
+                .any(|allowed| allowed == OsStr::new(what));
+            if !received && !args.verify.contains(what) {
+                let what = what.escape_debug();
+                return refused(format!("{what} may not be looked at by this way"));
+            }
+            let looked = look(question, what, open);
+            looked.unwrap_or_else(|failure| Answer::Failed {
+                code: failure.code(),
+                said: failure.to_string(),
+            })
+        }
     }
+}
+
+fn look(question: &Question, what: &str, open: &mut Option<(String, Thing)>) -> Result<Answer> {
+    if open.as_ref().is_none_or(|(name, _)| name != what) {
+        *open = Some((
+            what.to_owned(),
+            super::verify::open(what, &Interrupt::watch()?)?,
+        ));
+    }
+    let Some((_, thing)) = open else {
+        return Ok(refused("it is not open"));
+    };
+    match *question {
+        Question::Digests {
+            start,
+            sectors,
+            each,
+            ..
+        } if each > 0 && sectors.div_ceil(each) <= DIGESTS => {
+            let digests = thing.digests(start, sectors, each)?;
+            Ok(Answer::Digests { hex: hex(&digests) })
+        }
+        Question::Digests { .. } => Ok(refused("too much is asked for")),
+        _ => Ok(Answer::Size {
+            sectors: thing.sectors(),
+        }),
+    }
+}
+
+fn received(args: &Serve, question: &Question, target: &str) -> Answer {
     let mut words: Vec<OsString> = vec!["receive".into(), target.into()];
     if let Some(state) = &args.state {
         words.extend(["--state".into(), state.into()]);
@@ -103,6 +156,7 @@ fn answer(args: &Serve, question: &Question) -> Answer {
                 other => failed(other),
             }
         }
+        Question::Size { .. } | Question::Digests { .. } => refused("that is not received"),
     }
 }
 

@@ -2,8 +2,9 @@
 //! Speaking with `dms serve`.
 
 use super::place::Place;
-use super::words::{failure, hear, say, Answer, Greeting, Holds, Question, PROTOCOL};
+use super::words::{self, failure, hear, say, Answer, Greeting, Holds, Question, PROTOCOL};
 use crate::failure::{Failure, Kind, Result};
+use crate::thing::Digest;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -23,21 +24,32 @@ fn quoted(word: &str) -> String {
 }
 
 impl Peer {
-    /// Starts one for a target: a process of this program, or one that `rsh` and the name of a host
-    /// lead to.
+    /// Starts one for a target, to receive into that. See [`Peer::start`].
     pub fn call(place: &Place, state: Option<&OsStr>, rsh: &str, overwrite: bool) -> Result<Self> {
-        let shown = place.to_string();
-        let target = place.target.to_str().ok_or_else(|| {
-            Failure::usage(format!("{shown} is not UTF-8, and cannot be a target"))
-        })?;
-        let mut words: Vec<OsString> = ["serve", "--stdio", "--receive"].map(Into::into).into();
-        words.push(target.into());
+        let mut words = vec!["--receive".into(), place.target.clone()];
         if let Some(state) = state {
             words.extend(["--state".into(), state.to_owned()]);
         }
         if overwrite {
             words.push("--overwrite".into());
         }
+        Self::start(place, words, rsh)
+    }
+
+    /// Starts one to tell what something holds.
+    pub fn look(place: &Place, rsh: &str) -> Result<Self> {
+        Self::start(place, vec!["--verify".into(), place.target.clone()], rsh)
+    }
+
+    /// Starts `dms serve` with some options: a process of this program, or one that `rsh` and the name of a
+    /// host lead to.
+    fn start(place: &Place, options: Vec<OsString>, rsh: &str) -> Result<Self> {
+        let shown = place.to_string();
+        let target = place.target.to_str().ok_or_else(|| {
+            Failure::usage(format!("{shown} is not UTF-8, and cannot be a target"))
+        })?;
+        let mut words: Vec<OsString> = ["serve", "--stdio"].map(Into::into).into();
+        words.extend(options);
         let mut command = match &place.host {
             None => {
                 let own = std::env::current_exe().map_err(|e| unstarted(&shown, &e))?;
@@ -125,8 +137,38 @@ impl Peer {
         })?;
         match self.hear()? {
             Answer::Holds(holds) => Ok(holds),
-            Answer::Done { said } => Err(self.failed(1, &said)),
             Answer::Failed { code, said } => Err(self.failed(code, &said)),
+            _ => Err(self.failed(1, "that is no answer")),
+        }
+    }
+
+    /// The size of what it was started to look at, in sectors.
+    pub fn size(&mut self) -> Result<u64> {
+        self.ask(&Question::Size {
+            what: self.target.clone(),
+        })?;
+        match self.hear()? {
+            Answer::Size { sectors } => Ok(sectors),
+            Answer::Failed { code, said } => Err(self.failed(code, &said)),
+            _ => Err(self.failed(1, "that is no answer")),
+        }
+    }
+
+    /// Digests of blocks of `each` sectors of it, from sector `start` on.
+    pub fn digests(&mut self, start: u64, sectors: u64, each: u64) -> Result<Vec<Digest>> {
+        self.ask(&Question::Digests {
+            what: self.target.clone(),
+            start,
+            sectors,
+            each,
+        })?;
+        match self.hear()? {
+            Answer::Digests { hex } => {
+                let digests = words::digests(&hex);
+                digests.ok_or_else(|| self.failed(1, "these are no digests"))
+            }
+            Answer::Failed { code, said } => Err(self.failed(code, &said)),
+            _ => Err(self.failed(1, "that is no answer")),
         }
     }
 
@@ -145,8 +187,8 @@ impl Peer {
     pub fn received(mut self) -> Result<String> {
         match self.hear()? {
             Answer::Done { said } => Ok(said),
-            Answer::Holds(_) => Err(self.failed(1, "that is no answer")),
             Answer::Failed { code, said } => Err(self.failed(code, &said)),
+            _ => Err(self.failed(1, "that is no answer")),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! What both sides say.
 
 use crate::failure::{Failure, Kind};
+use crate::thing::Digest;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
@@ -36,6 +37,22 @@ pub enum Question {
         /// Over whatever it holds.
         overwrite: bool,
     },
+    /// How large is it?
+    Size {
+        /// As `dms verify` takes it.
+        what: String,
+    },
+    /// What is in it?
+    Digests {
+        /// As `dms verify` takes it.
+        what: String,
+        /// The first sector.
+        start: u64,
+        /// Sectors, of [`DIGESTS`] blocks at most.
+        sectors: u64,
+        /// Sectors of a block.
+        each: u64,
+    },
 }
 
 /// What is answered.
@@ -48,6 +65,16 @@ pub enum Answer {
     Done {
         /// What was said to that.
         said: String,
+    },
+    /// So large.
+    Size {
+        /// In sectors.
+        sectors: u64,
+    },
+    /// This is in it.
+    Digests {
+        /// BLAKE3 of each block, the last one of which may be smaller, one behind the other.
+        hex: String,
     },
     /// It is not.
     Failed {
@@ -89,6 +116,33 @@ pub struct Holds {
     pub becomes: Option<Held>,
     /// Where to go on from.
     pub position: Option<String>,
+}
+
+/// Digests that are asked for at a time, at most.
+pub const DIGESTS: u64 = 256;
+
+/// Digests as they are said.
+pub fn hex(digests: &[Digest]) -> String {
+    let mut text = String::with_capacity(digests.len() * 64);
+    for byte in digests.as_flattened() {
+        text += &format!("{byte:02x}");
+    }
+    text
+}
+
+/// Digests as they were said; `None` if they are none.
+pub fn digests(hex: &str) -> Option<Vec<Digest>> {
+    let one = |text: &[u8]| {
+        let mut digest = Digest::default();
+        for (byte, pair) in digest.iter_mut().zip(text.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(digest)
+    };
+    match hex.len() % 64 {
+        0 => hex.as_bytes().chunks(64).map(one).collect(),
+        _ => None,
+    }
 }
 
 /// Says something.
@@ -196,6 +250,18 @@ mod tests {
             "becomes":null,"kept":false,"mark":null,"done":null,"all_bytes":null,"position":null}"#;
         let holds: Holds = serde_json::from_str(text).unwrap();
         assert_eq!(holds.holds.unwrap().version.tag, 3);
+    }
+
+    #[test]
+    fn digests_there_and_back() {
+        let two = vec![[7; 32], [0xab; 32]];
+        assert_eq!(digests(&hex(&two)), Some(two));
+        assert_eq!(digests(""), Some(vec![]));
+        assert_eq!(digests("ab"), None);
+        assert_eq!(digests(&"x".repeat(64)), None);
+        // A line has room for all that can be asked for.
+        let most = vec![[1; 32]; DIGESTS as usize];
+        assert!(hex(&most).len() + 100 < MOST);
     }
 
     #[test]

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `dms verify`
+
+use super::print;
+use super::send::Sender;
+use super::tag;
+use crate::cli::{Send, Verify};
+use crate::failure::{diff, Failure, Kind, Result};
+use crate::hints;
+use crate::interrupt::Interrupt;
+use crate::peer::words::DIGESTS;
+use crate::peer::{Peer, Place};
+use crate::progress::Progress;
+use crate::thing::{Digest, Meant, Thing};
+use dm_snap_mv_model::ids::Tag;
+use dm_snap_mv_model::refusal::Refusal;
+use std::thread;
+
+/// Sectors of the blocks that are compared first.
+const LARGE: u64 = 2048;
+
+/// And of those that are looked at where these differ.
+const SMALL: u64 = 8;
+
+pub fn run(args: &Verify) -> Result<u8> {
+    compare(args).map_err(Failure::as_diff)
+}
+
+/// One of both.
+enum Side {
+    Here(Thing),
+    There(Peer),
+}
+
+impl Side {
+    fn open(word: &str, rsh: &str, interrupt: &Interrupt) -> Result<Self> {
+        let place = Place::parse(word.as_ref());
+        match place.host {
+            None => Ok(Self::Here(open(word, interrupt)?)),
+            Some(_) => Ok(Self::There(Peer::look(&place, rsh)?)),
+        }
+    }
+
+    fn sectors(&mut self) -> Result<u64> {
+        match self {
+            Self::Here(thing) => Ok(thing.sectors()),
+            Self::There(peer) => peer.size(),
+        }
+    }
+
+    fn digests(&mut self, start: u64, sectors: u64, each: u64) -> Result<Vec<Digest>> {
+        match self {
+            Self::Here(thing) => thing.digests(start, sectors, each),
+            Self::There(peer) => peer.digests(start, sectors, each),
+        }
+    }
+}
+
+/// What is meant by a word, to be read.
+pub(super) fn open(word: &str, interrupt: &Interrupt) -> Result<Thing> {
+    let (dm_dev, number) = match Meant::by(word)? {
+        Meant::Path(path) => return Thing::at(word, &path, interrupt.clone()),
+        Meant::Snapshot(dm_dev, number) => (dm_dev, number),
+    };
+    let to = Tag::new(tag(&number)?).ok_or_else(|| hints::failure(Refusal::UnknownTag))?;
+    let args = Send {
+        dm_dev: dm_dev.into(),
+        tag: number,
+        since: None,
+        estimate: false,
+        resume: None,
+        output: None,
+        cow: None,
+    };
+    let sender = Sender::find(&args, to, interrupt.clone())?;
+    let plan = sender.plan(None)?;
+    let shown = sender.show(&plan)?;
+    Ok(Thing::shown(
+        word,
+        shown,
+        plan.begin.size,
+        interrupt.clone(),
+    ))
+}
+
+/// The same of both, at once.
+fn both(sides: &mut [Side; 2], start: u64, sectors: u64, each: u64) -> Result<[Vec<Digest>; 2]> {
+    let [one, other] = sides;
+    let (one, other) = thread::scope(|scope| {
+        let one = scope.spawn(|| one.digests(start, sectors, each));
+        let other = other.digests(start, sectors, each);
+        (one.join(), other)
+    });
+    let one = one.map_err(|_| Failure::new(Kind::Refused, "a thread has ended"))?;
+    let (one, other) = (one?, other?);
+    match one.len() == other.len() {
+        true => Ok([one, other]),
+        false => Err(Failure::new(
+            Kind::Refused,
+            "the other side has answered something else",
+        )),
+    }
+}
+
+fn compare(args: &Verify) -> Result<u8> {
+    let interrupt = Interrupt::watch()?;
+    let mut sides = [
+        Side::open(&args.one, &args.rsh, &interrupt)?,
+        Side::open(&args.other, &args.rsh, &interrupt)?,
+    ];
+    let [one, other] = &mut sides;
+    let sizes = [one.sectors()?, other.sectors()?];
+    let end = sizes[0].min(sizes[1]);
+    let mut ranges = Ranges::default();
+    let mut progress = Progress::new();
+    let mut at = 0;
+    while at < end && !(args.quiet && ranges.any()) {
+        if interrupt.came() {
+            return Err(Failure::new(Kind::Interrupted, "interrupted"));
+        }
+        let sectors = (end - at).min(LARGE * DIGESTS);
+        let [one, other] = both(&mut sides, at, sectors, LARGE)?;
+        let pairs = one.iter().zip(&other).zip((at..).step_by(LARGE as usize));
+        for (_, start) in pairs.filter(|((one, other), _)| one != other) {
+            let sectors = (end - start).min(LARGE);
+            let [one, other] = both(&mut sides, start, sectors, SMALL)?;
+            let pairs = one
+                .iter()
+                .zip(&other)
+                .zip((start..).step_by(SMALL as usize));
+            for (_, first) in pairs.filter(|((one, other), _)| one != other) {
+                ranges.add(first, (end - first).min(SMALL));
+            }
+        }
+        at += sectors;
+        progress.part("comparing", at, end);
+    }
+    progress.done();
+    if sizes[0] != sizes[1] {
+        ranges.add(end, sizes[0].max(sizes[1]) - end);
+    }
+    if !args.quiet {
+        print(&ranges.text())?;
+    }
+    Ok(match ranges.any() {
+        false => diff::SAME,
+        true => diff::DIFFER,
+    })
+}
+
+/// What differs: first sector, and how many.
+#[derive(Default)]
+struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn add(&mut self, first: u64, sectors: u64) {
+        match self.0.last_mut() {
+            Some((start, len)) if *start + *len == first => *len += sectors,
+            _ => self.0.push((first, sectors)),
+        }
+    }
+
+    /// In bytes.
+    fn text(&self) -> String {
+        let lines = self
+            .0
+            .iter()
+            .map(|(start, len)| format!("{} {}\n", start * 512, len * 512));
+        lines.collect()
+    }
+}
