@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 96M --disk 256M --disk 96M --disk 512M --smp 2 --timeout 600
-# takes: 90 one
+# takes: 110 one
 #
 # Targets follow an origin: all of it first, then what has changed, with nothing but a bookmark left here; whoever
 # is killed, whatever is in the way, and whatever else the target holds.
