@@ -26,6 +26,8 @@ afresh() {
 	dmsetup remove_all
 	rm -f /etc/lvm/lvmlocal.conf
 	[ -z "$(vgs --noheadings)" ] || vgremove -qq -ff -y vg
+	# Its volumes are gone already, and what leads to them stays now and then.
+	rm -rf /dev/vg
 	[ "$(dmsetup ls)" = 'No devices found' ] || return
 	blkdiscard -z -l 8M /dev/vdb
 	blkdiscard -z -l 8M /dev/vdc
