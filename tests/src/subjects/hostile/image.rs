@@ -8,7 +8,10 @@ use std::ops::Range;
 
 use anyhow::{bail, ensure, Result};
 
+use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::journal::{self, Place};
+use dm_snap_mv_model::disk::origin_row::OriginRow;
+use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_store::block::Block;
 use dm_snap_mv_store::checksum;
 use dm_snap_mv_store::journal::sum;
@@ -30,6 +33,19 @@ pub const HEADER: usize = 32;
 pub const ENTRIES: usize = 16;
 
 const GROUP: u64 = 16320;
+
+/// Where the superblock has the roots of trees.
+const FIRST_ROOT: usize = 128;
+/// Which ones, in their order, and of how many bytes their values are.
+pub const ROOTS: [(Tree, usize); 7] = [
+    (Tree::Records, 8),
+    (Tree::Origins, OriginRow::SIZE),
+    (Tree::Identities, 8),
+    (Tree::Snapshots, SnapshotRow::SIZE),
+    (Tree::Children, 8),
+    (Tree::Marks, 8),
+    (Tree::Cleanings, CleaningRow::SIZE),
+];
 
 /// What a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,19 +207,26 @@ impl Image {
         self.tree(field(256 + 24), Tree::MetadataCounts, 1, 1)?;
         self.tree(field(384 + 16), Tree::DataIndex, 1, 1)?;
         self.tree(field(384 + 24), Tree::DataCounts, 1, 1)?;
-        let trees = [
-            (Tree::Records, 2),
-            (Tree::Origins, 1),
-            (Tree::Identities, 1),
-            (Tree::Snapshots, 1),
-            (Tree::Children, 2),
-            (Tree::Marks, 2),
-            (Tree::Cleanings, 1),
-        ];
-        for (i, (tree, levels)) in trees.into_iter().enumerate() {
-            self.tree(field(128 + i * 8), tree, 1, levels)?;
+        for (i, (tree, _)) in ROOTS.into_iter().enumerate() {
+            let levels = match tree {
+                Tree::Records | Tree::Children | Tree::Marks => 2,
+                _ => 1,
+            };
+            self.tree(self.root(i), tree, 1, levels)?;
         }
         Ok(())
+    }
+
+    /// The root of a tree, by its place in [`ROOTS`].
+    pub fn root(&self, place: usize) -> u64 {
+        le64(&self.blocks[0], FIRST_ROOT + place * 8)
+    }
+
+    /// Has the superblock lead to another one.
+    pub fn set_root(&mut self, place: usize, root: u64) {
+        let superblock = &mut self.blocks[0];
+        put64(superblock, FIRST_ROOT + place * 8, root);
+        seal(superblock, 0, Kind::Superblock);
     }
 
     fn tree(&mut self, root: u64, tree: Tree, level: u8, levels: u8) -> Result<()> {

@@ -35,7 +35,7 @@ use crate::report::Subject;
 use crate::world::World;
 
 use image::{Image, Kind};
-use stage::{Stage, LIVE};
+use stage::{Stage, LIVE, QUIET};
 use tally::{Outcome, Tally};
 
 /// How long one store may take.
@@ -71,6 +71,7 @@ pub fn run(subject: &mut Subject, disks: &Disks) {
     subject.case("forged metadata do no harm", || {
         place.try_images("forged", FORGED, usual_or_long(6, 30), Place::try_forged)
     });
+    subject.case("no tree passes for another one", || place.try_other_trees());
     subject.case("a journal that a crash left is not continued", || {
         place.check_new_transaction()
     });
@@ -216,6 +217,52 @@ impl Place {
             bail!("{} images did harm; the first: {first}", harm.len());
         }
         tally.ensure(&kinds, each.saturating_sub(first.div_ceil(number)))
+    }
+
+    /// Each tree in the place of each other one with values of another size, whose place it leaves to
+    /// that one; and in two places at once.
+    fn try_other_trees(&mut self) -> Result<()> {
+        self.put_with_roots(&[])?;
+        self.calm().co()?.remove()?;
+        let trees = image::ROOTS;
+        for (i, (tree, size)) in trees.into_iter().enumerate() {
+            for (j, (other, other_size)) in trees.into_iter().enumerate().skip(i + 1) {
+                if size != other_size {
+                    let what = format!("{tree:?} and {other:?} in each other's place");
+                    self.refuse_roots(&[(i, j), (j, i)], &what)?;
+                }
+            }
+            let next = (i + 1) % trees.len();
+            let what = format!("{tree:?} also in the place of {:?}", trees[next].0);
+            self.refuse_roots(&[(next, i)], &what)?;
+        }
+        match std::mem::take(&mut self.harm).first() {
+            None => Ok(()),
+            Some(first) => bail!("{first}"),
+        }
+    }
+
+    /// Where trees have the roots of others the store is not activated.
+    fn refuse_roots(&mut self, roots: &[(usize, usize)], what: &str) -> Result<()> {
+        self.watch.begin(what);
+        self.put_with_roots(roots)?;
+        let activated = self.calm().co();
+        let is_refused = activated.is_err();
+        if let Ok(co) = activated {
+            co.remove()?;
+        }
+        self.judge(what)?;
+        ensure!(is_refused, "{what}: it is activated");
+        Ok(())
+    }
+
+    /// The store that was closed in order, with the first tree of each pair at the root of the second.
+    fn put_with_roots(&mut self, roots: &[(usize, usize)]) -> Result<()> {
+        let mut image = self.state(QUIET).clone();
+        for &(tree, of) in roots {
+            image.set_root(tree, self.state(QUIET).root(of));
+        }
+        self.stage.beds[0].put_metadata(&image)
     }
 
     /// Looks at what the kernel said of the image.

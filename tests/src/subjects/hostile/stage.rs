@@ -126,7 +126,9 @@ pub(super) struct Stage {
     pub(super) old: Image,
 }
 
-/// The place in [`Stage::states`] of the one with a journal.
+/// The place in [`Stage::states`] of the one that was closed in order.
+pub(super) const QUIET: usize = 0;
+/// And of the one with a journal.
 pub(super) const LIVE: usize = 1;
 
 impl Stage {
