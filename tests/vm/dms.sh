@@ -164,7 +164,10 @@ done
 dms wait orig 2>/dev/null &
 waits=$!
 strace -qq -e trace=poll,ppoll -o /tmp/polls -p $waits &
-until grep -qs poll /tmp/polls; do sleep 0.02; done
+for _ in {1..5000}; do
+	! grep -qs poll /tmp/polls || break
+	sleep 0.02
+done
 begin=${EPOCHREALTIME/./} polls=$(wc -l </tmp/polls)
 for _ in 1 2; do
 	dmsetup create --concise "$(printf 'event%d,,,rw,0 8 zero;' {1..60})"
