@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# vm: --disk 96M --disk 256M --disk 96M --disk 512M --smp 2 --timeout 600
-# takes: 110 one
+# vm: --disk 32M --disk 96M --disk 32M --disk 256M --smp 2 --timeout 600
+# takes: 60 one
 #
 # Targets follow an origin: all of it first, then what has changed, with nothing but a bookmark left here; whoever
 # is killed, whatever is in the way, and whatever else the target holds.
@@ -13,7 +13,7 @@ mkfs.ext4 -qF /dev/vde
 mount /dev/vde /srv
 cd /srv || exit
 
-same() { cmp -n $((96 << 20)) /dev/mapper/orig "$1"; }
+same() { cmp -n $((32 << 20)) /dev/mapper/orig "$1"; }
 rows() { dms list orig --json | tr -d '\n ' | grep -o '"tag":[1-9][^}]*"memo":"[^"]*"'; }
 # bookmarks TARGET, snapshots TARGET: how many there are for it.
 bookmarks() { rows | grep '"flags":"[^"]*B' | grep -c "\"memo\":\"dmssync$1\""; }
@@ -22,7 +22,7 @@ one_bookmark() { [ "$(bookmarks "$1")" = 1 ] && [ "$(snapshots "$1")" = 0 ]; }
 # touched N: writes of the origin, N of them.
 touched() {
 	fio --name=w --filename=/dev/mapper/orig --rw=randwrite --bs=4k --direct=1 --ioengine=libaio \
-		--iodepth=4 --number_ios="$1" --size=96M --refill_buffers --randseed=$RANDOM --minimal >/dev/null
+		--iodepth=4 --number_ios="$1" --size=32M --refill_buffers --randseed=$RANDOM --minimal >/dev/null
 }
 until_so() { # COMMAND...: waits for it.
 	local i
@@ -36,7 +36,7 @@ nobody_receives() { ! pgrep -f '^[^ ]*dms receive /srv/killed' >/dev/null; }
 to_disk() { dms sync orig vdd --state /srv/vdd.state; }
 
 dms create orig vdb vdc -bf
-dd if=/dev/urandom of=/dev/mapper/orig bs=1M count=96 oflag=direct status=none
+dd if=/dev/urandom of=/dev/mapper/orig bs=1M count=32 oflag=direct status=none
 
 # A disk.
 call to_disk
@@ -113,9 +113,9 @@ check 'it goes on after that' same /srv/allowed
 # Killed in the midst, on either side: gone on with the next time.
 cat >/tmp/slow <<'EOF'
 #!/bin/bash
-# After 20 MiB, the one whose name is in /tmp/whom is killed.
+# After 8 MiB, the one whose name is in /tmp/whom is killed.
 perl -e '$| = 1; while (($r = sysread STDIN, $b, 65536)) { syswrite STDOUT, $b; $n += $r;
-	if ($n > 20 << 20 && !$k++) { open F, "/tmp/whom"; $w = <F>; chomp $w; system "pkill -KILL -f \"$w\"" }
+	if ($n > 8 << 20 && !$k++) { open F, "/tmp/whom"; $w = <F>; chomp $w; system "pkill -KILL -f \"$w\"" }
 	select undef, undef, undef, 0.05 if $k && $k < 20 }' | sh -c "$2"
 EOF
 chmod +x /tmp/slow
@@ -156,7 +156,7 @@ wait $first
 check 'the first one goes through' grep -q 'up to date' /tmp/first
 
 # What is in the way.
-dd if=/dev/urandom of=killed bs=1M count=90 conv=notrunc status=none
+dd if=/dev/urandom of=killed bs=1M count=30 conv=notrunc status=none
 sum=$(md5sum <killed)
 touched 5
 refused 'a target that somebody has written to' 1 'killed' dms sync orig slow:/srv/killed --rsh /tmp/rsh
@@ -184,7 +184,7 @@ check 'so is a snapshot' done_silently
 check 'by a device that goes' test -z "$(dmsetup ls | grep '^dms-send-')"
 dms delete orig "$tag"
 cp allowed there
-for at in 0 5000001 70000000 $(((96 << 20) - 1)); do
+for at in 0 5000001 20000000 $(((32 << 20) - 1)); do
 	printf '\xa5' | dd of=there bs=1 seek=$at conv=notrunc status=none
 done
 differing() { cmp -l allowed there | awk '{ print int(($1 - 1) / 4096) * 4096, 4096 }' | uniq; }
@@ -192,17 +192,17 @@ call dms verify allowed "backup:/srv/there" --rsh /tmp/rsh
 check 'where it differs is told' test "$code $out" = "1 $(differing)"
 call dms verify -q allowed there
 check 'or only that it does' told 1 ''
-truncate -s $((97 << 20)) there
+truncate -s $((33 << 20)) there
 call dms verify backup:/srv/there allowed --rsh /tmp/rsh
-check 'what one of them has more differs' test "${out##*$'\n'}" = "$(((96 << 20) - 4096)) $(((1 << 20) + 4096))"
+check 'what one of them has more differs' test "${out##*$'\n'}" = "$(((32 << 20) - 4096)) $(((1 << 20) + 4096))"
 rm there
 refused 'a snapshot that there is not' 2 'unknown tag' dms verify orig@99 allowed
 refused 'a file that there is not' 2 'there' dms verify there allowed
 refused 'one of no whole sectors' 2 'no multiple of 512' dms verify /tmp/rsh allowed
 
 # Into an origin of another store: with a snapshot for each time.
-truncate -s 96M far
-truncate -s 160M far-cow
+truncate -s 32M far
+truncate -s 64M far-cow
 far=$(losetup -f --show far) far_cow=$(losetup -f --show far-cow)
 dms create far "$far" "$far_cow" -bf
 for n in 1 2 3; do
