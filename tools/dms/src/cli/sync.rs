@@ -54,9 +54,8 @@ pub struct Sync {
 /// It is what they start on another host. It receives into the targets that are given
 /// with --receive, and into nothing else; and it deletes nothing, nor does it write over anything that is
 /// not what the other side left there, unless --overwrite is given. So it can be the command that a key of
-/// ssh is bound to, whatever whoever has that key asks for:
-///
-///     command="dms serve --stdio --receive mapper/copy",restrict ssh-ed25519 ...
+/// ssh is bound to, whatever whoever has that key asks for, as in a line of authorized_keys that begins with
+/// command="dms serve --stdio --receive mapper/copy",restrict
 #[derive(Args, Debug)]
 pub struct Serve {
     /// By standard input and output; there is no other way
