@@ -121,6 +121,21 @@ pub enum Codes {
 }
 
 impl Kind {
+    /// The kind that another dms has ended with.
+    pub fn of_code(code: u8) -> Self {
+        match code {
+            2 => Self::Usage,
+            3 => Self::NotFound,
+            4 => Self::Busy,
+            5 => Self::NoSpace,
+            6 => Self::Damaged,
+            7 => Self::Unable,
+            8 => Self::TimedOut,
+            130 => Self::Interrupted,
+            _ => Self::Refused,
+        }
+    }
+
     /// The kind that an error number of the kernel amounts to, by its name.
     pub fn of_errno(name: &str) -> Self {
         match name {
@@ -243,6 +258,7 @@ mod tests {
             Kind::Interrupted,
         ] {
             assert!(EXIT_CODES.iter().any(|(code, _)| *code == kind as u8));
+            assert_eq!(Kind::of_code(kind as u8), kind);
         }
     }
 

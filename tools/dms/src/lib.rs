@@ -12,6 +12,7 @@ pub mod dm;
 pub mod docs;
 pub mod failure;
 pub mod fields;
+mod folder;
 pub mod hints;
 pub mod interrupt;
 pub mod list;

@@ -4,14 +4,17 @@
 use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::hints;
+use crate::interrupt::Interrupt;
 use crate::names::{normalise, BlockDevice};
+use crate::progress::Progress;
 use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::OriginNr;
 use dm_snap_mv_model::refusal::Refusal;
-use dm_snap_mv_store::{Device, Error, Live, Store};
+use dm_snap_mv_store::delta::{Sizes, Versions};
+use dm_snap_mv_store::{Changed, Delta, Device, Error, Live, Store};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +40,35 @@ impl Opened {
     /// Reads a little.
     pub fn read<T>(&self, get: impl Fn(&Store<'_>) -> dm_snap_mv_store::Result<T>) -> Result<T> {
         Store::read(&self.device, get).map_err(|e| failure(&e, self.path.display()))
+    }
+
+    /// Reads what differs between two versions, with what shows how far that is.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Interrupted`] when a signal comes; those of reading the store.
+    pub fn differing(
+        &self,
+        versions: Versions,
+        interrupt: &Interrupt,
+        mut each: impl FnMut(&Sizes, &Changed),
+    ) -> Result<()> {
+        let failed = |e| failure(&e, self.path.display());
+        let mut delta = Delta::begin(self.live(), versions).map_err(failed)?;
+        let mut progress = Progress::new();
+        let sizes = delta.sizes();
+        while let Some(runs) = delta.more().map_err(failed)? {
+            for changed in &runs {
+                each(&sizes, changed);
+            }
+            if interrupt.came() {
+                return Err(Failure::new(Kind::Interrupted, "interrupted"));
+            }
+            let (done, all) = delta.progress();
+            progress.part("comparing", done, all);
+        }
+        progress.done();
+        Ok(())
     }
 
     /// The origin that `arg` names: by a device, an identity, or a number.

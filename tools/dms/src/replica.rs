@@ -4,15 +4,15 @@
 use crate::commands::{roll_back, wait_for_rollback};
 use crate::dm::{freeze, Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
+use crate::folder::private_folder;
 use crate::interrupt::Interrupt;
 use crate::list::{self, List};
+use crate::reply;
 use crate::status::Status;
 use crate::unchanged::Origin;
 use dm_snap_mv_stream::receive::{Local, Plain, Target, Unlike};
 use dm_snap_mv_stream::Version;
-use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where it is noted what origins hold.
@@ -34,19 +34,9 @@ pub fn notes(dm: &Dm, device: &Mapped) -> Result<PathBuf> {
     Ok(Path::new(NOTES).join(format!("{}-{}.state", store.uuid, store.origin)))
 }
 
-/// Makes the folder that notes are in, durably. Nobody else has any business there.
+/// Makes the folder that notes are in.
 pub fn make_folder() -> Result<()> {
-    let folder = Path::new(NOTES);
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let mut builder = DirBuilder::new();
-    let made = builder.recursive(true).mode(0o700).create(folder);
-    let synced = made.and_then(|()| {
-        let mut above = folder.ancestors().skip(1).take(2);
-        above.try_for_each(|folder| File::open(folder)?.sync_all())
-    });
-    synced.map_err(|e| {
+    private_folder(Path::new(NOTES)).map_err(|e| {
         let what = format!("cannot make the folder {NOTES}: {e}");
         Failure::new(Kind::Refused, what).hint("or say with --state where to note what it holds")
     })
@@ -171,8 +161,7 @@ impl<'a> Replica<'a> {
         // Nobody has it open but we, and we have written all that we had.
         let reply = freeze::tell(self.dm, self.device, None, &self.interrupt, &words)?;
         let reply = reply.done("the kernel does not take it")?;
-        let tag = String::from_utf8_lossy(&reply).trim().parse();
-        let tag = tag.map_err(|_| Failure::new(Kind::Refused, "its tag was not told"))?;
+        let tag = reply::tag(&reply)?;
         Ok(Local { tag, ..next })
     }
 

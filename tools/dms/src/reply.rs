@@ -51,6 +51,16 @@ impl Reply {
     }
 }
 
+/// The tag that the reply to a message which takes a snapshot says.
+pub fn tag(reply: &[u8]) -> Result<u32, Failure> {
+    let tag = std::str::from_utf8(reply).ok();
+    let tag = tag.and_then(|tag| tag.trim().parse().ok());
+    tag.ok_or_else(|| {
+        let what = "the module has not said which snapshot it took";
+        Failure::new(Kind::Refused, what)
+    })
+}
+
 /// The failure that a refusal of the target amounts to.
 pub fn failure(errno: &str, text: &str) -> Failure {
     match Refusal::ALL.iter().find(|r| r.as_str() == text) {

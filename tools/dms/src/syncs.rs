@@ -3,12 +3,13 @@
 //! is shown: what a target holds is asked of its own side, and bookmarks are in the store.
 
 use crate::failure::{Failure, Kind, Result};
+use crate::folder::private_folder;
 use dm_snap_mv_store::checksum::crc32c_raw;
+use dm_snap_mv_stream::receive::{Notes, StateFile};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where they are.
@@ -61,8 +62,7 @@ impl Kept {
     /// The record of a target, which may be new. [`Kind::Busy`] if another dms is at it.
     pub fn find(store: &str, origin: u32, identity: &str, target: &str) -> Result<Self> {
         let folder = Path::new(FOLDER);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| unnoted(folder, &e))?;
+        private_folder(folder).map_err(|e| unnoted(folder, &e))?;
         let name = format!("{store}-{origin}-{:08x}", crc32c_raw(target.as_bytes()));
         let path = folder.join(format!("{name}.json"));
         let lock = folder.join(format!("{name}.lock"));
@@ -89,14 +89,9 @@ impl Kept {
 
     /// Notes it.
     pub fn write(&self) -> Result<()> {
-        let beside = self.path.with_extension("tmp");
-        let written = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(&serde_json::to_vec_pretty(&self.record)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)
-        };
-        written().map_err(|e| unnoted(&self.path, &e))
+        let text = serde_json::to_vec_pretty(&self.record).map_err(io::Error::from);
+        let written = text.and_then(|text| StateFile::new(&self.path).store(&text));
+        written.map_err(|e| unnoted(&self.path, &e))
     }
 }
 

@@ -11,14 +11,13 @@ use crate::interrupt::Interrupt;
 use crate::list;
 use crate::names::BlockDevice;
 use crate::private::{Shown, Wants};
-use crate::progress::Progress;
 use crate::ranges::Ranges;
 use crate::reading::{self, Opened};
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::Tag;
-use dm_snap_mv_store::delta::Versions;
-use dm_snap_mv_store::Delta;
+use dm_snap_mv_store::delta::{Sizes, Versions};
+use dm_snap_mv_store::Changed;
 use dm_snap_mv_stream::frame::{PAYLOAD, SECTOR};
 use dm_snap_mv_stream::receive::{Local, Unlike};
 use dm_snap_mv_stream::{Piece, Source};
@@ -111,33 +110,24 @@ impl Origin<'_> {
 
     /// What of the snapshot is in other places. The origin may have grown since.
     fn differing(&self, found: &Found) -> Result<Ranges> {
-        let failed = |e| reading::failure(&e, found.opened.path.display());
         let versions = Versions {
             origin: found.origin.number,
             old: Some(found.row.tag),
             new: None,
         };
-        let mut delta = Delta::begin(found.opened.live(), versions).map_err(failed)?;
-        let mut progress = Progress::new();
         let mut ranges = Ranges::default();
-        let sizes = delta.sizes();
-        while let Some(runs) = delta.more().map_err(failed)? {
-            for changed in &runs {
-                let (start, sectors) = sizes.sectors(changed);
-                let sectors = sectors.min(sizes.old.saturating_sub(start));
-                if sectors > 0 {
-                    ranges.push(Piece {
-                        start,
-                        sectors,
-                        zero: false,
-                    });
-                }
+        let mut put = |sizes: &Sizes, changed: &Changed| {
+            let (start, sectors) = sizes.sectors(changed);
+            let sectors = sectors.min(sizes.old.saturating_sub(start));
+            if sectors > 0 {
+                ranges.push(Piece {
+                    start,
+                    sectors,
+                    zero: false,
+                });
             }
-            self.go_on()?;
-            let (done, all) = delta.progress();
-            progress.part("comparing", done, all);
-        }
-        progress.done();
+        };
+        found.opened.differing(versions, self.interrupt, &mut put)?;
         Ok(ranges)
     }
 
@@ -179,7 +169,9 @@ impl Origin<'_> {
         }
         drop(ahead);
         shown.close(self.dm);
-        self.go_on()?;
+        if self.interrupt.came() {
+            return Err(Failure::new(Kind::Interrupted, "interrupted"));
+        }
         same.map_err(|e| {
             let what = format!(
                 "cannot compare {} with snapshot {}: {e}",
@@ -188,12 +180,5 @@ impl Origin<'_> {
             );
             Failure::new(Kind::Refused, what)
         })
-    }
-
-    fn go_on(&self) -> Result<()> {
-        match self.interrupt.came() {
-            true => Err(Failure::new(Kind::Interrupted, "interrupted")),
-            false => Ok(()),
-        }
     }
 }

@@ -18,7 +18,8 @@ pub fn run(args: &Delete) -> Result<()> {
     }
 }
 
-fn snapshot(dm: &Dm, device: &Mapped, tag: u32, keep_bookmark: bool) -> Result<()> {
+/// Deletes a snapshot or a bookmark; perhaps a bookmark stays.
+pub(super) fn snapshot(dm: &Dm, device: &Mapped, tag: u32, keep_bookmark: bool) -> Result<()> {
     let tag_word = tag.to_string();
     let mut words = vec!["ds", &tag_word];
     if keep_bookmark {

@@ -21,8 +21,8 @@ use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
-use dm_snap_mv_store::delta::Versions;
-use dm_snap_mv_store::Delta;
+use dm_snap_mv_store::delta::{Sizes, Versions};
+use dm_snap_mv_store::Changed;
 use dm_snap_mv_stream::digest::of_begin;
 use dm_snap_mv_stream::version::MEMO;
 use dm_snap_mv_stream::{send, source, Begin, Counts, Encoder, Fault, Piece, Position, Version};
@@ -55,7 +55,7 @@ pub fn run(args: &Send) -> Result<()> {
         );
     }
     let interrupt = Interrupt::watch()?;
-    let sender = Sender::find(args, to, interrupt)?;
+    let sender = Sender::find(&args.dm_dev, args.cow.as_deref(), to, interrupt)?;
     let plan = sender.plan(from)?;
     if args.estimate {
         let Begin {
@@ -92,7 +92,8 @@ pub(super) fn position(word: &str) -> Result<Position> {
 
 /// A snapshot that is to be sent.
 pub(super) struct Sender<'a> {
-    args: &'a Send,
+    /// A device of the origin or of its snapshots, or the origin itself.
+    named: &'a OsStr,
     dm: Dm,
     /// A device of the origin, if one is active.
     device: Option<Mapped>,
@@ -136,13 +137,19 @@ fn misfit(fault: Fault) -> Failure {
 }
 
 impl<'a> Sender<'a> {
-    /// Finds the store and the origin.
-    pub(super) fn find(args: &'a Send, to: Tag, interrupt: Interrupt) -> Result<Self> {
+    /// Finds the store and the origin by a device; with a COW device, none need be active, and it is the
+    /// origin that is named.
+    pub(super) fn find(
+        named: &'a OsStr,
+        cow: Option<&OsStr>,
+        to: Tag,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
         let dm = Dm::open()?;
-        let (opened, origin, device) = match &args.cow {
+        let (opened, origin, device) = match cow {
             Some(cow) => {
                 let opened = reading::of_cow(cow)?;
-                let origin = opened.origin(&args.dm_dev)?;
+                let origin = opened.origin(named)?;
                 let devices = dm.devices()?.into_iter();
                 let cow = BlockDevice::find(opened.path.as_os_str(), "COW device", &dm.sysfs)?;
                 let id = origin.id.as_bytes();
@@ -152,14 +159,14 @@ impl<'a> Sender<'a> {
                 (opened, origin, device)
             }
             None => {
-                let device = dm.find(&args.dm_dev.to_string_lossy())?;
+                let device = dm.find(&named.to_string_lossy())?;
                 let opened = reading::of_device(&dm, &device)?;
                 let origin = opened.own_origin()?;
                 (opened, origin, Some(device))
             }
         };
         Ok(Self {
-            args,
+            named,
             dm,
             device,
             opened,
@@ -267,33 +274,22 @@ impl<'a> Sender<'a> {
     }
 
     fn differing(&self, from: Tag) -> Result<Ranges> {
-        let failed = |e| reading::failure(&e, self.opened.path.display());
         let versions = Versions {
             origin: self.origin.number,
             old: Some(from),
             new: Some(self.to),
         };
-        let mut delta = Delta::begin(self.opened.live(), versions).map_err(failed)?;
-        let mut progress = Progress::new();
         let mut ranges = Ranges::default();
-        let sizes = delta.sizes();
-        while let Some(runs) = delta.more().map_err(failed)? {
-            for changed in &runs {
-                let (start, sectors) = sizes.sectors(changed);
-                let zero = changed.zero;
-                ranges.push(Piece {
-                    start,
-                    sectors,
-                    zero,
-                });
-            }
-            if self.interrupt.came() {
-                return Err(Failure::new(Kind::Interrupted, "interrupted"));
-            }
-            let (done, all) = delta.progress();
-            progress.part("comparing", done, all);
-        }
-        progress.done();
+        let mut put = |sizes: &Sizes, changed: &Changed| {
+            let (start, sectors) = sizes.sectors(changed);
+            let zero = changed.zero;
+            ranges.push(Piece {
+                start,
+                sectors,
+                zero,
+            });
+        };
+        self.opened.differing(versions, &self.interrupt, &mut put)?;
         Ok(ranges)
     }
 
@@ -346,7 +342,7 @@ impl<'a> Sender<'a> {
             let number = device.line.origin.to_string();
             return BlockDevice::find(OsStr::new(&number), "origin device", sysfs);
         }
-        BlockDevice::find(&self.args.dm_dev, "origin device", sysfs).or_else(|_| {
+        BlockDevice::find(self.named, "origin device", sysfs).or_else(|_| {
             let id = OsStr::from_bytes(self.origin.id.as_bytes());
             BlockDevice::find(id, "origin device", &Sysfs::default())
         })

@@ -4,9 +4,10 @@
 use crate::cli::Serve;
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
-use crate::peer::words::{hear, hex, say, Answer, Greeting, Question, DIGESTS, PROTOCOL};
+use crate::peer::words::{hear, say, Answer, Greeting, Question, DIGESTS, PROTOCOL};
+use crate::show::stream::hex;
 use crate::thing::Thing;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -62,27 +63,25 @@ fn refused(said: impl Into<String>) -> Answer {
 }
 
 fn answer(args: &Serve, question: &Question, open: &mut Option<(String, Thing)>) -> Answer {
+    let may_receive = |name: &str| {
+        args.receive
+            .iter()
+            .any(|allowed| allowed == OsStr::new(name))
+    };
     match question {
-        Question::Status { target } | Question::Receive { target, .. } => {
-            if !args
-                .receive
-                .iter()
-                .any(|allowed| allowed == OsStr::new(target))
-            {
-                let target = target.escape_debug();
-                return refused(format!("nothing may be received into {target} by this way"));
-            }
-            received(args, question, target)
+        Question::Status { target } | Question::Receive { target, .. } if !may_receive(target) => {
+            let target = target.escape_debug();
+            refused(format!("nothing may be received into {target} by this way"))
+        }
+        Question::Status { target } => status(args, target),
+        Question::Receive { target, overwrite } => receive(args, target, *overwrite),
+        Question::Size { what } | Question::Digests { what, .. }
+            if !may_receive(what) && !args.verify.contains(what) =>
+        {
+            let what = what.escape_debug();
+            refused(format!("{what} may not be looked at by this way"))
         }
         Question::Size { what } | Question::Digests { what, .. } => {
-            let received = args
-                .receive
-                .iter()
-                .any(|allowed| allowed == OsStr::new(what));
-            if !received && !args.verify.contains(what) {
-                let what = what.escape_debug();
-                return refused(format!("{what} may not be looked at by this way"));
-            }
             let looked = look(question, what, open);
             looked.unwrap_or_else(|failure| Answer::Failed {
                 code: failure.code(),
@@ -110,7 +109,9 @@ fn look(question: &Question, what: &str, open: &mut Option<(String, Thing)>) -> 
             ..
         } if each > 0 && sectors.div_ceil(each) <= DIGESTS => {
             let digests = thing.digests(start, sectors, each)?;
-            Ok(Answer::Digests { hex: hex(&digests) })
+            Ok(Answer::Digests {
+                hex: hex(digests.as_flattened()),
+            })
         }
         Question::Digests { .. } => Ok(refused("too much is asked for")),
         _ => Ok(Answer::Size {
@@ -119,51 +120,39 @@ fn look(question: &Question, what: &str, open: &mut Option<(String, Thing)>) -> 
     }
 }
 
-fn received(args: &Serve, question: &Question, target: &str) -> Answer {
-    let mut words: Vec<OsString> = vec!["receive".into(), target.into()];
-    if let Some(state) = &args.state {
-        words.extend(["--state".into(), state.into()]);
-    }
-    match question {
-        Question::Status { .. } => {
-            words.extend(["--status".into(), "--json".into()]);
-            match dms(&words, Stdio::null()) {
-                Ok(output) if output.status.success() => {
-                    match serde_json::from_slice(&output.stdout) {
-                        Ok(holds) => Answer::Holds(holds),
-                        Err(error) => {
-                            refused(format!("what {target} holds makes no sense: {error}"))
-                        }
-                    }
-                }
-                other => failed(other),
-            }
-        }
-        Question::Receive { overwrite, .. } => {
-            if *overwrite && !args.overwrite {
-                return refused(format!(
-                    "{target} may not be written over by this way\n\
-                     that takes --overwrite, of dms serve"
-                ));
-            }
-            if *overwrite {
-                words.push("--force".into());
-            }
-            match dms(&words, Stdio::inherit()) {
-                Ok(output) if output.status.success() => Answer::Done {
-                    said: String::from_utf8_lossy(&output.stdout).into_owned(),
-                },
-                other => failed(other),
-            }
-        }
-        Question::Size { .. } | Question::Digests { .. } => refused("that is not received"),
+fn status(args: &Serve, target: &str) -> Answer {
+    match dms_receive(args, target, &["--status", "--json"], Stdio::null()) {
+        Ok(output) if output.status.success() => match serde_json::from_slice(&output.stdout) {
+            Ok(holds) => Answer::Holds(holds),
+            Err(error) => refused(format!("what {target} holds makes no sense: {error}")),
+        },
+        other => failed(other),
     }
 }
 
-/// Runs this program.
-fn dms(words: &[OsString], stdin: Stdio) -> io::Result<Output> {
+fn receive(args: &Serve, target: &str, overwrite: bool) -> Answer {
+    if overwrite && !args.overwrite {
+        return refused(format!(
+            "{target} may not be written over by this way\n\
+             that takes --overwrite, of dms serve"
+        ));
+    }
+    let options: &[&str] = if overwrite { &["--force"] } else { &[] };
+    match dms_receive(args, target, options, Stdio::inherit()) {
+        Ok(output) if output.status.success() => Answer::Done {
+            said: String::from_utf8_lossy(&output.stdout).into_owned(),
+        },
+        other => failed(other),
+    }
+}
+
+/// Runs `dms receive` of this program.
+fn dms_receive(args: &Serve, target: &str, options: &[&str], stdin: Stdio) -> io::Result<Output> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(words).stdin(stdin);
+    command.args(["receive", target]).args(options).stdin(stdin);
+    if let Some(state) = &args.state {
+        command.arg("--state").arg(state);
+    }
     command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms sync`
 
-use super::print;
 use super::send::{position, Plan, Sender};
-use crate::cli::{Send, Sync};
+use super::{delete, print};
+use crate::cli::Sync;
 use crate::dm::{freeze, Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
@@ -11,15 +11,16 @@ use crate::list::{List, Row};
 use crate::peer::words::{Held, Holds};
 use crate::peer::{Peer, Place};
 use crate::reading;
-use crate::show::json::utc;
+use crate::reply;
+use crate::show::json::{self, utc};
 use crate::show::stream::uuid;
 use crate::show::syncs as show;
 use crate::syncs::{self, Kept, Record};
 use dm_snap_mv_model::disk::snapshot_row::MEMO_MAX;
 use dm_snap_mv_model::ids::{OriginNr, Tag};
 use dm_snap_mv_store::checksum::crc32c_raw;
-use dm_snap_mv_store::delta::Versions;
-use dm_snap_mv_store::Delta;
+use dm_snap_mv_store::delta::{Sizes, Versions};
+use dm_snap_mv_store::Changed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub fn run(args: &Sync) -> Result<()> {
@@ -132,8 +133,7 @@ impl One<'_> {
             Some(tag) => tag,
             None => self.take()?,
         };
-        let sent = self.send(peer, &course, to);
-        match sent {
+        match self.send(peer, &course, to) {
             Ok(synced) => self.end(&course, synced),
             Err(failure) => {
                 // If anything of it has arrived, it is gone on with.
@@ -168,18 +168,16 @@ impl One<'_> {
             return Ok(fresh(None));
         }
         let target = self.place.target.to_string_lossy();
-        let refused = |what: String| {
-            Err(Failure::new(
-                Kind::Refused,
-                format!("{}: {what}", self.place),
-            ))
+        let refused = |what: String, hint: String| {
+            let what = format!("{}: {what}", self.place);
+            Err(Failure::new(Kind::Refused, what).hint(hint))
         };
         let over = "if it is to be written over, whatever it holds: --full";
         match (holds.state.as_str(), &holds.holds, &holds.becomes) {
             ("unknown", ..) => Ok(fresh(None)),
             ("whole", Some(held), _) => match self.find(list, held) {
                 Some(row) => Ok(fresh(Some(row.tag))),
-                None => refused(self.stranger(list, held)).map_err(|f| f.hint(over)),
+                None => refused(self.stranger(list, held), over.to_owned()),
             },
             ("between", before, Some(becomes)) => {
                 let to = self.find(list, becomes).filter(|row| !row.is_bookmark());
@@ -193,22 +191,21 @@ impl One<'_> {
                         since,
                         position: holds.position.clone(),
                     }),
-                    _ => refused(format!(
-                        "it has received a part of version {}, which is not there any more, or not of this origin",
-                        becomes.version.tag
-                    ))
-                    .map_err(|f| {
-                        f.hint(format!(
+                    _ => refused(
+                        format!(
+                            "it has received a part of version {}, which is not there any more, or not of this origin",
+                            becomes.version.tag
+                        ),
+                        format!(
                             "give that up on its host: dms receive {target} --abort; or write over it: --full"
-                        ))
-                    }),
+                        ),
+                    ),
                 }
             }
-            _ => refused("it is being made what it was".to_owned()).map_err(|f| {
-                f.hint(format!(
-                    "have that done on its host: dms receive {target} --abort"
-                ))
-            }),
+            _ => refused(
+                "it is being made what it was".to_owned(),
+                format!("have that done on its host: dms receive {target} --abort"),
+            ),
         }
     }
 
@@ -251,15 +248,7 @@ impl One<'_> {
             &words,
         )?
         .done(&format!("cannot take a snapshot of {}", self.device.name))?;
-        let tag = std::str::from_utf8(&reply)
-            .ok()
-            .and_then(|tag| tag.trim().parse().ok());
-        tag.ok_or_else(|| {
-            Failure::new(
-                Kind::Refused,
-                "the module has not said which snapshot it took",
-            )
-        })
+        reply::tag(&reply)
     }
 
     fn send(&self, mut peer: Peer, course: &Course, to: u32) -> Result<Synced> {
@@ -267,16 +256,8 @@ impl One<'_> {
             Tag::new(tag).ok_or_else(|| Failure::new(Kind::Refused, "there is no snapshot 0"))
         };
         let since = course.since.map(typed).transpose()?;
-        let args = Send {
-            dm_dev: self.device.name.clone().into(),
-            tag: to.to_string(),
-            since: course.since.map(|tag| tag.to_string()),
-            estimate: false,
-            resume: None,
-            output: None,
-            cow: None,
-        };
-        let sender = Sender::find(&args, typed(to)?, self.interrupt.clone())?;
+        let named = self.device.name.as_ref();
+        let sender = Sender::find(named, None, typed(to)?, self.interrupt.clone())?;
         let plan = sender.plan(since)?;
         let done = |plan: &Plan| Synced {
             tag: to,
@@ -339,17 +320,7 @@ impl One<'_> {
 
     /// Deletes a snapshot or a bookmark; perhaps a bookmark stays.
     fn delete(&self, tag: u32, keep: bool) -> Result<()> {
-        let number = tag.to_string();
-        let mut words = vec!["ds", &number];
-        if keep {
-            words.push("-k");
-        }
-        let reply = self.dm.tell(&self.device.name, &words)?;
-        reply.done(&format!(
-            "cannot delete snapshot {tag} of {}",
-            self.device.name
-        ))?;
-        Ok(())
+        delete::snapshot(&self.dm, &self.device, tag, keep)
     }
 }
 
@@ -358,6 +329,7 @@ fn is_of(list: &List, held: &Held) -> bool {
 }
 
 fn status(args: &Sync) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
     let mut records = syncs::all()?;
     let dm = Dm::if_there();
     if let Some(dm_dev) = &args.dm_dev {
@@ -367,19 +339,19 @@ fn status(args: &Sync) -> Result<()> {
         records.retain(|r| r.store == list.store.uuid && r.origin == list.store.origin);
     }
     let all = records.into_iter().map(|record| {
-        let lag = dm.as_ref().and_then(|dm| lag(dm, &record));
+        let lag = dm.as_ref().and_then(|dm| lag(dm, &record, &interrupt));
         show::Synced::new(record, now(), lag)
     });
     let all: Vec<_> = all.collect();
     print(&match (args.json, args.prometheus) {
-        (true, _) => show::json(&all)?,
+        (true, _) => json::text(&all)?,
         (_, true) => show::prometheus(&all),
         _ => show::text(&all),
     })
 }
 
 /// Bytes that have changed since a target was brought up to date, if a device of the origin is active.
-fn lag(dm: &Dm, record: &Record) -> Option<u64> {
+fn lag(dm: &Dm, record: &Record, interrupt: &Interrupt) -> Option<u64> {
     let mut devices = dm.devices().ok()?.into_iter();
     let device = devices.find(|device| device.line.id == record.identity.as_bytes())?;
     let opened = reading::of_device(dm, &device).ok()?;
@@ -392,12 +364,9 @@ fn lag(dm: &Dm, record: &Record) -> Option<u64> {
         old: Some(Tag::new(record.tag?)?),
         new: None,
     };
-    let mut delta = Delta::begin(opened.live(), versions).ok()?;
-    let sizes = delta.sizes();
     let mut sectors = 0;
-    while let Some(runs) = delta.more().ok()? {
-        sectors += runs.iter().map(|run| sizes.sectors(run).1).sum::<u64>();
-    }
+    let mut add = |sizes: &Sizes, changed: &Changed| sectors += sizes.sectors(changed).1;
+    opened.differing(versions, interrupt, &mut add).ok()?;
     Some(sectors * 512)
 }
 

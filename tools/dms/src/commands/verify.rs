@@ -4,7 +4,7 @@
 use super::print;
 use super::send::Sender;
 use super::tag;
-use crate::cli::{Send, Verify};
+use crate::cli::Verify;
 use crate::failure::{diff, Failure, Kind, Result};
 use crate::hints;
 use crate::interrupt::Interrupt;
@@ -63,16 +63,7 @@ pub(super) fn open(word: &str, interrupt: &Interrupt) -> Result<Thing> {
         Meant::Snapshot(dm_dev, number) => (dm_dev, number),
     };
     let to = Tag::new(tag(&number)?).ok_or_else(|| hints::failure(Refusal::UnknownTag))?;
-    let args = Send {
-        dm_dev: dm_dev.into(),
-        tag: number,
-        since: None,
-        estimate: false,
-        resume: None,
-        output: None,
-        cow: None,
-    };
-    let sender = Sender::find(&args, to, interrupt.clone())?;
+    let sender = Sender::find(dm_dev.as_ref(), None, to, interrupt.clone())?;
     let plan = sender.plan(None)?;
     let shown = sender.show(&plan)?;
     Ok(Thing::shown(

@@ -121,6 +121,18 @@ impl Peer {
         })
     }
 
+    /// What has come of what was asked, if anything but a failure.
+    fn answer(&mut self) -> Result<Answer> {
+        match self.hear()? {
+            Answer::Failed { code, said } => Err(self.failed(code, &said)),
+            answer => Ok(answer),
+        }
+    }
+
+    fn no_answer(&self) -> Failure {
+        self.failed(1, "that is no answer")
+    }
+
     fn failed(&self, code: u8, said: &str) -> Failure {
         let failure = failure(code, said);
         match self.shown.split_once(':') {
@@ -135,10 +147,9 @@ impl Peer {
         self.ask(&Question::Status {
             target: self.target.clone(),
         })?;
-        match self.hear()? {
+        match self.answer()? {
             Answer::Holds(holds) => Ok(holds),
-            Answer::Failed { code, said } => Err(self.failed(code, &said)),
-            _ => Err(self.failed(1, "that is no answer")),
+            _ => Err(self.no_answer()),
         }
     }
 
@@ -147,10 +158,9 @@ impl Peer {
         self.ask(&Question::Size {
             what: self.target.clone(),
         })?;
-        match self.hear()? {
+        match self.answer()? {
             Answer::Size { sectors } => Ok(sectors),
-            Answer::Failed { code, said } => Err(self.failed(code, &said)),
-            _ => Err(self.failed(1, "that is no answer")),
+            _ => Err(self.no_answer()),
         }
     }
 
@@ -162,13 +172,12 @@ impl Peer {
             sectors,
             each,
         })?;
-        match self.hear()? {
+        match self.answer()? {
             Answer::Digests { hex } => {
                 let digests = words::digests(&hex);
                 digests.ok_or_else(|| self.failed(1, "these are no digests"))
             }
-            Answer::Failed { code, said } => Err(self.failed(code, &said)),
-            _ => Err(self.failed(1, "that is no answer")),
+            _ => Err(self.no_answer()),
         }
     }
 
@@ -185,10 +194,9 @@ impl Peer {
 
     /// What has come of it: what was said to it, if it is done.
     pub fn received(mut self) -> Result<String> {
-        match self.hear()? {
+        match self.answer()? {
             Answer::Done { said } => Ok(said),
-            Answer::Failed { code, said } => Err(self.failed(code, &said)),
-            _ => Err(self.failed(1, "that is no answer")),
+            _ => Err(self.no_answer()),
         }
     }
 }

@@ -121,15 +121,6 @@ pub struct Holds {
 /// Digests that are asked for at a time, at most.
 pub const DIGESTS: u64 = 256;
 
-/// Digests as they are said.
-pub fn hex(digests: &[Digest]) -> String {
-    let mut text = String::with_capacity(digests.len() * 64);
-    for byte in digests.as_flattened() {
-        text += &format!("{byte:02x}");
-    }
-    text
-}
-
 /// Digests as they were said; `None` if they are none.
 pub fn digests(hex: &str) -> Option<Vec<Digest>> {
     let one = |text: &[u8]| {
@@ -185,16 +176,7 @@ pub fn hear<T: for<'a> Deserialize<'a>>(from: &mut impl Read) -> io::Result<Opti
 
 /// What another dms has failed with, as a failure here.
 pub fn failure(code: u8, said: &str) -> Failure {
-    let kind = match code {
-        2 => Kind::Usage,
-        3 => Kind::NotFound,
-        4 => Kind::Busy,
-        5 => Kind::NoSpace,
-        6 => Kind::Damaged,
-        7 => Kind::Unable,
-        130 => Kind::Interrupted,
-        _ => Kind::Refused,
-    };
+    let kind = Kind::of_code(code);
     let said = said.trim();
     let said = said.strip_prefix("dms: ").unwrap_or(said);
     let (what, hint) = match said.split_once('\n') {
@@ -214,6 +196,7 @@ pub fn failure(code: u8, said: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::show::stream::hex;
 
     #[test]
     fn a_line_is_heard_and_nothing_behind_it() {
@@ -255,13 +238,13 @@ mod tests {
     #[test]
     fn digests_there_and_back() {
         let two = vec![[7; 32], [0xab; 32]];
-        assert_eq!(digests(&hex(&two)), Some(two));
+        assert_eq!(digests(&hex(two.as_flattened())), Some(two));
         assert_eq!(digests(""), Some(vec![]));
         assert_eq!(digests("ab"), None);
         assert_eq!(digests(&"x".repeat(64)), None);
         // A line has room for all that can be asked for.
         let most = vec![[1; 32]; DIGESTS as usize];
-        assert!(hex(&most).len() + 100 < MOST);
+        assert!(hex(most.as_flattened()).len() + 100 < MOST);
     }
 
     #[test]

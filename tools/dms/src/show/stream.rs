@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What is in a stream, and what a target is noted to hold.
 
-use super::json::utc;
-use crate::failure::{Failure, Kind, Result};
+use super::json::{self, utc};
+use crate::failure::Result;
 use dm_snap_mv_stream::receive::{State, Whole};
 use dm_snap_mv_stream::{Begin, Content, Counts, Ended, Position, Version};
 use serde::Serialize;
 use std::fmt::Write;
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as digits, two for each.
+pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in bytes {
         // A string takes everything.
@@ -178,15 +179,9 @@ struct Stream<'a> {
     segments: &'a [Segment],
 }
 
-fn written(shown: &impl Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(shown);
-    let text = text.map_err(|e| Failure::new(Kind::Refused, format!("cannot write JSON: {e}")))?;
-    Ok(text + "\n")
-}
-
 /// A stream for programs: its segments, whether its end was seen, and the bytes up to there.
 pub fn json(segments: &[Segment], whole: bool, bytes: u64) -> Result<String> {
-    written(&Stream {
+    json::text(&Stream {
         format: dm_snap_mv_stream::frame::VERSION,
         whole,
         bytes,
@@ -321,6 +316,6 @@ impl Noted {
 
     /// For programs.
     pub fn json(&self) -> Result<String> {
-        written(self)
+        json::text(self)
     }
 }

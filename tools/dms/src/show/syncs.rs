@@ -2,7 +2,6 @@
 //! How far behind targets of `dms sync` are.
 
 use super::json::utc;
-use crate::failure::{Failure, Kind, Result};
 use crate::syncs::Record;
 use serde::Serialize;
 use std::fmt::Write;
@@ -78,13 +77,6 @@ pub fn text(all: &[Synced]) -> String {
     all.join("\n")
 }
 
-/// For programs.
-pub fn json(all: &[Synced]) -> Result<String> {
-    let text = serde_json::to_string_pretty(all);
-    let text = text.map_err(|e| Failure::new(Kind::Refused, format!("cannot write JSON: {e}")))?;
-    Ok(text + "\n")
-}
-
 /// For Prometheus, in its text format.
 pub fn prometheus(all: &[Synced]) -> String {
     type Value = fn(&Synced) -> Option<u64>;
@@ -151,7 +143,9 @@ mod tests {
     fn lag_is_the_age_of_what_is_there() {
         let text = text(&[synced()]);
         assert!(text.contains("behind   : 60 seconds, 8192 bytes"), "{text}");
-        assert!(json(&[synced()]).unwrap().contains("\"lag_seconds\": 60"));
+        assert!(crate::show::json::text(&[synced()])
+            .unwrap()
+            .contains("\"lag_seconds\": 60"));
     }
 
     #[test]
