@@ -37,3 +37,15 @@ prints() { [ "$code" = 0 ] && [ "$out" = "$1" ]; }
 matches() { [ "$code" = 0 ] && [[ $out =~ $1 ]]; }
 active() { [[ $(dmsetup info -c --noheadings -o suspended "$1") == Active ]]; }
 none_failed() { [ $failed = 0 ]; }
+
+# until_so COMMAND...: waits for that, with a limit that only a failure needs.
+until_so() {
+	local i
+	for ((i = 0; i < 600; i++)); do
+		"$@" && return
+		sleep 0.1
+	done
+	return 1
+}
+# commits PID: it waits in the kernel for a write to the COW device, of the journal or of the trees.
+commits() { grep -qE ' (dm_io|sync_io|dm_bufio_write_dirty_buffers)\+' "/proc/$1/stack"; }

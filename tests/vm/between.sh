@@ -38,8 +38,6 @@ soon() {
 	return 1
 }
 store_failed() { [[ $(dmsetup status orig) == *' error '* ]]; }
-# commits PID: it waits in the kernel for a write to the COW device, of the journal or of the trees.
-commits() { grep -qE ' (dm_io|sync_io|dm_bufio_write_dirty_buffers)\+' "/proc/$1/stack"; }
 # ended PID: what a call in the background came to, with its output in /tmp/out.
 ended() {
 	wait "$1" && code=0 || code=$?

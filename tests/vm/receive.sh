@@ -35,14 +35,6 @@ shows() {
 	same "$1" "c$2"
 }
 snapshots() { dms list "$1" --json | grep -c '"parent": 0'; }
-until_so() {
-	local i
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return
-		sleep 0.1
-	done
-	return 1
-}
 is_noted() { grep -q "$1" <<<"$(dms receive "mapper/$2" --status ${3:+--state "$3"})"; }
 ended() { ! kill -0 "$1" 2>/dev/null; }
 
@@ -263,7 +255,7 @@ dmsetup suspend --noflush cow
 cat rest >&9
 check 'all is received, and the snapshot is to be taken' until_so is_noted '^received *: all' tight /tmp/tight.state
 cp /tmp/tight.state /tmp/taking
-sleep 2
+check 'it is about to be' until_so commits $receiver
 kill -KILL $receiver
 dmsetup resume cow
 exec 9>&-

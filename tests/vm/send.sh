@@ -16,15 +16,6 @@ same_as() { # TAG FILE: what TARGET holds, as far as the snapshot goes
 	cmp -n "$(blockdev --getsize64 "/dev/mapper/s$1")" "/dev/mapper/s$1" "$2"
 }
 senders() { dmsetup ls | grep -c '^dms-send-'; }
-# until COMMAND...: waits for it.
-until_so() {
-	local i
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return
-		sleep 0.1
-	done
-	return 1
-}
 none_left() { [ "$(senders)" = 0 ]; }
 into_disk() { dms receive vdd --state /tmp/vdd.state; }
 

@@ -24,14 +24,6 @@ touched() {
 	fio --name=w --filename=/dev/mapper/orig --rw=randwrite --bs=4k --direct=1 --ioengine=libaio \
 		--iodepth=4 --number_ios="$1" --size=32M --refill_buffers --randseed=$RANDOM --minimal >/dev/null
 }
-until_so() { # COMMAND...: waits for it.
-	local i
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return
-		sleep 0.1
-	done
-	return 1
-}
 nobody_receives() { ! pgrep -f '^[^ ]*dms receive /srv/killed' >/dev/null; }
 to_disk() { dms sync orig vdd --state /srv/vdd.state; }
 
