@@ -3,6 +3,7 @@
 
 use crate::commands::nobody_else_has;
 use crate::devno::Devno;
+use crate::dm::users::{self, User};
 use crate::dm::{node, Dm};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
@@ -16,10 +17,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How the names of such devices begin. The number of the process follows.
 const PREFIX: &str = "dms-send-";
+
+/// How long it is waited for the kernel to remove one that nobody has open.
+const GOES: Duration = Duration::from_secs(60);
+/// And for one that somebody else has opened.
+const OTHERS: Duration = Duration::from_secs(5);
 
 /// What is to be read.
 pub struct Wants<'a> {
@@ -165,14 +171,11 @@ impl Shown {
 impl Own {
     fn give_up(mut self, dm: &Dm) {
         match self.hold.take() {
-            // The kernel removes it in its own time.
             Some(hold) => {
+                let meta = hold.metadata();
                 drop(hold);
-                for _ in 0..300 {
-                    if dm.info(&self.name).is_err() {
-                        break;
-                    }
-                    sleep(Duration::from_millis(10));
+                if let Ok(meta) = meta {
+                    self.wait_until_gone(dm, Devno::of_dev_t(meta.rdev()));
                 }
             }
             None => {
@@ -182,6 +185,34 @@ impl Own {
                 }
             }
         }
+    }
+
+    /// The kernel removes it in its own time, and whoever is told that all is done may want to delete the
+    /// snapshot in the same moment. It takes the name away first, then the target, then the disk. Somebody
+    /// else who has opened it, udev before all, is not waited for as long.
+    fn wait_until_gone(&self, dm: &Dm, devno: Devno) {
+        let myself = std::process::id();
+        let is_ours = |user: &User| matches!(user, User::Process(pid, _) if *pid == myself);
+        let begin = Instant::now();
+        loop {
+            let limit = match dm.info(&self.name) {
+                Ok(info) if info.opened == 0 => GOES,
+                Ok(_) if users::of(devno, &dm.sysfs).iter().any(is_ours) => GOES,
+                Ok(_) => OTHERS,
+                Err(_) if self.has_disk(dm, devno) => GOES,
+                Err(_) => break,
+            };
+            if begin.elapsed() > limit {
+                break;
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether the number is still that of our disk, which has a name no more.
+    fn has_disk(&self, dm: &Dm, devno: Devno) -> bool {
+        let named = dm.sysfs.dm_name(devno);
+        dm.sysfs.kernel_name(devno).is_some() && named.is_none_or(|name| name == self.name)
     }
 }
 

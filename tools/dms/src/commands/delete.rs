@@ -7,6 +7,11 @@ use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
 use dm_snap_mv_model::refusal::Refusal;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long it is waited for the kernel, when it is removing a device that showed the snapshot.
+const GOING: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Delete) -> Result<()> {
     let tag = args.tag.as_deref().map(tag).transpose()?;
@@ -25,15 +30,21 @@ pub(super) fn snapshot(dm: &Dm, device: &Mapped, tag: u32, keep_bookmark: bool) 
     if keep_bookmark {
         words.push("-k");
     }
-    let reply = dm.tell(&device.name, &words)?;
-    let in_use = reply.is(Refusal::SnapshotInUse) || reply.is(Refusal::SnapshotActive);
-    let done = reply.done(&format!("cannot delete snapshot {tag} of {}", device.name));
-    match done {
-        Err(failure) if in_use => Err(match dm.snapshot_of(device, tag)? {
-            Some(shown) => shown_by(dm, failure, &shown),
-            None => failure,
-        }),
-        other => other.map(|_| ()),
+    let begin = Instant::now();
+    loop {
+        let reply = dm.tell(&device.name, &words)?;
+        let in_use = reply.is(Refusal::SnapshotInUse) || reply.is(Refusal::SnapshotActive);
+        let done = reply.done(&format!("cannot delete snapshot {tag} of {}", device.name));
+        let failure = match done {
+            Err(failure) if in_use => failure,
+            other => return other.map(|_| ()),
+        };
+        match dm.snapshot_of(device, tag)? {
+            Some(shown) => return Err(shown_by(dm, failure, &shown)),
+            // One that the kernel is removing has no name any more.
+            None if begin.elapsed() < GOING => sleep(Duration::from_millis(20)),
+            None => return Err(failure),
+        }
     }
 }
 
