@@ -46,6 +46,7 @@ prepare() {
 		;;
 	'README.md Elsewhere') active && mount /dev/mapper/orig /mnt/orig ;;
 	'dm-snap-mv.rst Going back' | 'dm-snap-mv.rst Trying something out' | 'dm-snap-mv.rst Backup') ;;
+	'dm-snap-mv.rst Labels') active ;;
 	'dm-snap-mv.rst Comparing versions')
 		active && dms snapshot orig &&
 			dd if=/dev/urandom of=/dev/mapper/orig bs=8k seek=128 count=1 oflag=direct &&

@@ -203,18 +203,28 @@ impl SnapMv {
                 memo,
                 freeze,
                 bookmark,
+                label,
             } => {
                 let tag = self.frozen(through, None, freeze.as_ref(), || {
-                    store.take_origin_snapshot(origin, memo.as_bytes(), *bookmark)
+                    store.take_origin_snapshot(origin, memo.as_bytes(), *bookmark, label)
                 })?;
                 let _ = write!(reply, "{tag}");
             }
-            Message::TakeOfSnapshot { tag, memo, freeze } => {
+            Message::TakeOfSnapshot {
+                tag,
+                memo,
+                freeze,
+                label,
+            } => {
                 let tag = self.frozen(through, Some(*tag), freeze.as_ref(), || {
-                    store.take_snapshot_snapshot(origin, *tag, memo.as_bytes())
+                    store.take_snapshot_snapshot(origin, *tag, memo.as_bytes(), label)
                 })?;
                 let _ = write!(reply, "{tag}");
             }
+            Message::Label { tag, change } if change.is_empty() => {
+                store.label(origin, *tag, reply)?;
+            }
+            Message::Label { tag, change } => store.set_label(origin, *tag, change)?,
             Message::Unbind => store.unbind(origin)?,
             Message::Delete { tag, keep } => store.delete_snapshot(origin, *tag, *keep)?,
             Message::RollBack {

@@ -321,13 +321,13 @@ impl Place {
             (b"try ss 1 -m \xc3(", "memo is not valid UTF-8"),
             (
                 b"try \xff",
-                "unknown message, not so, ss, do, ds, rs, list, delta or commit",
+                "unknown message, not so, ss, do, ds, rs, label, list, delta or commit",
             ),
             (b"try ds \xb2", "tag is not a number from 1 to 4294967295"),
             (b"try try so", "try cannot be tried"),
             (
                 b"try",
-                "missing message: so, ss, do, ds, rs, list, delta or commit",
+                "missing message: so, ss, do, ds, rs, label, list, delta or commit",
             ),
         ] {
             let reply = self.co.message_bytes(message, 4096)?;

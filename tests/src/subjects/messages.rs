@@ -185,7 +185,7 @@ fn tries(disks: &Disks) -> Result<()> {
         ("try so -m", "refused EINVAL option needs an argument"),
         (
             "try",
-            "refused EINVAL missing message: so, ss, do, ds, rs, list, delta or commit",
+            "refused EINVAL missing message: so, ss, do, ds, rs, label, list, delta or commit",
         ),
     ] {
         let got = co.send(message)?;

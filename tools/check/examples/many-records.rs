@@ -184,10 +184,11 @@ fn main() -> io::Result<()> {
             children,
             done,
             cleaning,
+            labels: 0,
         },
         metadata_space: [0; 128],
         data_space: [0; 128],
-        strange: [0; 72],
+        strange: [0; 64],
     };
     data.encode(&mut superblock.data_space);
     metadata.encode(&mut superblock.metadata_space);

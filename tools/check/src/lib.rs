@@ -17,6 +17,7 @@ mod facts;
 mod fold;
 mod identities;
 mod journal;
+mod labels;
 mod marks;
 mod merged;
 mod origins;
@@ -122,6 +123,7 @@ fn all(
     children::check(cx, facts, &mut changes.children);
     marks::check(cx, facts, &mut changes.marks);
     identities::check(cx, facts);
+    labels::check(cx, facts);
     let records = !options.skip_records;
     if records {
         records::check(cx, facts, &mut changes.records);

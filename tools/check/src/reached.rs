@@ -15,6 +15,7 @@ pub(crate) enum Part {
     Children,
     Marks,
     Cleanings,
+    Labels,
     DataSpace,
     MetadataSpace,
 }
@@ -31,16 +32,19 @@ impl Part {
             Part::Children => "tree of children",
             Part::Marks => "tree of marks",
             Part::Cleanings => "tree of cleanings",
+            Part::Labels => "tree of labels",
             Part::DataSpace => "data space map",
             Part::MetadataSpace => "metadata space map",
         }
     }
 
-    /// What is wrong when its blocks are, if that is less than that they are lost: it can be made
-    /// anew of what else there is.
+    /// What is wrong when its blocks are, if no content is lost with them: it can be made anew of what
+    /// else there is, or is of labels.
     pub(crate) const fn damage(self) -> Option<Kind> {
         match self {
             Part::Identities => Some(Kind::Identity),
+            // Nothing else leads by way of it, and nothing has it once more.
+            Part::Labels => Some(Kind::Label),
             Part::DataSpace => Some(Kind::DataSpace),
             Part::MetadataSpace => Some(Kind::MetadataSpace),
             _ => None,

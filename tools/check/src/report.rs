@@ -43,6 +43,8 @@ pub enum Kind {
     Rollback,
     /// A cleaning row is wrong.
     Cleaning,
+    /// A label is damaged, or is of nothing.
+    Label,
     /// A record is wrong, or is of nothing.
     Record,
     /// COW chunks that belong to two records.
@@ -78,6 +80,7 @@ impl Kind {
         Kind::Identity,
         Kind::Rollback,
         Kind::Cleaning,
+        Kind::Label,
         Kind::Record,
         Kind::SharedChunk,
         Kind::Garbage,
@@ -105,6 +108,7 @@ impl Kind {
             Kind::Identity => "identity",
             Kind::Rollback => "rollback",
             Kind::Cleaning => "cleaning",
+            Kind::Label => "label",
             Kind::Record => "record",
             Kind::SharedChunk => "shared-chunk",
             Kind::Garbage => "garbage",

@@ -2,9 +2,11 @@
 //! The command line. Help, the manual and the completions are all made from this.
 
 mod documents;
+mod label;
 mod reading;
 
 pub use documents::{Complete, Completions, Docs};
+pub use label::{Label, LabelFields};
 pub use reading::{diff_exit_codes, Diff, Dump};
 
 use crate::failure::{fsck, EXIT_CODES};
@@ -65,6 +67,7 @@ pub enum Command {
     Remove(Remove),
     #[command(visible_alias = "s")]
     Snapshot(Snapshot),
+    Label(Label),
     #[command(visible_alias = "d")]
     Delete(Delete),
     #[command(visible_alias = "b")]
@@ -185,6 +188,8 @@ pub struct Snapshot {
     /// Take a bookmark of the origin: only what has changed since is kept, not the content
     #[arg(short = 'k', long, conflicts_with = "tag")]
     pub bookmark: bool,
+    #[command(flatten)]
+    pub label: LabelFields,
 }
 
 /// Delete a snapshot, or unbind an origin from its COW device

@@ -507,7 +507,7 @@ mod tests {
             assert!(names.iter().any(|name| line.contains(name)), "{line}");
         }
         // Each command and each short form of it.
-        assert_eq!(lines.count(), 30);
+        assert_eq!(lines.count(), 31);
         assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

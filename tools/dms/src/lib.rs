@@ -15,6 +15,7 @@ pub mod fields;
 mod folder;
 pub mod hints;
 pub mod interrupt;
+mod label;
 pub mod list;
 pub mod loops;
 pub mod lvm;

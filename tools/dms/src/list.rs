@@ -4,6 +4,7 @@
 use crate::dm::{Dm, Mapped};
 use crate::failure::{Failure, Kind};
 use crate::fields::{next, unless_dash, Cleaning, Malformed, Part, Rollback};
+use crate::label::Label;
 use crate::words;
 use serde::Serialize;
 
@@ -50,7 +51,7 @@ pub struct Row {
     pub parent: Option<u32>,
     /// The epoch of its parent that it shows.
     pub base_epoch: Option<u32>,
-    /// Letters: G deleted but with children, I invalid, R what is rolled back to, B a bookmark.
+    /// Letters: G deleted but with children, I invalid, R what is rolled back to, B a bookmark, L it has a label.
     pub flags: String,
     /// When, in seconds since 1970.
     pub created: u64,
@@ -62,9 +63,16 @@ pub struct Row {
     pub children: u64,
     /// What was noted with it.
     pub memo: String,
+    /// Its label, where it has been asked for.
+    pub label: Option<Label>,
 }
 
 impl Row {
+    /// What it is called, if its label says so.
+    pub fn name(&self) -> Option<&str> {
+        self.label.as_ref()?.name.as_deref()
+    }
+
     /// Whether it was deleted and is kept for its children, and there is no bookmark of it.
     pub fn is_ghost(&self) -> bool {
         self.flags.contains('G') && !self.is_bookmark()
@@ -171,11 +179,24 @@ impl Row {
                 Some(word) if words::is_dash(word) => String::new(),
                 Some(word) => String::from_utf8_lossy(&words::plain(word)).into_owned(),
             },
+            label: None,
         })
     }
 }
 
 impl List {
+    /// Asks for the labels of those that have one.
+    pub fn ask_for_labels(&mut self, dm: &Dm, device: &Mapped) -> Result<(), Failure> {
+        for row in self.rows.iter_mut().filter(|row| row.flags.contains('L')) {
+            // One that is being deleted meanwhile has none any more.
+            row.label = match Label::of(dm, device, row.tag) {
+                Err(failure) if failure.kind == Kind::NotFound => None,
+                asked => asked?,
+            };
+        }
+        Ok(())
+    }
+
     /// Asks the device `name` for all pages.
     pub fn of(dm: &Dm, name: &str) -> Result<Self, Failure> {
         let first = page(dm, name, 0)?;

@@ -137,7 +137,7 @@ impl<'a> Replica<'a> {
         let list = List::of(self.dm, &self.device.name)?;
         // Of what was taken of a snapshot, or has been written to, nobody knows what it is.
         let taken = list.rows.iter().rev().filter(|row| {
-            let of_origin = row.parent == Some(0) && row.flags.is_empty();
+            let of_origin = row.parent == Some(0) && row.flags.trim_matches('L').is_empty();
             row.tag != 0 && row.tag >= next.tag && of_origin && row.memo == memo
         });
         for row in taken {

@@ -110,7 +110,7 @@ fn superblock(journal_blocks: u64) -> Superblock {
         roots: Roots::default(),
         metadata_space: [0; 128],
         data_space: [0; 128],
-        strange: [0; 72],
+        strange: [0; 64],
     }
 }
 

@@ -4,11 +4,14 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::label_row::{
+    Consistency, LabelRow, Name, Policy, Provenance, NAME_MAX, POLICY_MAX,
+};
 use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::layout::{Layout, METADATA_MAX, METADATA_MIN};
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
-use dm_snap_mv_model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, CHECKSUM_XOR};
+use dm_snap_mv_model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, CHECKSUM_XOR, INCOMPAT_VERSIONS};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{
     bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, RecordKey,
@@ -122,6 +125,34 @@ fn chunk_size() -> impl Strategy<Value = ChunkSize> {
 }
 
 prop_compose! {
+    fn label_row()(
+        uuids in any::<([u8; 16], Option<[u8; 16]>, Option<[u8; 16]>)>(),
+        numbers in (any::<u64>(), 1..=u32::MAX, 1..=u32::MAX),
+        consistency in 0usize..3,
+        policy in vec(any::<u8>(), 0..=POLICY_MAX),
+        name in vec(any::<u8>(), 0..=NAME_MAX),
+    ) -> LabelRow {
+        let words = [&b"crash"[..], b"file-system", b"application"];
+        let none = [0; 16];
+        let (keep_until, origin, tag) = numbers;
+        let store = uuids.2.filter(|uuid| *uuid != none);
+        LabelRow {
+            uuid: if uuids.0 == none { [1; 16] } else { uuids.0 },
+            group: uuids.1.filter(|uuid| *uuid != none),
+            keep_until,
+            from: store.map(|store| Provenance {
+                store,
+                origin: OriginNr::new(origin).unwrap(),
+                tag: Tag::new(tag).unwrap(),
+            }),
+            consistency: Consistency::of(words[consistency]).unwrap(),
+            policy: Policy::new(&policy).unwrap(),
+            name: Name::new(&name).unwrap(),
+        }
+    }
+}
+
+prop_compose! {
     fn superblock()(
         flags in any::<(bool, bool, bool)>(),
         uuid in any::<[u8; 16]>(),
@@ -130,10 +161,12 @@ prop_compose! {
         chunk_size in chunk_size(),
         transaction in any::<u64>(),
         origins in (1..=u32::MAX, any::<u32>()),
-        roots in any::<[u64; 7]>(),
+        roots in any::<[u64; 8]>(),
         spaces in (vec(any::<u8>(), 128), vec(any::<u8>(), 128)),
     ) -> Superblock {
-        let [records, origins_root, origin_ids, snapshots, children, done, cleaning] = roots;
+        let [records, origins_root, origin_ids, snapshots, children, done, cleaning, labels] = roots;
+        let versions = if features.0 & 2 != 0 { INCOMPAT_VERSIONS } else { 0 };
+        let labels = if versions != 0 { labels } else { 0 };
         let layout = Layout::new(device * 8, chunk_size, None).unwrap();
         Superblock {
             clean: flags.0,
@@ -142,17 +175,18 @@ prop_compose! {
             uuid,
             compat: features.0,
             ro_compat: features.1,
-            incompat: Superblock::incompat_of(&layout),
+            incompat: Superblock::incompat_of(&layout) | versions,
             layout,
             transaction,
             next_origin: origins.0,
             nr_origins: origins.1 % origins.0,
             roots: Roots {
                 records, origins: origins_root, origin_ids, snapshots, children, done, cleaning,
+                labels,
             },
             metadata_space: spaces.0.try_into().unwrap(),
             data_space: spaces.1.try_into().unwrap(),
-            strange: if features.0 > 1 { [7; 72] } else { [0; 72] },
+            strange: if features.0 > 1 { [7; 64] } else { [0; 64] },
         }
     }
 }
@@ -186,10 +220,11 @@ fn superblock_value() -> Superblock {
             children: 15,
             done: 16,
             cleaning: 17,
+            labels: 0,
         },
         metadata_space: [0xaa; 128],
         data_space: [0xbb; 128],
-        strange: [0; 72],
+        strange: [0; 64],
     }
 }
 
@@ -221,6 +256,27 @@ proptest! {
         let mut bytes = [0xff; CleaningRow::SIZE];
         row.encode(&mut bytes);
         prop_assert_eq!(CleaningRow::decode(&bytes), Ok(row));
+    }
+
+    #[test]
+    fn label_rows(row in label_row()) {
+        let mut bytes = [0xff; LabelRow::SIZE];
+        row.encode(&mut bytes);
+        prop_assert_eq!(LabelRow::decode(&bytes), Ok(row));
+    }
+
+    /// What is accepted is encoded to the same bytes.
+    #[test]
+    fn changed_label_rows(row in label_row(), at in 0..LabelRow::SIZE, by in 1u8..) {
+        let mut bytes = [0; LabelRow::SIZE];
+        row.encode(&mut bytes);
+        bytes[at] ^= by;
+        if let Ok(other) = LabelRow::decode(&bytes) {
+            prop_assert_ne!(row, other);
+            let mut again = [0xff; LabelRow::SIZE];
+            other.encode(&mut again);
+            prop_assert_eq!(again, bytes);
+        }
     }
 
     #[test]
@@ -486,7 +542,7 @@ fn superblock_refusals() {
     // It stays as it is.
     let mut block = encoded(&superblock);
     block[44] = 2;
-    block[190] = 9;
+    block[200] = 9;
     Superblock::seal(&mut block, checksum);
     let strange = Superblock::decode(&block, checksum).unwrap();
     assert_eq!(encoded(&strange), block);

@@ -12,6 +12,7 @@ use dm_snap_mv_model::delta::{Delta, Page, Version};
 use dm_snap_mv_model::discard::first_part;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::identity::Identity;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::escape::Sink;
@@ -310,6 +311,15 @@ impl Metadata for Liar {
         self.done()
     }
     fn drop_done(&mut self, _: OriginNr) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn label(&self, t: TimelineId) -> Result<Option<LabelRow>, Refusal> {
+        self.said("label", t.get(), || LabelRow::new([self.number() as u8; 16]))
+    }
+    fn put_label(&mut self, _: TimelineId, _: &LabelRow) -> Result<(), Refusal> {
+        self.done()
+    }
+    fn remove_label(&mut self, _: TimelineId) -> Result<(), Refusal> {
         self.done()
     }
     fn cleaning(&self, t: TimelineId) -> Result<Option<CleaningRow>, Refusal> {

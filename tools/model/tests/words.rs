@@ -8,6 +8,7 @@ use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::snapshot_row::Memo;
 use dm_snap_mv_model::escape::{self, Reader, Sink};
 use dm_snap_mv_model::ids::{Chunk, Tag};
+use dm_snap_mv_model::label;
 use dm_snap_mv_model::message::{is_tried, Freeze, Message, Request};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{DeviceNumber, TableLine};
@@ -292,6 +293,7 @@ fn messages() {
         memo,
         freeze,
         bookmark: false,
+        label: label::Change::default(),
     };
     let delete = |tag, keep| Message::Delete { tag, keep };
     let delta = |from, to, start, max| Message::Delta {
@@ -305,6 +307,7 @@ fn messages() {
         tag: tag(3),
         memo,
         freeze,
+        label: label::Change::default(),
     };
     let longest = "m".repeat(64);
     let good = [
@@ -328,11 +331,19 @@ fn messages() {
                 memo: memo("x"),
                 freeze: None,
                 bookmark: true,
+                label: label::Change::default(),
             },
         ),
         ("ds 12", delete(tag(12), false)),
         ("ds 12 -k", delete(tag(12), true)),
         ("commit", Message::Commit),
+        (
+            "label 5",
+            Message::Label {
+                tag: tag(5),
+                change: label::Change::default(),
+            },
+        ),
         ("delta 3 0", delta(3, 0, 0, u32::MAX)),
         ("delta 3 4 5", delta(3, 4, 5, u32::MAX)),
         (&format!("delta 3 4 {last} 6"), delta(3, 4, last, 6)),
@@ -371,20 +382,20 @@ fn messages() {
     let bad = [
         (
             "",
-            "missing message: so, ss, do, ds, rs, list, delta or commit",
+            "missing message: so, ss, do, ds, rs, label, list, delta or commit",
         ),
         (
             "try",
-            "missing message: so, ss, do, ds, rs, list, delta or commit",
+            "missing message: so, ss, do, ds, rs, label, list, delta or commit",
         ),
         ("try try so", "try cannot be tried"),
         (
             "sx",
-            "unknown message, not so, ss, do, ds, rs, list, delta or commit",
+            "unknown message, not so, ss, do, ds, rs, label, list, delta or commit",
         ),
         (
             "-m so",
-            "unknown message, not so, ss, do, ds, rs, list, delta or commit",
+            "unknown message, not so, ss, do, ds, rs, label, list, delta or commit",
         ),
         ("so 1", "too many arguments"),
         ("so now please", "too many arguments"),
@@ -400,6 +411,57 @@ fn messages() {
         ("rs -xb", "option does not go with this command"),
         ("rs -xx", "option given twice"),
         ("commit 1", "too many arguments"),
+        ("label", "missing tag"),
+        ("label 1 2", "too many arguments"),
+        ("label 1 -m x", "option does not go with this command"),
+        ("label 1 -n", "option needs an argument"),
+        ("label 1 -n a -n b", "option given twice"),
+        ("ds 1 -n a", "option does not go with this command"),
+        (
+            &format!("so -n {0}{0}{0}", "n".repeat(43)),
+            "name is longer than 128 bytes",
+        ),
+        (
+            &format!("so -p {}", "p".repeat(33)),
+            "label's policy is longer than 32 bytes",
+        ),
+        (
+            "so -n a\\\nb",
+            "name or label's policy is not UTF-8 without control characters",
+        ),
+        (
+            "so -p \u{85}",
+            "name or label's policy is not UTF-8 without control characters",
+        ),
+        (
+            "so -e soon",
+            "time is not a number of seconds since 1970",
+        ),
+        (
+            "so -c some",
+            "consistency is not crash, file-system or application",
+        ),
+        (
+            "so -g 01234567-89ab-cdef-0011-22334455667",
+            "not a UUID of 8-4-4-4-12 hexadecimal digits",
+        ),
+        (
+            "so -g 01234567-89ab-cdef-0011-2233445566+7",
+            "not a UUID of 8-4-4-4-12 hexadecimal digits",
+        ),
+        (
+            "so -g 00000000-0000-0000-0000-000000000000",
+            "not a UUID of 8-4-4-4-12 hexadecimal digits",
+        ),
+        (
+            "so -f 01234567-89ab-cdef-0011-223344556677/1",
+            "not a version elsewhere: UUID/ORIGIN/TAG",
+        ),
+        (
+            "so -f 01234567-89ab-cdef-0011-223344556677/1/0",
+            "not a version elsewhere: UUID/ORIGIN/TAG",
+        ),
+        ("so -f 1/1/1", "not a UUID of 8-4-4-4-12 hexadecimal digits"),
         ("delta", "missing tag"),
         ("delta 1", "missing tag"),
         ("delta 0 1", "tag is not a number from 1 to 4294967295"),

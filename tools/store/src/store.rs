@@ -10,6 +10,7 @@ use crate::journal;
 use crate::live::Live;
 use crate::overlay::{Overlay, Rows};
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Superblock, CHECKSUM_XOR};
@@ -160,6 +161,20 @@ impl<'a> Store<'a> {
         page(&tree, rows, (from, to), most, &cleaning_row)
     }
 
+    /// The label of a snapshot or bookmark. The journal has none: they are only in the trees.
+    pub fn label(&self, origin: OriginNr, tag: Tag) -> Result<Option<LabelRow>> {
+        let key = TimelineId::of_snapshot(origin, tag).get();
+        match self.superblock.roots.labels {
+            0 => Ok(None),
+            root => one(
+                &self.tree(root, LabelRow::SIZE),
+                &Rows::new(),
+                key,
+                &label_row,
+            ),
+        }
+    }
+
     /// The tree of trees of records: roots by timeline.
     pub fn all_records(&self) -> Tree<'_> {
         let root = self.superblock.roots.records;
@@ -267,6 +282,10 @@ fn snapshot_row(key: u64, value: &[u8]) -> std::result::Result<SnapshotRow, Refu
     } else {
         Err(Refusal::Corrupt)
     }
+}
+
+fn label_row(_: u64, value: &[u8]) -> std::result::Result<LabelRow, Refusal> {
+    LabelRow::decode(value.try_into().map_err(|_| Refusal::Corrupt)?)
 }
 
 fn cleaning_row(_: u64, value: &[u8]) -> std::result::Result<CleaningRow, Refusal> {

@@ -65,7 +65,7 @@ impl Memory {
             },
             metadata_space: [0; 128],
             data_space: [0; 128],
-            strange: [0; 72],
+            strange: [0; 64],
         };
         let mut block = Block::zeroed();
         superblock.encode(&mut block.0);

@@ -261,7 +261,7 @@ fn superblock(transaction: u64) -> Superblock {
         },
         metadata_space: [0; 128],
         data_space: [0; 128],
-        strange: [0; 72],
+        strange: [0; 64],
     }
 }
 

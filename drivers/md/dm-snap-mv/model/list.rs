@@ -11,7 +11,7 @@
 //! ```
 //!
 //! with `-` for what there is not. Flags: `G` ghost, `I` invalid, `R` source of the rollback that
-//! runs and so pinned, `B` bookmark; `.` for none.
+//! runs and so pinned, `B` bookmark, `L` it has a label; `.` for none.
 
 use core::fmt::{self, Write};
 
@@ -22,6 +22,7 @@ use super::ids::Tag;
 use super::records::Metadata;
 use super::refusal::Refusal;
 use super::report::{Cleaning, OrDash, RollbackProgress, State, Usage};
+use super::uuid::Uuid;
 
 /// What the first line tells of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,8 @@ pub fn list<M: Metadata>(
         let Some((t, row)) = row.filter(|(t, _)| t.origin() == origin.number) else {
             break;
         };
-        let fits = rows < max && page.line(&|out| snapshot_line(out, origin, &row))?;
+        let labelled = m.label(t)?.is_some();
+        let fits = rows < max && page.line(&|out| snapshot_line(out, origin, &row, labelled))?;
         if !fits {
             // Without a row a reader would ask for the same page for ever.
             if rows == 0 {
@@ -134,15 +136,10 @@ impl Sink for Length {
 
 fn first_line(out: &mut dyn Sink, store: &StoreLine, origin: &OriginRow) -> fmt::Result {
     out.write_str("store ")?;
-    for (i, byte) in store.uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.write_str("-")?;
-        }
-        write!(out, "{byte:02x}")?;
-    }
     write!(
         out,
-        " {} {} {} {} {} {} ",
+        "{} {} {} {} {} {} {} ",
+        Uuid(&store.uuid),
         store.usage,
         store.state,
         OrDash(store.cleaning),
@@ -161,14 +158,23 @@ fn origin_line(out: &mut dyn Sink, origin: &OriginRow) -> fmt::Result {
     )
 }
 
-fn snapshot_line(out: &mut dyn Sink, origin: &OriginRow, row: &SnapshotRow) -> fmt::Result {
+fn snapshot_line(
+    out: &mut dyn Sink,
+    origin: &OriginRow,
+    row: &SnapshotRow,
+    labelled: bool,
+) -> fmt::Result {
     write!(
         out,
         "{} {} {} {} {} {} {} {} ",
         row.tag,
         row.parent.map_or(0, Tag::get),
         row.base_epoch.get(),
-        Flags { origin, row },
+        Flags {
+            origin,
+            row,
+            labelled
+        },
         row.created,
         row.size,
         row.chunks,
@@ -180,6 +186,7 @@ fn snapshot_line(out: &mut dyn Sink, origin: &OriginRow, row: &SnapshotRow) -> f
 struct Flags<'a> {
     origin: &'a OriginRow,
     row: &'a SnapshotRow,
+    labelled: bool,
 }
 
 impl fmt::Display for Flags<'_> {
@@ -197,6 +204,7 @@ impl fmt::Display for Flags<'_> {
                 "R",
             ),
             (self.row.bookmark, "B"),
+            (self.labelled, "L"),
         ];
         let mut none = true;
         for (_, letter) in flags.iter().filter(|(set, _)| *set) {

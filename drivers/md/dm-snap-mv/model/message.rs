@@ -4,6 +4,7 @@
 
 use super::disk::snapshot_row::{Memo, MEMO_MAX};
 use super::ids::{Chunk, Tag};
+use super::label;
 use super::options::{long_number, number, once, set, Arguments, Item, Options};
 use super::refusal::Refusal;
 use super::report::DeviceNumber;
@@ -44,6 +45,8 @@ pub enum Message {
         freeze: Option<Freeze>,
         /// `-k`: only a bookmark.
         bookmark: bool,
+        /// What its label is to say.
+        label: label::Change,
     },
     /// `ss`: a snapshot of a snapshot.
     TakeOfSnapshot {
@@ -53,6 +56,15 @@ pub enum Message {
         memo: Memo,
         /// `-z`, `-Z`: the file system on that snapshot's device is frozen meanwhile.
         freeze: Option<Freeze>,
+        /// What its label is to say.
+        label: label::Change,
+    },
+    /// `label`: what a snapshot's or bookmark's label says, or is to say.
+    Label {
+        /// Of this one.
+        tag: Tag,
+        /// Nothing: it is asked for.
+        change: label::Change,
     },
     /// `do`: unbind the origin.
     Unbind,
@@ -137,8 +149,9 @@ impl Message {
     ) -> Result<Message, Refusal> {
         // How many arguments it takes, and its options without and with an argument.
         let (most, flags, values): (usize, &[u8], &[u8]) = match command {
-            b"so" => (0, b"kz", b"mZ"),
-            b"ss" => (1, b"z", b"mZ"),
+            b"so" => (0, b"kz", b"mZncefgpu"),
+            b"ss" => (1, b"z", b"mZncefgpu"),
+            b"label" => (1, b"", label::OPTIONS),
             b"do" => (0, b"", b""),
             b"ds" => (1, b"k", b""),
             b"rs" => (1, b"bdlxz", b"Z"),
@@ -153,7 +166,8 @@ impl Message {
         let (mut call_off, mut keep) = (false, false);
         let (mut frozen, mut freeze) = (false, None);
         let mut arguments = Arguments::<4>::new();
-        for item in Options::new(words, b"bdklxz", b"mZ") {
+        let mut label = label::Change::default();
+        for item in Options::new(words, b"bdklxz", b"mZncefgpu") {
             match item? {
                 Item::Value(letter, _) if !values.contains(&letter) => {
                     return Err(Refusal::MisplacedOption)
@@ -164,7 +178,8 @@ impl Message {
                 Item::Value(b'Z', word) => freeze
                     .get_or_insert_with(Freeze::default)
                     .push(parse_device(word)?)?,
-                Item::Value(_, word) => once(&mut memo, parse_memo(word)?)?,
+                Item::Value(b'm', word) => once(&mut memo, parse_memo(word)?)?,
+                Item::Value(letter, word) => label.set(letter, word)?,
                 Item::Flag(b'b') => set(&mut background)?,
                 Item::Flag(b'd') => set(&mut delete)?,
                 Item::Flag(b'k') => set(&mut keep)?,
@@ -203,11 +218,17 @@ impl Message {
                 memo,
                 freeze,
                 bookmark: keep,
+                label,
             },
             b"ss" => Message::TakeOfSnapshot {
                 tag: tag()?,
                 memo,
                 freeze,
+                label,
+            },
+            b"label" => Message::Label {
+                tag: tag()?,
+                change: label,
             },
             b"do" => Message::Unbind,
             b"ds" => Message::Delete { tag: tag()?, keep },

@@ -3,6 +3,7 @@
 //! What is kept on disk, as the rest of the model sees it.
 
 use super::disk::cleaning_row::CleaningRow;
+use super::disk::label_row::LabelRow;
 use super::disk::origin_row::OriginRow;
 use super::disk::snapshot_row::SnapshotRow;
 use super::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
@@ -142,6 +143,15 @@ pub trait Metadata {
 
     /// Removes the row of a snapshot that is there.
     fn remove_snapshot(&mut self, t: TimelineId) -> Result<(), Self::Error>;
+
+    /// The label of a snapshot or bookmark.
+    fn label(&self, t: TimelineId) -> Result<Option<LabelRow>, Self::Error>;
+
+    /// Puts a label, new or in place of the old one.
+    fn put_label(&mut self, t: TimelineId, row: &LabelRow) -> Result<(), Self::Error>;
+
+    /// Removes a label, if there is one.
+    fn remove_label(&mut self, t: TimelineId) -> Result<(), Self::Error>;
 
     /// The first chunk not below `c` that is marked as done by the rollback of `origin`.
     fn done_from(&self, origin: OriginNr, c: Chunk) -> Result<Option<Chunk>, Self::Error>;

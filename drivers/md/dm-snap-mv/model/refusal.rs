@@ -101,9 +101,9 @@ refusals! {
     /// A table line that begins with another word.
     UnknownCommand: EINVAL, c"unknown command, not co or cs";
     /// A message without a word.
-    MissingMessage: EINVAL, c"missing message: so, ss, do, ds, rs, list, delta or commit";
+    MissingMessage: EINVAL, c"missing message: so, ss, do, ds, rs, label, list, delta or commit";
     /// A message that begins with another word.
-    UnknownMessage: EINVAL, c"unknown message, not so, ss, do, ds, rs, list, delta or commit";
+    UnknownMessage: EINVAL, c"unknown message, not so, ss, do, ds, rs, label, list, delta or commit";
     /// `try` within `try`.
     NestedTry: EINVAL, c"try cannot be tried";
     /// The origin or COW device is missing.
@@ -152,6 +152,20 @@ refusals! {
     MemoNotUtf8: EINVAL, c"memo is not valid UTF-8";
     /// A memo with control characters.
     MemoControl: EINVAL, c"memo has control characters";
+    /// A name of more than 128 bytes.
+    NameTooLong: EINVAL, c"name is longer than 128 bytes";
+    /// A label's policy of more than 32 bytes.
+    PolicyTooLong: EINVAL, c"label's policy is longer than 32 bytes";
+    /// A name or a label's policy that is no plain text.
+    LabelNotText: EINVAL, c"name or label's policy is not UTF-8 without control characters";
+    /// A word that is no UUID.
+    BadUuid: EINVAL, c"not a UUID of 8-4-4-4-12 hexadecimal digits";
+    /// A time that is no number.
+    BadTime: EINVAL, c"time is not a number of seconds since 1970";
+    /// A state of data that there is not.
+    BadConsistency: EINVAL, c"consistency is not crash, file-system or application";
+    /// Where a version came from, not as it is written.
+    BadProvenance: EINVAL, c"not a version elsewhere: UUID/ORIGIN/TAG";
     /// A device to be frozen that is none.
     BadDevice: EINVAL, c"device to be frozen is not given as MAJOR:MINOR";
     /// More devices to be frozen than a message can name.
@@ -294,6 +308,8 @@ refusals! {
 
     /// No snapshot has this tag.
     UnknownTag: ENOENT, c"unknown tag";
+    /// `label` of what has none.
+    NoLabel: ENOENT, c"snapshot or bookmark has no label";
     /// The snapshot has lost data.
     InvalidSnapshot: EIO, c"snapshot is invalid";
     /// A bookmark where a snapshot is needed.

@@ -338,6 +338,7 @@ fn delete_bookmark<M: Metadata>(
         }
         false => m.remove_snapshot(bookmark.timeline(row.number))?,
     }
+    m.remove_label(bookmark.timeline(row.number))?;
     m.put_origin(row)?;
     queue_cleaning(m, row.timeline())
 }
@@ -352,6 +353,9 @@ fn end_snapshot<M: Metadata>(
     row.snapshots = row.snapshots.checked_sub(1).ok_or(Refusal::Corrupt)?;
     row.ghosts = row.ghosts.checked_add(1).ok_or(Refusal::Corrupt)?;
     snapshot.ghost = true;
+    if !snapshot.bookmark {
+        m.remove_label(snapshot.timeline(row.number))?;
+    }
     if row.deferred.is_some_and(|deferred| deferred.source == tag) {
         row.deferred = None;
     }

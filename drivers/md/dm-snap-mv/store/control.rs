@@ -7,16 +7,19 @@
 use super::engine::Engine;
 use super::error::{Result, StoreError};
 use super::merge::Merge;
+use super::metadata::Meta;
 use super::origin::{Origin, RollbackState};
 use super::roles;
 use super::store::Store;
 use crate::dm::gate::Gate;
+use crate::dm::text::Text;
 use crate::dm::time;
+use crate::model::disk::origin_row::OriginRow;
 use crate::model::ids::{OriginNr, Tag, TimelineId};
 use crate::model::records::Metadata;
 use crate::model::refusal::Refusal;
 use crate::model::room::For;
-use crate::model::{rollback, versions};
+use crate::model::{label, rollback, versions};
 use kernel::prelude::*;
 use kernel::sync::barrier::smp_mb;
 use kernel::sync::{Arc, MutexGuard};
@@ -48,6 +51,20 @@ impl<'a> Closed<'a> {
     }
 }
 
+/// Sets fields of a version's label, in the transaction that it was taken in. A label is made for that, if
+/// there is something to be said.
+fn put_label(
+    meta: &mut Meta,
+    row: &OriginRow,
+    tag: Tag,
+    change: &label::Change,
+) -> Result<()> {
+    match change.is_empty() {
+        true => Ok(()),
+        false => label::put(meta, row, tag, change, time::random_uuid()),
+    }
+}
+
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         if self.gate.open().is_err() {
@@ -70,6 +87,7 @@ impl Store {
         origin: &Arc<Origin>,
         memo: &[u8],
         bookmark: bool,
+        label: &label::Change,
     ) -> Result<Tag> {
         let _control = origin.control.lock();
         let _closed = Closed::new(self, &origin.gate);
@@ -82,10 +100,12 @@ impl Store {
         engine.check_unsplit(self, origin.number)?;
         let taken = engine.change(self, origin, |meta, row| {
             let now = time::unix_seconds();
-            match bookmark {
+            let tag = match bookmark {
                 true => versions::take_bookmark(meta, row, memo, now),
                 false => versions::take_origin_snapshot(meta, row, memo, now),
-            }
+            }?;
+            put_label(meta, row, tag, label)?;
+            Ok(tag)
         });
         if taken.is_err() {
             engine.doubt(origin, false);
@@ -99,6 +119,7 @@ impl Store {
         origin: &Arc<Origin>,
         parent: Tag,
         memo: &[u8],
+        label: &label::Change,
     ) -> Result<Tag> {
         let _control = origin.control.lock();
         let timeline = TimelineId::of_snapshot(origin.number, parent);
@@ -114,8 +135,37 @@ impl Store {
                 time::unix_seconds(),
             )?;
             meta.put_snapshot(row.number, &snapshot)?;
+            put_label(meta, row, tag, label)?;
             Ok(tag)
         })
+    }
+
+    /// `label`: sets fields of a snapshot's or bookmark's label, durably.
+    pub(crate) fn set_label(
+        self: &Arc<Self>,
+        origin: &Arc<Origin>,
+        tag: Tag,
+        change: &label::Change,
+    ) -> Result<()> {
+        let _control = origin.control.lock();
+        let mut engine = self.engine.lock();
+        engine.want_room(For::Preserving, 1)?;
+        engine.change(self, origin, |meta, row| put_label(meta, row, tag, change))
+    }
+
+    /// `label` without options: appends what it says. Process context; may sleep to read metadata.
+    pub(crate) fn label(
+        &self,
+        origin: &Arc<Origin>,
+        tag: Tag,
+        out: &mut Text<'_>,
+    ) -> Result<()> {
+        let engine = self.engine.lock();
+        engine.check_bound(origin.number)?;
+        let meta = engine.meta_ref()?;
+        let row = label::get(meta, &meta.origin_row(origin.number)?, tag)?;
+        label::write(out, &row).map_err(|_| Refusal::ReplyTooLong)?;
+        Ok(())
     }
 
     /// Stops the writes of a snapshot, and locks the engine: if the snapshot is not active it does not
@@ -359,10 +409,7 @@ impl Engine {
         &mut self,
         cx: &Arc<Store>,
         origin: &Arc<Origin>,
-        change: impl FnOnce(
-            &mut super::metadata::Meta,
-            &mut crate::model::disk::origin_row::OriginRow,
-        ) -> Result<T>,
+        change: impl FnOnce(&mut Meta, &mut OriginRow) -> Result<T>,
     ) -> Result<T> {
         let nr = origin.number;
         self.check_bound(nr)?;

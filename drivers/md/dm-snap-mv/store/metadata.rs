@@ -16,6 +16,7 @@ use super::rows::RowCache;
 use crate::dm::pdata::{BTree, DiskSpaceMap, Transaction};
 use crate::model::disk::cleaning_row::CleaningRow;
 use crate::model::disk::journal::{Entry, Run};
+use crate::model::disk::label_row::LabelRow;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
 use crate::model::disk::superblock::{Roots, Superblock, INCOMPAT_ZEROES};
@@ -39,6 +40,8 @@ pub(super) struct Trees {
     pub(super) children: BTree<2, u64>,
     pub(super) done: BTree<2, u64>,
     pub(super) cleaning: BTree<1, CleaningRow>,
+    /// None: there have never been labels.
+    pub(super) labels: Option<BTree<1, LabelRow>>,
 }
 
 /// The most tree changes that the journal stands for. It bounds how long opening a store takes, and
@@ -302,7 +305,7 @@ impl Meta {
         }
     }
 
-    /// There can be bookmarks, and marks, from now on.
+    /// There can be bookmarks, marks and labels from now on.
     pub(super) fn use_versions(&mut self) {
         if !self.superblock.has_versions() {
             self.superblock.use_versions();
@@ -592,6 +595,7 @@ impl Meta {
             children: self.trees.children.root(),
             done: self.trees.done.root(),
             cleaning: self.trees.cleaning.root(),
+            labels: self.trees.labels.as_ref().map_or(0, BTree::root),
         };
         let committed = self.txn.commit(&mut [&mut self.data], |block, roots| {
             superblock.metadata_space = *roots.metadata;

@@ -144,6 +144,10 @@ pub(super) fn load(
         children: BTree::open(&txn, roots.children)?,
         done: BTree::open(&txn, roots.done)?,
         cleaning: BTree::open(&txn, roots.cleaning)?,
+        labels: match roots.labels {
+            0 => None,
+            root => Some(BTree::open(&txn, root)?),
+        },
     };
     let mut meta = assemble(cow, txn, data, trees, superblock)?;
     catch_up(cow, &mut meta, purpose, known)?;
@@ -234,6 +238,7 @@ pub(super) fn format(io: &DmIo, cow: &Arc<BlockDevice>, format: &Format) -> Resu
         children: BTree::empty(&mut txn)?,
         done: BTree::empty(&mut txn)?,
         cleaning: BTree::empty(&mut txn)?,
+        labels: None,
     };
     let superblock = Superblock {
         clean: true,

@@ -8,9 +8,10 @@ use super::error::Result;
 use super::error::StoreError;
 use super::metadata::Meta;
 use crate::dm::pdata::checksum;
-use crate::dm::pdata::Value;
+use crate::dm::pdata::{BTree, Value};
 use crate::model::disk::cleaning_row::CleaningRow;
 use crate::model::disk::journal::{Entry, Run};
+use crate::model::disk::label_row::LabelRow;
 use crate::model::disk::origin_ids;
 use crate::model::disk::origin_row::OriginRow;
 use crate::model::disk::snapshot_row::SnapshotRow;
@@ -44,7 +45,7 @@ macro_rules! row_is_value {
         }
     )* };
 }
-row_is_value!(OriginRow, SnapshotRow, CleaningRow);
+row_is_value!(OriginRow, SnapshotRow, CleaningRow, LabelRow);
 
 impl Meta {
     /// Finds the tree key of an id, and the first key free for it.
@@ -357,6 +358,37 @@ impl Metadata for Meta {
         self.snapshots.remove(t.get());
         let gone = self.trees.snapshots.remove(&mut self.txn, &[t.get()]);
         self.noted(gone, &Entry::NoSnapshot(t))?;
+        Ok(())
+    }
+
+    fn label(&self, t: TimelineId) -> Result<Option<LabelRow>> {
+        match &self.trees.labels {
+            None => Ok(None),
+            Some(labels) => Ok(labels.lookup(&self.txn, &[t.get()])?),
+        }
+    }
+
+    fn put_label(&mut self, t: TimelineId, row: &LabelRow) -> Result<()> {
+        self.use_versions();
+        if self.trees.labels.is_none() {
+            let made = BTree::empty(&mut self.txn);
+            self.trees.labels = Some(self.changed(made)?);
+        }
+        if let Some(labels) = &mut self.trees.labels {
+            let put = labels.insert(&mut self.txn, &[t.get()], row);
+            self.changed(put)?;
+        }
+        Ok(())
+    }
+
+    fn remove_label(&mut self, t: TimelineId) -> Result<()> {
+        if self.label(t)?.is_none() {
+            return Ok(());
+        }
+        if let Some(labels) = &mut self.trees.labels {
+            let gone = labels.remove(&mut self.txn, &[t.get()]);
+            self.changed(gone)?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::journal::{self, Batch, BATCH_BLOCKS};
 use dm_snap_mv_model::disk::layout::Layout;
 use dm_snap_mv_model::disk::origin_ids;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::disk::superblock::{Roots, Superblock, CHECKSUM_XOR, INCOMPAT_ZEROES};
@@ -252,6 +253,19 @@ impl Image {
             })
             .collect();
         let cleaning = build::tree(&mut image, CleaningRow::SIZE, &cleaning).unwrap();
+        let labels: Vec<Entry> = store
+            .labels
+            .iter()
+            .map(|(&t, row)| {
+                let mut bytes = [0; LabelRow::SIZE];
+                row.encode(&mut bytes);
+                (t, bytes.to_vec())
+            })
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => 0,
+            labels => build::tree(&mut image, LabelRow::SIZE, labels).unwrap(),
+        };
         let mut ids = BTreeMap::new();
         for (id, &nr) in store.ids.iter() {
             let (first, _) = origin_ids::keys(crc32c::crc32c(id));
@@ -292,10 +306,11 @@ impl Image {
                 children,
                 done,
                 cleaning,
+                labels,
             },
             metadata_space: [0; 128],
             data_space: [0; 128],
-            strange: [0; 72],
+            strange: [0; 64],
         };
         if has_identities(store) {
             superblock.take_identities();
@@ -369,13 +384,14 @@ fn has_identities(store: &Store) -> bool {
         .any(|(_, row)| row.identity != Identity::UNKNOWN)
 }
 
-/// Whether there are bookmarks, or have been and left something.
+/// Whether there are labels or bookmarks, or have been and left something.
 pub fn has_versions(store: &Store) -> bool {
     let mark = RecordValue::Mark.encode();
     let mut children = store.children.iter();
     let mut origins = store.origins.iter();
     let mut snapshots = store.snapshots.iter();
-    children.any(|(&(_, key), _)| is_behind_children(key))
+    store.labels.iter().next().is_some()
+        || children.any(|(&(_, key), _)| is_behind_children(key))
         || origins.any(|(_, row)| (row.bookmarks, row.forgotten_below) != (0, 0))
         || snapshots.any(|(_, row)| row.bookmark)
         || store.records.iter().any(|(_, &value)| value == mark)

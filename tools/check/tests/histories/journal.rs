@@ -195,6 +195,10 @@ thread_local! {
 pub fn look_at(store: &Store, image: &Image, report: &Report) {
     let written = WRITTEN.take().and_then(|mut written| {
         let entries = changes::entries(&written.store, store)?;
+        // Labels are written with the trees only.
+        if !written.store.labels.iter().eq(store.labels.iter()) {
+            return None;
+        }
         if !entries.is_empty() {
             let blocks = image.superblock().layout.journal_blocks;
             // The largest entry takes a seventh of a block.

@@ -71,10 +71,12 @@ fn groups(mut devices: Vec<Mapped>) -> Vec<Vec<Mapped>> {
 
 /// What is shown of the devices of one origin. `first` is one of `group`.
 fn block(dm: &Dm, first: &Mapped, group: &[Mapped]) -> Result<Block> {
+    let mut list = list::List::of(dm, &first.name)?;
+    list.ask_for_labels(dm, first)?;
     Ok(Block {
         origin: Shown::origin(first.line.origin, &first.line.id, &dm.sysfs),
         cow: Shown::new(first.line.cow, &dm.sysfs),
-        list: list::List::of(dm, &first.name)?,
+        list,
         devices: group
             .iter()
             .map(|d| (d.line.role.tag(), d.name.clone()))

@@ -10,6 +10,7 @@ mod diff;
 mod docs;
 mod dump;
 mod formatting;
+mod label;
 mod list;
 mod merge;
 mod receive;
@@ -57,6 +58,7 @@ fn act(command: Command) -> Result<()> {
         Command::Create(args) => create::run(&args),
         Command::Remove(args) => remove::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Label(args) => label::run(&args),
         Command::Delete(args) => delete::run(&args),
         Command::Rollback(args) => rollback::run(&args),
         Command::List(args) => list::run(&args),

@@ -60,18 +60,21 @@ fn quoted(memo: &str) -> String {
     format!("\"{}\"", memo.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-const HEADINGS: [&str; 6] = [
+const HEADINGS: [&str; 7] = [
     "YYYY/MM/DD HH:MM:SS",
     "Tag",
     "R",
     "Chunks",
     "DM_Dev",
+    "Name",
     "Memo",
 ];
 /// Numbers stand at the right of their column.
-const RIGHT: [bool; 6] = [false, true, false, true, false, false];
+const RIGHT: [bool; 7] = [false, true, false, true, false, false, false];
+/// A column that there is only where there is something in it.
+const NAME: usize = 5;
 
-fn cells(block: &Block, row: &Row, time: impl Fn(u64) -> String) -> [String; 6] {
+fn cells(block: &Block, row: &Row, time: impl Fn(u64) -> String) -> [String; 7] {
     let names = block.names(row.tag);
     let empty = |text: &str, instead: &str| {
         if text.is_empty() {
@@ -86,6 +89,7 @@ fn cells(block: &Block, row: &Row, time: impl Fn(u64) -> String) -> [String; 6] 
         empty(&row.flags, "."),
         row.chunks.to_string(),
         empty(&names.join(","), "-"),
+        row.name().map_or_else(|| "-".to_owned(), quoted),
         if row.tag == 0 {
             quoted("ORIGIN")
         } else {
@@ -124,7 +128,8 @@ pub fn format(block: &Block, all: bool, time: impl Fn(u64) -> String) -> String 
     }
     let mut table = vec![HEADINGS.map(str::to_owned)];
     table.extend(block.rows(all).map(|row| cells(block, row, &time)));
-    let mut widths = [0; 6];
+    let named = block.rows(all).any(|row| row.name().is_some());
+    let mut widths = [0; 7];
     for row in &table {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -132,7 +137,8 @@ pub fn format(block: &Block, all: bool, time: impl Fn(u64) -> String) -> String 
     }
     for row in &table {
         let mut line = String::new();
-        for ((cell, width), right) in row.iter().zip(widths).zip(RIGHT) {
+        let cells = row.iter().zip(widths).zip(RIGHT).enumerate();
+        for (_, ((cell, width), right)) in cells.filter(|(i, _)| *i != NAME || named) {
             if !line.is_empty() {
                 line.push(' ');
             }
@@ -151,6 +157,7 @@ pub fn format(block: &Block, all: bool, time: impl Fn(u64) -> String) -> String 
 pub(super) mod tests {
     use super::*;
     use crate::devno::Devno;
+    use crate::label::Label;
     use crate::list::Page;
 
     pub fn block() -> Block {
@@ -220,6 +227,24 @@ YYYY/MM/DD HH:MM:SS Tag R Chunks DM_Dev Memo
             text.contains("\nrollbacking   : to 2, 50% (5/10)\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn names_have_a_column_of_their_own() {
+        let mut block = block();
+        block.list.rows[2].label = Some(Label {
+            uuid: "1".into(),
+            group: None,
+            consistency: "crash".into(),
+            keep_until: None,
+            policy: None,
+            from: None,
+            name: Some("monday".into()),
+        });
+        let text = format(&block, false, utc);
+        assert!(text.contains("Chunks DM_Dev Name     Memo\n"), "{text}");
+        assert!(text.contains("  0 .      0 orig   -        \"ORIGIN\"\n"), "{text}");
+        assert!(text.contains(" 15 -      \"monday\" \"before"), "{text}");
     }
 
     #[test]

@@ -409,6 +409,7 @@ pub fn structure(w: &World) {
         let dead = !known.contains(&t) || is_bookmark;
         assert_eq!(row.drop, dead, "cleaning of {t:?}");
     }
+    labels(w);
     for (t, records) in &records {
         if store.cleaning.get(&t.get()).is_some() {
             continue;
@@ -417,6 +418,25 @@ pub fn structure(w: &World) {
         live.get(t).unwrap_or(&none).check(*t, records, "leaked");
     }
     no_snapshot_finds_a_mark(w, &records);
+}
+
+/// Each version that was given a name has it as long as it is there, and nothing else has one.
+fn labels(w: &World) {
+    let found = w.store.labels.iter().map(|(&t, row)| {
+        let name = String::from_utf8_lossy(row.name.as_bytes()).into_owned();
+        (t, name)
+    });
+    let found: BTreeMap<u64, String> = found.collect();
+    let mut expected = BTreeMap::new();
+    for (o, origin) in w.oracle.origins.iter().enumerate() {
+        let Some(nr) = w.disks[o].nr else { continue };
+        let tags = origin.snapshots.keys().chain(origin.bookmarks.keys());
+        for (tag, name) in tags.filter_map(|tag| Some((*tag, origin.names.get(tag)?))) {
+            let t = TimelineId::of_snapshot(nr, Tag::new(tag).expect("a tag"));
+            expected.insert(t.get(), name.clone());
+        }
+    }
+    assert_eq!(found, expected, "labels");
 }
 
 /// What a snapshot that is valid resolves to is content, or nothing.

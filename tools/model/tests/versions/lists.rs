@@ -7,7 +7,9 @@ use std::fmt;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::escape::{split_word, unescape, Sink};
 use dm_snap_mv_model::ids::{OriginNr, Tag};
+use dm_snap_mv_model::label;
 use dm_snap_mv_model::list::{list, StoreLine};
+use dm_snap_mv_model::message::{Message, Request};
 use dm_snap_mv_model::records::Metadata;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::report::{
@@ -89,6 +91,47 @@ fn page(
     let mut out = Buffer::new(room);
     list(store, &store_line(), row, start, max, room, &mut out)?;
     Ok(out.text())
+}
+
+#[test]
+fn labels() {
+    let (mut store, row) = example();
+    let tag = |n| Tag::new(n).unwrap();
+    let mut put = |n, words: &str| {
+        let line = format!("label {n} {words}");
+        let words = line.split(' ').map(str::as_bytes);
+        let request = Request::parse(words).unwrap();
+        let Message::Label { change, .. } = request.message else {
+            panic!("{request:?}");
+        };
+        label::put(&mut store, &row, tag(n), &change, [n as u8; 16])
+    };
+    // That one has been deleted, and is there for its child.
+    assert_eq!(put(1, "-n x"), Err(Refusal::UnknownTag));
+    assert_eq!(put(9, "-n x"), Err(Refusal::UnknownTag));
+    put(2, "-n -").unwrap();
+    put(3, "-n à -c application -e 12 -p daily -g 0123456F-89ab-cdef-0011-223344556677").unwrap();
+    put(3, "-f 01234567-89AB-cdef-0011-223344556677/4294967295/7 -e 13 -u 00000000-0000-0000-0000-000000000001").unwrap();
+    let shown = |n| {
+        let mut out = Buffer::new(600);
+        let row = label::get(&store, &row, tag(n))?;
+        label::write(&mut out, &row).unwrap();
+        Ok(out.text())
+    };
+    assert_eq!(
+        shown(2).unwrap(),
+        "02020202-0202-0202-0202-020202020202 - crash - - - -"
+    );
+    assert_eq!(
+        shown(3).unwrap(),
+        "00000000-0000-0000-0000-000000000001 0123456f-89ab-cdef-0011-223344556677 application 13 \
+         daily 01234567-89ab-cdef-0011-223344556677/4294967295/7 à"
+    );
+    assert_eq!(shown(4), Err(Refusal::NoLabel));
+    assert_eq!(shown(1), Err(Refusal::UnknownTag));
+    let page = page(&store, &row, 2, 2, 4096).unwrap();
+    let flags = page.lines().skip(1).filter_map(|line| line.split(' ').nth(3));
+    assert_eq!(flags.collect::<Vec<_>>(), ["IL", "RL"]);
 }
 
 /// An origin with snapshots of all kinds.

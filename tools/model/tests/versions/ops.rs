@@ -4,6 +4,8 @@
 
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::ids::Tag;
+use dm_snap_mv_model::label;
+use dm_snap_mv_model::message::{Message, Request};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_model::rollback;
 use dm_snap_mv_model::versions::{
@@ -349,7 +351,8 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
                 |store| take_origin_snapshot(store, &mut row, b"memo", 1),
                 |oracle, tag| assert_eq!(oracle.take(o, None), tag.get()),
             );
-            taken.map(|_| ())
+            taken?;
+            name(w, o, &row, op)
         }
         (Kind::TakeOfSnapshot, Some(tag)) if !many => take_of_snapshot(w, o, &mut row, tag),
         (Kind::TakeBookmark, _) if w.oracle.origins[o].bookmarks.len() < config.snapshots => {
@@ -357,7 +360,8 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
                 |store| take_bookmark(store, &mut row, b"mark", 1),
                 |oracle, tag| assert_eq!(oracle.take_bookmark(o), tag.get()),
             );
-            taken.map(|_| ())
+            taken?;
+            name(w, o, &row, op)
         }
         (Kind::KeepBookmark, Some(tag)) => keep(w, o, tag),
         (Kind::Delete | Kind::TakeBookmark, _) if pick_any(w, o, op.pick).is_some() => {
@@ -395,6 +399,37 @@ fn apply(w: &mut World, config: &Config, op: &Op) -> Result<(), Stop> {
             )
         }
         _ => Ok(()),
+    }
+}
+
+/// Gives a version a name, perhaps, or one that there is not.
+fn name(w: &mut World, o: usize, row: &OriginRow, op: &Op) -> Result<(), Stop> {
+    if op.extra % 3 == 0 {
+        return Ok(());
+    }
+    let tag = op.pick % (w.oracle.origins[o].next_tag + 1);
+    let origin = &w.oracle.origins[o];
+    let is_there = origin.snapshots.contains_key(&tag) || origin.bookmarks.contains_key(&tag);
+    let expected = (!is_there).then_some(Refusal::UnknownTag);
+    let Some(typed) = Tag::new(tag) else {
+        return Ok(());
+    };
+    let name = format!("name {}", op.extra);
+    let words = ["label".as_bytes(), b"1", b"-n", name.as_bytes()];
+    let request = Request::parse(words).expect("a message");
+    let Message::Label { change, .. } = request.message else {
+        panic!("{request:?}");
+    };
+    let result = w.durably(
+        |store| label::put(store, row, typed, &change, [1; 16]),
+        |oracle, ()| {
+            oracle.origins[o].names.insert(tag, name.clone());
+        },
+    );
+    match expect(expected, result) {
+        // The snapshot has been taken all the same.
+        Err(Stop::Refused(Refusal::UnknownTag)) => Ok(()),
+        other => other,
     }
 }
 
@@ -513,6 +548,7 @@ fn bind_or_unbind(w: &mut World, o: usize) -> Result<(), Stop> {
                 let origin = &mut oracle.origins[o];
                 origin.bound = true;
                 origin.next_tag = 1;
+                origin.names.clear();
             },
         );
         w.disks[o].nr = nr.as_ref().ok().copied();

@@ -32,6 +32,8 @@ pub struct Origin {
     /// Those that can be used, by tag.
     pub snapshots: BTreeMap<u32, Snapshot>,
     pub bookmarks: BTreeMap<u32, Bookmark>,
+    /// Names by tag, those of what has gone, too: tags are not given anew.
+    pub names: BTreeMap<u32, String>,
     pub next_tag: u32,
     /// The snapshot that a rollback goes to, and whether that is deleted at the end.
     pub rollback: Option<(u32, bool)>,

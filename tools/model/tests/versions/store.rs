@@ -5,6 +5,7 @@
 use std::cell::Cell;
 
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, TimelineId};
@@ -26,6 +27,7 @@ pub struct Store {
     pub snapshots: Tree<u64, SnapshotRow>,
     pub done: Tree<(u32, u64), ()>,
     pub cleaning: Tree<u64, CleaningRow>,
+    pub labels: Tree<u64, LabelRow>,
     pub next_origin: Tree<(), u32>,
     /// Which COW chunks are in use now, and which were at the last commit.
     used: Vec<bool>,
@@ -45,6 +47,7 @@ impl Store {
             snapshots: Tree::new(),
             done: Tree::new(),
             cleaning: Tree::new(),
+            labels: Tree::new(),
             next_origin: Tree::new(),
             used: vec![false; cow_chunks],
             committed: vec![false; cow_chunks],
@@ -66,6 +69,7 @@ impl Store {
             + self.snapshots.changes()
             + self.done.changes()
             + self.cleaning.changes()
+            + self.labels.changes()
             + self.next_origin.changes()
             + self.touched.len()
     }
@@ -78,6 +82,7 @@ impl Store {
         self.snapshots.commit();
         self.done.commit();
         self.cleaning.commit();
+        self.labels.commit();
         self.next_origin.commit();
         for chunk in self.touched.drain(..) {
             self.committed[chunk] = self.used[chunk];
@@ -93,6 +98,7 @@ impl Store {
         self.snapshots.abort();
         self.done.abort();
         self.cleaning.abort();
+        self.labels.abort();
         self.next_origin.abort();
         for chunk in self.touched.drain(..) {
             self.used[chunk] = self.committed[chunk];
@@ -338,6 +344,25 @@ impl Metadata for Store {
             Ok(None),
             "drops marks of {origin:?}"
         );
+        Ok(())
+    }
+
+    fn label(&self, t: TimelineId) -> Result<Option<LabelRow>, Error> {
+        Ok(self.labels.get(&t.get()).copied())
+    }
+
+    fn put_label(&mut self, t: TimelineId, row: &LabelRow) -> Result<(), Error> {
+        let mut bytes = [0xff; LabelRow::SIZE];
+        row.encode(&mut bytes);
+        assert_eq!(LabelRow::decode(&bytes).as_ref(), Ok(row));
+        self.labels.insert(t.get(), *row);
+        Ok(())
+    }
+
+    fn remove_label(&mut self, t: TimelineId) -> Result<(), Error> {
+        if self.labels.get(&t.get()).is_some() {
+            self.labels.remove(&t.get());
+        }
         Ok(())
     }
 

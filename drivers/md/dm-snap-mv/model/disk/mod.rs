@@ -9,6 +9,7 @@ pub mod bytes;
 pub mod cleaning_row;
 pub mod identity;
 pub mod journal;
+pub mod label_row;
 pub mod layout;
 pub mod origin_ids;
 pub mod origin_row;

@@ -33,7 +33,7 @@ pub const INCOMPAT_ZEROES: u32 = 2;
 /// Feature: rows of origins say what disk they are on, in bytes that others want to be 0.
 pub const INCOMPAT_IDENTITIES: u32 = 4;
 
-/// Feature: there can be bookmarks, and records without content that they need.
+/// Feature: there can be bookmarks, and records without content that they need, and labels.
 pub const INCOMPAT_VERSIONS: u32 = 8;
 
 /// Feature: behind the journal there is a backup of the superblock.
@@ -54,7 +54,7 @@ const COW_FULL: u32 = 4;
 pub type Checksum = fn(&[u8]) -> u32;
 
 /// Bytes that features have which an ignorant version may ignore.
-pub const STRANGE_SIZE: usize = 256 - 184;
+pub const STRANGE_SIZE: usize = 256 - 192;
 
 /// What a COW device's block 0 holds, as far as formatting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub struct Roots {
     pub done: u64,
     /// Timeline → cleaning row.
     pub cleaning: u64,
+    /// Timeline → label row; 0: there have never been labels.
+    pub labels: u64,
 }
 
 /// The superblock.
@@ -177,6 +179,7 @@ impl Superblock {
         w.u64(self.roots.children);
         w.u64(self.roots.done);
         w.u64(self.roots.cleaning);
+        w.u64(self.roots.labels);
         w.bytes(&self.strange);
         w.bytes(&self.metadata_space);
         w.bytes(&self.data_space);
@@ -267,6 +270,7 @@ impl Superblock {
             children: r.u64()?,
             done: r.u64()?,
             cleaning: r.u64()?,
+            labels: r.u64()?,
         };
         // Reserved fields of a feature that this version may ignore or only read can be in use.
         let strangers = compat & !COMPAT_KNOWN != 0 || ro_compat & !RO_COMPAT_KNOWN != 0;
@@ -284,6 +288,7 @@ impl Superblock {
             || flags & !known != 0
             || number != place
             || (backup && !layout.has_room_behind_journal())
+            || (roots.labels != 0 && incompat & INCOMPAT_VERSIONS == 0)
             || u64::from(block_sectors) != BLOCK_SECTORS;
         if odd || next_origin == 0 || nr_origins >= next_origin {
             return Err(Refusal::BadSuperblock);
@@ -346,7 +351,7 @@ impl Superblock {
         self.incompat |= INCOMPAT_IDENTITIES;
     }
 
-    /// Whether there can be bookmarks.
+    /// Whether there can be bookmarks and labels.
     pub const fn has_versions(&self) -> bool {
         self.incompat & INCOMPAT_VERSIONS != 0
     }

@@ -189,6 +189,7 @@ fn every_kind_of_damage_is_found() {
     rows::snapshots(&store);
     rows::children(&store);
     rows::bookmarks(&store);
+    rows::labels(&store);
     rows::identities(&store);
     records::rollback(&store);
     records::cleaning(&store);

@@ -3,6 +3,7 @@
 //! Rows of origins and snapshots, and who is based on whom.
 
 use dm_snap_mv_check::Kind;
+use dm_snap_mv_model::disk::label_row::{LabelRow, Name};
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::disk::superblock::{INCOMPAT_IDENTITIES, INCOMPAT_VERSIONS};
@@ -217,7 +218,10 @@ pub fn bookmarks(store: &Store) {
     );
     let image = count(|row| row.bookmarks = 0);
     expect("fewer", &image, Kind::Count, "bookmarks, there are");
-    let image = with_superblock(store, |s| s.incompat &= !INCOMPAT_VERSIONS);
+    let image = with_superblock(store, |s| {
+        s.incompat &= !INCOMPAT_VERSIONS;
+        s.roots.labels = 0;
+    });
     let words = "of which the superblock says that there are none";
     expect("none, it says", &image, Kind::Origin, words);
     expect("none, it says", &image, Kind::Child, words);
@@ -244,6 +248,46 @@ pub fn bookmarks(store: &Store) {
         Kind::Record,
         "chunks that there cannot be",
     );
+}
+
+/// Labels, of which `store` may have some.
+pub fn labels(store: &Store) {
+    let label = LabelRow {
+        name: Name::new(b"a name").unwrap(),
+        ..LabelRow::new([1; 16])
+    };
+    let (living, ghost) = (
+        snapshot(store, |row| !row.ghost),
+        snapshot(store, |row| row.ghost && !row.bookmark),
+    );
+    let labelled = |t, row: LabelRow| with(store, |s| s.labels.insert(t, row));
+    let good = labelled(living, label);
+    assert_eq!(look(&good).0, []);
+    let of = |t| labelled(t, label);
+    expect("deleted", &of(ghost), Kind::Label, "has been deleted");
+    expect("nothing", &of(living + 1000), Kind::Label, "no such");
+    let origin = living >> 32 << 32;
+    expect("an origin", &of(origin), Kind::Label, "no such");
+    let name = Name::new(b"a\nname").unwrap();
+    let image = labelled(living, LabelRow { name, ..label });
+    expect("a name", &image, Kind::Label, "not plain text");
+    let root = good.superblock().roots.labels;
+    let mut image = good.clone();
+    let at = image.value_at(root, 0);
+    image.put(root, NODE, at + 64, &[9]);
+    expect("a row", &image, Kind::Label, "it is damaged");
+    let mut image = good.clone();
+    image.blocks.get_mut(&root).unwrap().0[4000] ^= 1;
+    let words = format!("tree of labels: block {root} is damaged");
+    expect("its root", &image, Kind::Label, &words);
+    let mut image = good.clone();
+    image.broken.insert(root);
+    expect("unreadable", &image, Kind::Label, "cannot be read");
+    let mut image = good.clone();
+    let mut superblock = image.superblock();
+    superblock.incompat &= !INCOMPAT_VERSIONS;
+    image.put_superblock(&superblock);
+    expect("unsaid", &image, Kind::Superblock, "is corrupt");
 }
 
 pub fn identities(store: &Store) {

@@ -75,7 +75,8 @@ pub const SUPERBLOCK: &[Field] = &[
     pointer("children", 160),
     pointer("marks", 168),
     pointer("cleanings", 176),
-    bytes("strange", 184, 72),
+    pointer("labels", 184),
+    bytes("strange", 192, 64),
     number("metadata map: blocks", 256, 8),
     number("metadata map: in use", 264, 8),
     pointer("metadata map: index", 272),
@@ -172,6 +173,22 @@ pub const CLEANING: &[Field] = &[
     bytes("reserved", 12, 4),
     number("freed", 16, 8),
     bytes("reserved", 24, 8),
+];
+
+pub const LABEL: &[Field] = &[
+    bytes("UUID", 0, 16),
+    bytes("group", 16, 16),
+    number("keep until", 32, 8),
+    bytes("from: store", 40, 16),
+    number("from: origin", 56, 4),
+    number("from: tag", 60, 4),
+    number("consistency", 64, 1),
+    number("policy's length", 65, 1),
+    number("name's length", 66, 1),
+    bytes("reserved", 67, 5),
+    bytes("policy", 72, 32),
+    bytes("name", 104, 128),
+    bytes("reserved", 232, 24),
 ];
 
 /// What stands in front of a journal block's entries.

@@ -84,6 +84,10 @@ impl Places {
         ] {
             all.tree(image, of, root, values);
         }
+        if roots.labels != 0 {
+            let values = Values::Of(fields::LABEL);
+            all.tree(image, "labels", roots.labels, values);
+        }
         all.maps(image);
         all.journal(image);
         all
