@@ -159,7 +159,7 @@ check 'older ones stay' shows 6 7
 
 # Interrupted.
 streams=/payload/tests/guest/streams
-dms receive file <$streams/full.dms
+dms receive ./file <$streams/full.dms
 receive -F <$streams/full.dms
 check 'another sender, on purpose' prints 10
 dms create c10 vdd vde 10
@@ -193,7 +193,7 @@ done
 check 'there is a position' test -n "$(dms receive mapper/copy --position)"
 receive <$streams/increment.dms
 check 'it is gone on with' prints 11
-dms receive file <$streams/increment.dms
+dms receive ./file <$streams/increment.dms
 check 'the origin is that' cmp -n "$(stat -c %s file)" file /dev/mapper/copy
 dms create c11 vdd vde 11
 check 'and the snapshot' cmp /dev/mapper/c11 /dev/mapper/copy

@@ -61,7 +61,7 @@ writer=$!
 until_so test -s /mnt/o/fio
 dms send orig 1 | into_disk
 check 'snapshot 1 is sent to a disk' test "${PIPESTATUS[*]}" = '0 0'
-dms send orig 1 | dms receive file
+dms send orig 1 | dms receive ./file
 check 'and into a file' test "${PIPESTATUS[*]}" = '0 0'
 check 'by a device of its own, which is gone' none_left
 dms send orig 2 --since 1 -o 1-2.dms
@@ -75,7 +75,7 @@ check 'zeroes take no space' test "$(du -m file | cut -f1)" -lt 64
 into_disk <1-2.dms
 check 'the disk holds 2' same_as 2 /dev/vdd
 # With the device that is there already.
-dms send orig 2 --since 1 | dms receive file
+dms send orig 2 --since 1 | dms receive ./file
 check 'by a device that is there' test "${PIPESTATUS[*]}" = '0 0'
 check 'the file holds 2' same_as 2 file
 check 'the writer is at it' kill -0 $writer
@@ -91,9 +91,9 @@ umount /mnt/b
 # Nothing has changed.
 call dms snapshot orig 2
 check 'a snapshot of 2' prints 3
-dms send orig 3 --since 2 | dms receive file
+dms send orig 3 --since 2 | dms receive ./file
 check 'nothing is sent as well' test "${PIPESTATUS[*]}" = '0 0'
-check 'and the file holds 3' grep -q '^holds *: 3,' <<<"$(dms receive file --status)"
+check 'and the file holds 3' grep -q '^holds *: 3,' <<<"$(dms receive ./file --status)"
 check 'which is the same' same_as 2 file
 
 # Killed. Pipes are slow here, so that there is time for it.
@@ -126,17 +126,17 @@ mkfifo pipe
 dms send big 1 >pipe 2>/tmp/sender.err &
 sender=$!
 perl -e '$| = 1; while (sysread STDIN, $b, 65536) { syswrite STDOUT, $b; $n += length $b;
-	kill KILL => $ARGV[0] if $n > 80 << 20 && !$k++ }' $sender <pipe | dms receive got 2>/tmp/receiver.err
+	kill KILL => $ARGV[0] if $n > 80 << 20 && !$k++ }' $sender <pipe | dms receive ./got 2>/tmp/receiver.err
 wait $sender
 check 'the receiver says that it can be gone on with' grep -q 'gone on with' /tmp/receiver.err
 check 'nothing is left of the sender' until_so none_left
-position=$(dms receive got --position)
+position=$(dms receive ./got --position)
 check 'there is a position' test -n "$position"
 refused 'which is none of another snapshot' 1 'the position is not one of what' \
 	dms send orig 1 --resume "$position" -o /tmp/x
 dms send big 1 --resume "$position" >rest.dms
 check 'only the rest is sent' test "$(stat -c %s rest.dms)" -lt $((40 << 20))
-dms receive got <rest.dms
+dms receive ./got <rest.dms
 check 'and received' test $? = 0
 dms create b1 vdd vdc 1 -i big
 check 'it is what it should be' cmp /dev/mapper/b1 got
@@ -166,7 +166,7 @@ check 'one that was written to is not gone on with' told 1 'has been written to'
 call dms snapshot orig
 newest=$out
 refused 'nor sent since' 1 "snapshot $last has been written to" dms send orig "$newest" --since "$last" -o /tmp/x
-dms send orig "$last" | dms receive written
+dms send orig "$last" | dms receive ./written
 check 'but it is sent' test "${PIPESTATUS[*]}" = '0 0'
 check 'as it is' same_as "$last" written
 dmsetup create over --table "0 8 linear /dev/mapper/s$last 0"

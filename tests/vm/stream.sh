@@ -19,20 +19,28 @@ holds() { # TAG
 content() { head -c "$1" /dev/vdb | md5sum; }
 
 blkdiscard -z /dev/vdb
-call dms receive vdb <"$streams/full.dms"
-check 'a device needs a place for the note' told 2 'say with --state'
+for name in vdx /dev/vdx; do
+	call dms receive $name <"$streams/full.dms"
+	check "there is no device $name" told 3 "there is no device $name"
+	check 'and nothing is made in its place' test ! -e vdx -a ! -e /dev/vdx
+done
+dms receive vdc <"$streams/full.dms"
+call dms receive vdc <"$streams/increment.dms"
+check 'what a device holds is noted by itself' done_silently
+check 'where nobody else looks' test "$(stat -c %a /var/lib/dms/receive)" = 700
+check 'in a file of its own' test "$(dms receive vdc --status | head -c 12)" = 'holds    : 2'
 receive increment
 check 'what has changed is of no use by itself' told 1 'it is not known what it holds'
 receive full
 check 'a whole version' done_silently
 check 'and that is noted' holds 1
 full=$(content 262144)
-dms receive file <"$streams/full.dms"
+dms receive ./file <"$streams/full.dms"
 check 'it is the same as in a file' cmp -n 262144 /dev/vdb file
 receive increment
 check 'what has changed since' done_silently
 check 'and that is noted, too' holds 2
-call dms receive file <"$streams/increment.dms"
+call dms receive ./file <"$streams/increment.dms"
 check 'that is the same as well' cmp -n "$(stat -c %s file)" /dev/vdb file
 receive full
 check 'nothing is written over by mistake' told 1 'it holds version 2'
@@ -74,11 +82,11 @@ check 'nor what another device is on' told 4 'used by the device over'
 dmsetup remove over
 receive full -F
 check 'when nobody has it, it is' done_silently
-check 'whatever was there' cmp -n 262144 /dev/vdb <(dms receive other <"$streams/full.dms" && cat other)
+check 'whatever was there' cmp -n 262144 /dev/vdb <(dms receive ./other <"$streams/full.dms" && cat other)
 
 # As a file of a loop device, and one that is too small.
 loop=$(losetup --find --show file)
-call dms receive file -F <"$streams/full.dms"
+call dms receive ./file -F <"$streams/full.dms"
 check 'not one of a loop device' told 4 "it is the loop device ${loop#/dev/}"
 losetup -d "$loop"
 dmsetup create small --table '0 8 linear /dev/vdc 0'
@@ -91,17 +99,17 @@ modprobe -q xfs
 mkfs.xfs -qf /dev/vdc
 mount /dev/vdc /mnt/b
 cd /mnt/b || exit
-dms receive kept <"$streams/full.dms"
+dms receive ./kept <"$streams/full.dms"
 before=$(md5sum <kept)
 head -c $((size / 2)) "$streams/increment.dms" >/tmp/part
-call dms receive kept --keep </tmp/part
+call dms receive ./kept --keep </tmp/part
 check 'cut off, with the old content put aside' told 6 'cut off'
 check 'it holds a mixture' test "$(md5sum <kept)" != "$before"
-check 'and that is noted' grep -q '^kept     : yes$' <<<"$(dms receive kept --status)"
-call dms receive kept --abort
+check 'and that is noted' grep -q '^kept     : yes$' <<<"$(dms receive ./kept --status)"
+call dms receive ./kept --abort
 check 'it can be given up' told 0 'again'
 check 'for what it was' test "$(md5sum <kept)" = "$before"
-call dms receive kept --keep <"$streams/increment.dms"
+call dms receive ./kept --keep <"$streams/increment.dms"
 check 'and received once more' done_silently
 check 'to the end, leaving nothing' test "$(ls)" = "kept
 kept.dms-state" -a "$(md5sum <kept)" = "$(md5sum </file)"

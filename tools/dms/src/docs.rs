@@ -224,7 +224,8 @@ logical volume has one identity, /dev/VG/LV, however it is named.
 TAG is the number of a snapshot. Tags count from 1 for each origin and are never used twice.
 
 TARGET is a block device, named likewise, if there is one of that name. Otherwise it is a file, from \
-the working directory on, and files are not made below /dev.";
+the working directory on. One that is not there yet is made only if there is a slash in its name, as in \
+./file, and not below /dev: the name of a device that was mistyped is no file.";
 
 const OUTPUT: &str = "\
 \"dms list\" shows a block for each origin of which a device is active: the devices, how much of \
@@ -276,7 +277,10 @@ what that has changed is read. While an origin holds a mixture, its snapshots ar
 been received and no snapshot can be taken, for want of space, say, the same stream again has it taken, \
 without being written again. --abort rolls the origin back. If the COW device is full, snapshots are \
 kept only with the policies error and queue: see \"dms create -e\". What origins hold is noted in \
-/var/lib/dms/receive, in a file for each that is called by the UUID of the store and the number in it.";
+/var/lib/dms/receive, in a file for each that is called by the UUID of the store and the number in it. What \
+plain devices hold is noted there, too, in files that are called by what a device says that it is: its WWID \
+or serial number with the number of the partition, or its UUID if device-mapper has made it; where there is \
+nothing of the kind, by its name.";
 
 const EXAMPLES: &[(&str, &[&str])] = &[
     (

@@ -2,6 +2,7 @@
 //! An origin of a store that is received into: a snapshot of it is each version that it has been.
 
 use crate::commands::{roll_back, wait_for_rollback};
+use crate::devno::Devno;
 use crate::dm::{freeze, Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::folder::private_folder;
@@ -9,13 +10,15 @@ use crate::interrupt::Interrupt;
 use crate::list::{self, List};
 use crate::reply;
 use crate::status::Status;
+use crate::sysfs::Sysfs;
 use crate::unchanged::Origin;
+use dm_snap_mv_store::checksum::crc32c_raw;
 use dm_snap_mv_stream::receive::{Local, Plain, Target, Unlike};
 use dm_snap_mv_stream::Version;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where it is noted what origins hold.
+/// Where it is noted what origins and plain devices hold.
 const NOTES: &str = "/var/lib/dms/receive";
 
 /// The target.
@@ -32,6 +35,17 @@ pub struct Replica<'a> {
 pub fn notes(dm: &Dm, device: &Mapped) -> Result<PathBuf> {
     let store = list::page(dm, &device.name, 0)?.store;
     Ok(Path::new(NOTES).join(format!("{}-{}.state", store.uuid, store.origin)))
+}
+
+/// The same for a plain device: by what the disk itself says that it is, so that another one that has its name
+/// after a reboot is not taken for it; where it says nothing, by the name that it has now.
+pub fn notes_of_device(sysfs: &Sysfs, devno: Devno) -> PathBuf {
+    let name = sysfs.lasting_name(devno);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let short: String = name.chars().filter(|&c| plain(c)).take(100).collect();
+    // What was left out may be all that tells two of them apart.
+    let all = crc32c_raw(name.as_bytes());
+    Path::new(NOTES).join(format!("device-{short}-{all:08x}.state"))
 }
 
 /// Makes the folder that notes are in.

@@ -78,6 +78,27 @@ impl Sysfs {
         self.kernel_name(dev).unwrap_or_else(|| dev.to_string())
     }
 
+    /// A name of a device that stays over reboots, whatever it is called then: its WWID or serial number, with the
+    /// number of the partition; its UUID if device-mapper has made it; the file of a loop device. Without any of
+    /// these, what it is called.
+    pub fn lasting_name(&self, dev: Devno) -> String {
+        let known = |file: &str| self.line(dev, file).filter(|text| !text.is_empty());
+        let of_disk = |up: &str| {
+            let files = ["wwid", "device/wwid", "serial", "device/serial"];
+            files.iter().find_map(|file| known(&format!("{up}{file}")))
+        };
+        let part = known("partition");
+        let up = if part.is_some() { "../" } else { "" };
+        let disk = of_disk(up).map(|disk| disk.split_whitespace().collect::<Vec<_>>().join("_"));
+        let file = known("loop/backing_file");
+        match (known("dm/uuid").or(file), disk, part) {
+            (Some(own), ..) => own,
+            (None, Some(disk), Some(part)) => format!("{disk}-part{part}"),
+            (None, Some(disk), None) => disk,
+            (None, None, _) => self.short_name(dev),
+        }
+    }
+
     /// The devices built on top of one, by their kernel names.
     pub fn holders(&self, dev: Devno) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.dir(dev).join("holders"))
@@ -176,6 +197,41 @@ pub fn hyphen(group: &str, volume: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_stay() {
+        let root = std::env::temp_dir().join(format!("dms-lasting-{}", std::process::id()));
+        let put = |file: &str, text: &str| {
+            let path = root.join("dev/block").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("8:0/uevent", "DEVNAME=sda\n");
+        put("8:16/device/wwid", "t10.ATA   disk  7\n");
+        put("8:16/part1/partition", "1\n");
+        std::os::unix::fs::symlink("8:16/part1", root.join("dev/block/8:17")).unwrap();
+        put("254:0/serial", "abc\n");
+        put("254:16/serial", "\n");
+        put("254:16/uevent", "DEVNAME=vdb\n");
+        put("253:3/dm/uuid", "LVM-xyz\n");
+        put("253:4/dm/uuid", "\n");
+        put("253:4/dm/name", "plain\n");
+        put("7:1/loop/backing_file", "/srv/x\n");
+        let sysfs = Sysfs::at(&root);
+        for (dev, name) in [
+            ("8:0", "sda"),
+            ("8:16", "t10.ATA_disk_7"),
+            ("8:17", "t10.ATA_disk_7-part1"),
+            ("254:0", "abc"),
+            ("254:16", "vdb"),
+            ("253:3", "LVM-xyz"),
+            ("253:4", "mapper/plain"),
+            ("7:1", "/srv/x"),
+        ] {
+            assert_eq!(sysfs.lasting_name(dev.parse().unwrap()), name, "{dev}");
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn what_is_on_top_is_found_once() {

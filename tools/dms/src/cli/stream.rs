@@ -112,8 +112,8 @@ pub struct Send {
 /// Receive a stream into a file, a plain device, or an origin
 ///
 /// The stream is read from standard input. TARGET becomes the version that it leads to. It is noted
-/// what it holds: of a file beside it, in TARGET.dms-state; of a plain device in the file given with
-/// --state; of an origin in /var/lib/dms/receive.
+/// what it holds: of a file beside it, in TARGET.dms-state; of a device in /var/lib/dms/receive; or in the
+/// file that is given with --state.
 ///
 /// An origin is meant by its device, as mapper/orig. When all has been received a snapshot of it is taken,
 /// with the memo of the one that was sent, and its tag is printed. That is what is to be used.
@@ -131,7 +131,10 @@ pub struct Send {
 /// versions, and it is noted that it does.
 #[derive(Args, Debug)]
 pub struct Receive {
-    /// A file, which need not be there, or a block device that nobody uses: a plain one, or an origin's
+    /// A file, or a block device that nobody uses: a plain one, or an origin's
+    ///
+    /// A file need not be there, but then there has to be a slash in its name, as in ./file: the name of a device
+    /// that was mistyped is not made a file.
     #[arg(value_hint = ValueHint::FilePath)]
     pub target: OsString,
     /// Where it is noted what TARGET holds

@@ -11,6 +11,7 @@ mod docs;
 mod dump;
 mod formatting;
 mod label;
+mod into;
 mod list;
 mod merge;
 mod receive;
