@@ -59,6 +59,16 @@ prepare() {
 			dms create copy mapper/far sdc1 -b
 		;;
 	'dm-snap-mv.rst Keeping a copy up to date') ;;
+	'dm-snap-mv.rst Onto another device')
+		# As far behind on the disk that it is blank.
+		active && dmsetup create disk --table '0 262144 linear /dev/vdd 8388608' &&
+			blkdiscard -z /dev/mapper/disk &&
+			IFS=: read -r major minor < <(dmsetup info -c --noheadings -o major,minor disk) &&
+			mknod /dev/sdd1 b "$major" "$minor" &&
+			dms snapshot orig && dms snapshot orig &&
+			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=64 count=2 oflag=direct &&
+			dms snapshot orig
+		;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;

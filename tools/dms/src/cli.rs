@@ -13,8 +13,10 @@ use crate::failure::{fsck, EXIT_CODES};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 
+mod apply;
 mod stream;
 mod sync;
+pub use apply::Apply;
 pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
 pub use sync::{Serve, Sync, Verify};
 
@@ -87,6 +89,7 @@ pub enum Command {
     Sync(Sync),
     Serve(Serve),
     Verify(Verify),
+    Apply(Apply),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]

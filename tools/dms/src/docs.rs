@@ -280,7 +280,10 @@ kept only with the policies error and queue: see \"dms create -e\". What origins
 /var/lib/dms/receive, in a file for each that is called by the UUID of the store and the number in it. What \
 plain devices hold is noted there, too, in files that are called by what a device says that it is: its WWID \
 or serial number with the number of the partition, or its UUID if device-mapper has made it; where there is \
-nothing of the kind, by its name.";
+nothing of the kind, by its name.
+
+\"dms apply\" sends and receives on one machine. With --instant, what is noted is in /var/lib/dms/apply, \
+until it is finished.";
 
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
@@ -511,7 +514,7 @@ mod tests {
             assert!(names.iter().any(|name| line.contains(name)), "{line}");
         }
         // Each command and each short form of it.
-        assert_eq!(lines.count(), 31);
+        assert_eq!(lines.count(), 33);
         assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

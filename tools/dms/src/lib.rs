@@ -5,6 +5,7 @@
 
 pub mod ahead;
 pub mod cli;
+pub mod clones;
 pub mod commands;
 pub mod complete;
 pub mod devno;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The commands, a file each.
 
+mod apply;
 mod check;
 mod complete;
 mod completions;
@@ -11,9 +12,11 @@ mod docs;
 mod dump;
 mod formatting;
 mod label;
+mod instant;
 mod into;
 mod list;
 mod merge;
+mod pass;
 mod receive;
 mod remove;
 mod repair;
@@ -66,6 +69,7 @@ fn act(command: Command) -> Result<()> {
         Command::Status(args) => status::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Apply(args) => apply::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Stream(args) => stream::run(&args.command),

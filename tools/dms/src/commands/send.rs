@@ -34,24 +34,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub fn run(args: &Send) -> Result<()> {
-    let to = Tag::new(tag(&args.tag)?).ok_or_else(|| hints::failure(Refusal::UnknownTag))?;
-    let from = args.since.as_deref().map(tag).transpose()?;
-    let from = from.and_then(Tag::new);
+    let (to, from) = versions(&args.tag, args.since.as_deref())?;
     let position = args.resume.as_deref().map(position).transpose()?;
     if !args.estimate && args.output.is_none() && io::stdout().is_terminal() {
         let failure = Failure::usage("a stream is not written to a terminal");
         return Err(
             failure.hint("give the name of a file with -o, or put it behind \">\" or \"|\"")
-        );
-    }
-    if from.is_some_and(|from| from >= to) {
-        let (old, new) = (from.map_or(0, Tag::get), to.get());
-        let what = match old == new {
-            true => format!("nothing changes from snapshot {old} to itself"),
-            false => format!("snapshot {old} is newer than snapshot {new}"),
-        };
-        return Err(
-            Failure::usage(what).hint("--since takes a snapshot older than the one that is sent")
         );
     }
     let interrupt = Interrupt::watch()?;
@@ -83,6 +71,24 @@ pub fn run(args: &Send) -> Result<()> {
     sender.send(&plan, position.as_ref(), args.output.as_deref())
 }
 
+/// The snapshot that is meant, and the one since which, by their tags as they were typed.
+pub(super) fn versions(word: &str, since: Option<&str>) -> Result<(Tag, Option<Tag>)> {
+    let to = Tag::new(tag(word)?).ok_or_else(|| hints::failure(Refusal::UnknownTag))?;
+    let from = since.map(tag).transpose()?;
+    let from = from.and_then(Tag::new);
+    if from.is_some_and(|from| from >= to) {
+        let (old, new) = (from.map_or(0, Tag::get), to.get());
+        let what = match old == new {
+            true => format!("nothing changes from snapshot {old} to itself"),
+            false => format!("snapshot {old} is newer than snapshot {new}"),
+        };
+        return Err(
+            Failure::usage(what).hint("--since takes a snapshot older than the one that is sent")
+        );
+    }
+    Ok((to, from))
+}
+
 pub(super) fn position(word: &str) -> Result<Position> {
     word.trim().parse().map_err(|_| {
         Failure::usage("what --resume was given is no position, or not a whole one")
@@ -94,10 +100,10 @@ pub(super) fn position(word: &str) -> Result<Position> {
 pub(super) struct Sender<'a> {
     /// A device of the origin or of its snapshots, or the origin itself.
     named: &'a OsStr,
-    dm: Dm,
+    pub(super) dm: Dm,
     /// A device of the origin, if one is active.
-    device: Option<Mapped>,
-    opened: Opened,
+    pub(super) device: Option<Mapped>,
+    pub(super) opened: Opened,
     origin: OriginRow,
     to: Tag,
     interrupt: Interrupt,
@@ -106,9 +112,9 @@ pub(super) struct Sender<'a> {
 /// What is sent of it.
 pub(super) struct Plan {
     pub(super) begin: Begin,
-    ranges: Ranges,
+    pub(super) ranges: Ranges,
     /// Somebody has written to the snapshot.
-    written: bool,
+    pub(super) written: bool,
 }
 
 impl Plan {
@@ -336,7 +342,7 @@ impl<'a> Sender<'a> {
     }
 
     /// The origin device, where no device shows the snapshot.
-    fn origin_device(&self) -> Result<BlockDevice> {
+    pub(super) fn origin_device(&self) -> Result<BlockDevice> {
         let sysfs = &self.dm.sysfs;
         if let Some(device) = &self.device {
             let number = device.line.origin.to_string();

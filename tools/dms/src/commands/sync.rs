@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms sync`
 
+use super::pass::pass;
 use super::send::{position, Plan, Sender};
 use super::{delete, print};
 use crate::cli::Sync;
@@ -251,7 +252,7 @@ impl One<'_> {
         reply::tag(&reply)
     }
 
-    fn send(&self, mut peer: Peer, course: &Course, to: u32) -> Result<Synced> {
+    fn send(&self, peer: Peer, course: &Course, to: u32) -> Result<Synced> {
         let typed = |tag: u32| {
             Tag::new(tag).ok_or_else(|| Failure::new(Kind::Refused, "there is no snapshot 0"))
         };
@@ -271,15 +272,8 @@ impl One<'_> {
         if let Some(from) = &from {
             plan.has(from)?;
         }
-        let stream = peer.receive(self.args.full)?;
-        let sent = sender.send_to(&plan, from.as_ref(), stream);
-        // Whoever receives knows better why that has ended, but for what has gone wrong here.
-        match (sent, peer.received()) {
-            (Ok(()), Ok(_)) => Ok(done(&plan)),
-            (Err(failure), _) if !failure.is_quiet() => Err(failure),
-            (_, Err(failure)) => Err(failure),
-            (Err(_), Ok(_)) => Err(Failure::new(Kind::Refused, "it has stopped listening")),
-        }
+        pass(&sender, &plan, from.as_ref(), peer, self.args.full)?;
+        Ok(done(&plan))
     }
 
     /// The target has it: now that is what the next one is sent since.

@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use crate::thing::{Digest, Meant, Thing};
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
+use std::ffi::OsStr;
 use std::thread;
 
 /// Sectors of the blocks that are compared first.
@@ -27,7 +28,7 @@ pub fn run(args: &Verify) -> Result<u8> {
 }
 
 /// One of both.
-enum Side {
+pub(super) enum Side {
     Here(Thing),
     There(Peer),
 }
@@ -63,15 +64,22 @@ pub(super) fn open(word: &str, interrupt: &Interrupt) -> Result<Thing> {
         Meant::Snapshot(dm_dev, number) => (dm_dev, number),
     };
     let to = Tag::new(tag(&number)?).ok_or_else(|| hints::failure(Refusal::UnknownTag))?;
-    let sender = Sender::find(dm_dev.as_ref(), None, to, interrupt.clone())?;
+    snapshot(word, dm_dev.as_ref(), None, to, interrupt)
+}
+
+/// A snapshot, to be read: of the origin that a device is of, or with a COW device, of that origin.
+pub(super) fn snapshot(
+    name: &str,
+    dm_dev: &OsStr,
+    cow: Option<&OsStr>,
+    tag: Tag,
+    interrupt: &Interrupt,
+) -> Result<Thing> {
+    let sender = Sender::find(dm_dev, cow, tag, interrupt.clone())?;
     let plan = sender.plan(None)?;
     let shown = sender.show(&plan)?;
-    Ok(Thing::shown(
-        word,
-        shown,
-        plan.begin.size,
-        interrupt.clone(),
-    ))
+    let sectors = plan.begin.size;
+    Ok(Thing::shown(name, shown, sectors, interrupt.clone()))
 }
 
 /// The same of both, at once.
@@ -102,31 +110,7 @@ fn compare(args: &Verify) -> Result<u8> {
     let [one, other] = &mut sides;
     let sizes = [one.sectors()?, other.sectors()?];
     let end = sizes[0].min(sizes[1]);
-    let mut ranges = Ranges::default();
-    let mut progress = Progress::new();
-    let mut at = 0;
-    while at < end && !(args.quiet && ranges.any()) {
-        if interrupt.came() {
-            return Err(Failure::new(Kind::Interrupted, "interrupted"));
-        }
-        let sectors = (end - at).min(LARGE * DIGESTS);
-        let [one, other] = both(&mut sides, at, sectors, LARGE)?;
-        let pairs = one.iter().zip(&other).zip((at..).step_by(LARGE as usize));
-        for (_, start) in pairs.filter(|((one, other), _)| one != other) {
-            let sectors = (end - start).min(LARGE);
-            let [one, other] = both(&mut sides, start, sectors, SMALL)?;
-            let pairs = one
-                .iter()
-                .zip(&other)
-                .zip((start..).step_by(SMALL as usize));
-            for (_, first) in pairs.filter(|((one, other), _)| one != other) {
-                ranges.add(first, (end - first).min(SMALL));
-            }
-        }
-        at += sectors;
-        progress.part("comparing", at, end);
-    }
-    progress.done();
+    let mut ranges = differing(&mut sides, end, args.quiet, &interrupt)?;
     if sizes[0] != sizes[1] {
         ranges.add(end, sizes[0].max(sizes[1]) - end);
     }
@@ -139,13 +123,53 @@ fn compare(args: &Verify) -> Result<u8> {
     })
 }
 
+/// What differs of the first `end` sectors; if `first`, there may be more of it than that.
+pub(super) fn differing(
+    sides: &mut [Side; 2],
+    end: u64,
+    first: bool,
+    interrupt: &Interrupt,
+) -> Result<Ranges> {
+    let mut ranges = Ranges::default();
+    let mut progress = Progress::new();
+    let mut at = 0;
+    while at < end && !(first && ranges.any()) {
+        if interrupt.came() {
+            return Err(Failure::new(Kind::Interrupted, "interrupted"));
+        }
+        let sectors = (end - at).min(LARGE * DIGESTS);
+        let [one, other] = both(sides, at, sectors, LARGE)?;
+        let pairs = one.iter().zip(&other).zip((at..).step_by(LARGE as usize));
+        for (_, start) in pairs.filter(|((one, other), _)| one != other) {
+            let sectors = (end - start).min(LARGE);
+            let [one, other] = both(sides, start, sectors, SMALL)?;
+            let pairs = one
+                .iter()
+                .zip(&other)
+                .zip((start..).step_by(SMALL as usize));
+            for (_, first) in pairs.filter(|((one, other), _)| one != other) {
+                ranges.add(first, (end - first).min(SMALL));
+            }
+        }
+        at += sectors;
+        progress.part("comparing", at, end);
+    }
+    progress.done();
+    Ok(ranges)
+}
+
 /// What differs: first sector, and how many.
 #[derive(Default)]
-struct Ranges(Vec<(u64, u64)>);
+pub(super) struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    fn any(&self) -> bool {
-        !self.0.is_empty()
+    pub(super) fn any(&self) -> bool {
+        self.first().is_some()
+    }
+
+    /// The first sector of it.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.0.first().map(|(start, _)| *start)
     }
 
     fn add(&mut self, first: u64, sectors: u64) {

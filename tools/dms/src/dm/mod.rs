@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Device-mapper: the devices of our target, and what can be done with them.
 
+pub mod clone;
 pub mod freeze;
 pub mod kmsg;
 pub mod node;

@@ -204,6 +204,17 @@ pub fn make_read_only(device: &File) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// Discards so many bytes of a block device from there on.
+pub fn discard(device: &File, start: u64, bytes: u64) -> Result<(), Errno> {
+    /// BLKDISCARD.
+    const DISCARD: libc::Ioctl = 0x1277;
+    let range = [start, bytes];
+    // SAFETY: The kernel reads two `u64` where the pointer leads to.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), DISCARD, range.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
 /// Begins to note events: `control` can be polled for those from now on.
 pub fn arm(control: &File) -> Result<(), Errno> {
     let mut request = Request::<ROOM>::new("")?;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Receiving, event by event.
 
-use super::blank::is_blank;
+mod look;
+
 use super::failure::{Failure, Refusal, Result};
 use super::local::Local;
 use super::proof::{all, Samples, Witnesses};
@@ -186,27 +187,9 @@ impl<T: Target, N: Notes> Receiver<T, N> {
             Some(State::Between(_)) if full && force => self.start(begun, None),
             Some(State::Between(between)) => Err(Refusal::Unfinished(Box::new(between)).into()),
             Some(State::Whole(whole)) if known(&whole) && !(full && force) => self.skip(id),
-            Some(State::Whole(whole)) => {
-                if full && !force {
-                    return Err(Refusal::Holds(Box::new(whole)).into());
-                }
-                // What is to be put aside has to be what it is said to be.
-                if !full || self.options.keep {
-                    self.prove(&whole)?;
-                }
-                if let Some(base) = begun.begin.needs() {
-                    if let Err(why) = base.compare(&whole.content) {
-                        return Err(Refusal::OtherBase(Box::new(whole), why).into());
-                    }
-                }
-                self.start(begun, Some(whole))
-            }
-            None if !full => Err(Refusal::Unknown.into()),
-            None => {
-                if !force && !is_blank(&mut self.target).map_err(target("read"))? {
-                    return Err(Refusal::NotBlank.into());
-                }
-                self.start(begun, None)
+            Some(State::Whole(_)) | None => {
+                let base = self.may_begin(&begun.begin)?;
+                self.start(begun, base)
             }
         }
     }
@@ -232,57 +215,6 @@ impl<T: Target, N: Notes> Receiver<T, N> {
             return self.skip(id);
         }
         self.go_on(ours, Some(position))
-    }
-
-    /// Whether the target still holds what is noted.
-    fn prove(&mut self, whole: &Whole) -> Result<()> {
-        let size = whole.content.size;
-        let has = self.target.sectors().map_err(target("look at"))?;
-        let has = has.unwrap_or(0);
-        let fits = match self.target.is_elastic() {
-            true => has == size,
-            false => has >= size,
-        };
-        if !fits {
-            return Err(Refusal::OtherSize(has, size).into());
-        }
-        if let Some(local) = &whole.local {
-            if let Some(why) = self.target.unlike(local).map_err(target("look at"))? {
-                return Err(Refusal::Unlike(*local, why).into());
-            }
-        } else if self.target.next().map_err(target("look at"))?.is_some() {
-            return Err(Refusal::NoLocal.into());
-        }
-        self.prove_content(size, &whole.samples, whole.all)
-    }
-
-    /// Whether this is what it has.
-    fn prove_content(
-        &mut self,
-        size: u64,
-        samples: &Samples,
-        of_all: Option<Digest>,
-    ) -> Result<()> {
-        let still = samples.still(&mut self.target, size);
-        let mut still = still.map_err(target("read"))?;
-        if let Some(digest) = of_all.filter(|_| self.options.digest && still) {
-            still = all(&mut self.target, size).map_err(target("read"))? == digest;
-        }
-        match still {
-            true => Ok(()),
-            false => Err(Refusal::Changed.into()),
-        }
-    }
-
-    /// Whether what is received fits.
-    fn need_room(&mut self, begin: &Begin) -> Result<()> {
-        let has = self.target.sectors().map_err(target("look at"))?;
-        match has {
-            Some(has) if has < begin.size && !self.target.is_elastic() => {
-                Err(Refusal::TooSmall(has, begin.size).into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Begins to write: all has been looked at.
