@@ -29,6 +29,7 @@ call dms receive vdc <"$streams/increment.dms"
 check 'what a device holds is noted by itself' done_silently
 check 'where nobody else looks' test "$(stat -c %a /var/lib/dms/receive)" = 700
 check 'in a file of its own' test "$(dms receive vdc --status | head -c 12)" = 'holds    : 2'
+blkdiscard -fz /dev/vdc
 receive increment
 check 'what has changed is of no use by itself' told 1 'it is not known what it holds'
 receive full
