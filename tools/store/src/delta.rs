@@ -86,10 +86,18 @@ impl Sizes {
     }
 }
 
+/// What a difference is of.
+#[derive(Clone, Copy)]
+enum Between {
+    Versions(Versions),
+    /// Nothing, and a version.
+    Nothing(OriginNr, Option<Tag>),
+}
+
 /// The difference, which is read in parts.
 pub struct Delta<'a> {
     live: Live<'a>,
-    versions: Versions,
+    between: Between,
     sizes: Sizes,
     /// Chunks before this one are through.
     at: u64,
@@ -102,9 +110,19 @@ pub struct Delta<'a> {
 impl<'a> Delta<'a> {
     /// Begins to read what differs between versions. What is refused at once: versions that there are not,
     /// and those that are invalid.
-    pub fn begin(mut live: Live<'a>, versions: Versions) -> Result<Self> {
+    pub fn begin(live: Live<'a>, versions: Versions) -> Result<Self> {
+        Self::between(live, Between::Versions(versions))
+    }
+
+    /// Begins to read what a version differs in from a device of no size at all: all of it, with what of it is
+    /// known to be zeroes. The errors are those of [`Delta::begin`].
+    pub fn whole(live: Live<'a>, origin: OriginNr, version: Option<Tag>) -> Result<Self> {
+        Self::between(live, Between::Nothing(origin, version))
+    }
+
+    fn between(mut live: Live<'a>, between: Between) -> Result<Self> {
         let sizes = live.batch(|store, _| {
-            let (_, old, new) = look_up(store, &versions)?;
+            let (old, new) = look_up(store, &between)?;
             Ok(Sizes {
                 old: old.sectors,
                 new: new.sectors,
@@ -114,7 +132,7 @@ impl<'a> Delta<'a> {
         let end = sizes.end()?;
         Ok(Self {
             live,
-            versions,
+            between,
             sizes,
             at: 0,
             end,
@@ -151,18 +169,18 @@ impl<'a> Delta<'a> {
         }
         let mut runs = Vec::new();
         if self.at < self.end {
-            let (from, versions, sizes) = (self.at, self.versions, self.sizes);
+            let (from, between, sizes) = (self.at, self.between, self.sizes);
             let (found, at) = self
                 .live
-                .batch(|store, leaves| part(store, &versions, &sizes, from, leaves))?;
+                .batch(|store, leaves| part(store, &between, &sizes, from, leaves))?;
             self.at = at;
             for changed in found {
                 self.join(changed, &mut runs);
             }
         }
         if self.at >= self.end {
-            let versions = self.versions;
-            self.live.now(|store| look_up(store, &versions).map(drop))?;
+            let between = self.between;
+            self.live.now(|store| look_up(store, &between).map(drop))?;
             runs.extend(self.tail.take());
             self.over = true;
         }
@@ -179,23 +197,40 @@ impl<'a> Delta<'a> {
     }
 }
 
-/// The rows, and where the versions are.
-fn look_up(store: &Store<'_>, versions: &Versions) -> Result<(OriginRow, Version, Version)> {
-    let origin = store.origin(versions.origin)?.ok_or(Refusal::NotBound)?;
-    let old = Version::to_compare_with(store, &origin, versions.old)?;
-    let new = Version::of(store, &origin, versions.new)?;
-    Ok((origin, old, new))
+/// Where the versions are.
+fn look_up(store: &Store<'_>, between: &Between) -> Result<(Version, Version)> {
+    let origin =
+        |number| -> Result<OriginRow> { Ok(store.origin(number)?.ok_or(Refusal::NotBound)?) };
+    match *between {
+        Between::Versions(versions) => {
+            let origin = origin(versions.origin)?;
+            let old = Version::to_compare_with(store, &origin, versions.old)?;
+            Ok((old, Version::of(store, &origin, versions.new)?))
+        }
+        Between::Nothing(number, tag) => {
+            let mut new = Version::of(store, &origin(number)?, tag)?;
+            // An origin's timeline never says that a chunk is zeroes, and most of what there is is in it.
+            if new.layers.last().is_some_and(Layer::is_of_origin) {
+                new.layers.pop();
+            }
+            let nothing = Version {
+                sectors: 0,
+                layers: Vec::new(),
+            };
+            Ok((nothing, new))
+        }
+    }
 }
 
 /// What has changed from a chunk on, as far as some leaves tell; and up to which chunk that is.
 fn part(
     store: &Store<'_>,
-    versions: &Versions,
+    versions: &Between,
     sizes: &Sizes,
     from: u64,
     leaves: usize,
 ) -> Result<(Vec<Changed>, u64)> {
-    let (_, mut old, mut new) = look_up(store, versions)?;
+    let (mut old, mut new) = look_up(store, versions)?;
     for layers in [&mut old.layers, &mut new.layers] {
         leave_out_absent(store, layers)?;
     }

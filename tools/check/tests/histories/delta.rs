@@ -94,7 +94,10 @@ fn since(w: &World, o: usize, bookmark: u32, new: Option<u32>, is: &Copy) -> Vec
 
 /// All of a difference, as a value for each chunk, and the sizes.
 pub fn read(live: Live<'_>, versions: Versions) -> Result<(Vec<Option<bool>>, Sizes)> {
-    let mut delta = Delta::begin(live, versions)?;
+    all_of(Delta::begin(live, versions)?)
+}
+
+fn all_of(mut delta: Delta<'_>) -> Result<(Vec<Option<bool>>, Sizes)> {
     let sizes = delta.sizes();
     let mut all: Vec<Option<bool>> = Vec::new();
     let mut last: Option<Changed> = None;
@@ -183,6 +186,12 @@ pub fn look_at(w: &World, image: &Image) {
                 zeroes += u64::from(*found == Some(true));
             }
             assert_eq!(found.len(), expected.len());
+            let live = Live::new(image, None).at_most(leaves);
+            let whole = Delta::whole(live, nr, new.and_then(Tag::new)).unwrap();
+            let (whole, sizes) = all_of(whole).unwrap();
+            assert_eq!((sizes.old, sizes.new), (0, is.size));
+            let zero = is.places.iter().map(|place| Some(*place == Location::Zero));
+            assert!(zero.eq(whole), "{o}: {new:?}");
             pairs += 1;
         }
     }
