@@ -69,6 +69,12 @@ prepare() {
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=64 count=2 oflag=direct &&
 			dms snapshot orig
 		;;
+	'dm-snap-mv.rst Backup with NBD')
+		rm -rf /backup/* && active && dms snapshot orig &&
+			dd if=/dev/urandom of=/dev/mapper/orig bs=8k seek=128 count=1 oflag=direct &&
+			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
+			dms snapshot orig
+		;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;

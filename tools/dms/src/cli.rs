@@ -7,6 +7,8 @@ mod reading;
 
 pub use documents::{Complete, Completions, Docs};
 pub use label::{Label, LabelFields};
+mod nbd;
+pub use nbd::Nbd;
 pub use reading::{diff_exit_codes, Diff, Dump};
 
 use crate::failure::{fsck, EXIT_CODES};
@@ -90,6 +92,7 @@ pub enum Command {
     Serve(Serve),
     Verify(Verify),
     Apply(Apply),
+    Nbd(Nbd),
     Completions(Completions),
     /// Print the manual page
     #[command(hide = true)]

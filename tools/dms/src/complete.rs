@@ -120,6 +120,7 @@ mod tests {
             ("snapshot orig -", None),
             ("delete orig ", tag("orig")),
             ("rollback -b orig ", tag("orig")),
+            ("nbd --once --since 1 orig ", tag("orig")),
             ("merge --defer orig 1", tag("orig")),
             ("merge orig 1 ", None),
             ("diff orig ", tag("orig")),

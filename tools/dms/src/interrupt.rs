@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,6 +41,21 @@ impl Interrupt {
     /// Whether one has come.
     pub fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
+    }
+
+    /// What becomes readable when one comes, after which [`Interrupt::came`] says so, and its other end, by
+    /// which others can do the same. What is written there must not wait.
+    pub fn pair(&self) -> Result<(UnixStream, UnixStream)> {
+        let made = || {
+            let (read, write) = UnixStream::pair()?;
+            read.set_nonblocking(true)?;
+            write.set_nonblocking(true)?;
+            for signal in NOTED {
+                signal_hook::low_level::pipe::register(signal as i32, write.try_clone()?)?;
+            }
+            std::io::Result::Ok((read, write))
+        };
+        made().map_err(|e| Failure::new(Kind::Refused, format!("cannot catch signals: {e}")))
     }
 
     /// Has all other signals wait, too, that would end or stop the program, as far as the

@@ -21,6 +21,7 @@ pub mod list;
 pub mod loops;
 pub mod lvm;
 pub mod names;
+pub mod nbd;
 pub mod peer;
 mod private;
 pub mod progress;

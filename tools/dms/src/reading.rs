@@ -11,7 +11,7 @@ use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use dm_snap_mv_model::disk::origin_row::OriginRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
-use dm_snap_mv_model::ids::OriginNr;
+use dm_snap_mv_model::ids::{OriginNr, Tag};
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::delta::{Sizes, Versions};
 use dm_snap_mv_store::{Changed, Delta, Device, Error, Live, Store};
@@ -51,10 +51,31 @@ impl Opened {
         &self,
         versions: Versions,
         interrupt: &Interrupt,
+        each: impl FnMut(&Sizes, &Changed),
+    ) -> Result<()> {
+        self.all_of(Delta::begin(self.live(), versions), interrupt, each)
+    }
+
+    /// Reads all of a version, with what of it is known to be zeroes; the errors are the same.
+    pub fn whole(
+        &self,
+        origin: OriginNr,
+        tag: Tag,
+        interrupt: &Interrupt,
+        each: impl FnMut(&Sizes, &Changed),
+    ) -> Result<()> {
+        let delta = Delta::whole(self.live(), origin, Some(tag));
+        self.all_of(delta, interrupt, each)
+    }
+
+    fn all_of(
+        &self,
+        delta: dm_snap_mv_store::Result<Delta<'_>>,
+        interrupt: &Interrupt,
         mut each: impl FnMut(&Sizes, &Changed),
     ) -> Result<()> {
         let failed = |e| failure(&e, self.path.display());
-        let mut delta = Delta::begin(self.live(), versions).map_err(failed)?;
+        let mut delta = delta.map_err(failed)?;
         let mut progress = Progress::new();
         let sizes = delta.sizes();
         while let Some(runs) = delta.more().map_err(failed)? {

@@ -17,6 +17,7 @@ mod into;
 mod list;
 mod merge;
 mod pass;
+mod nbd;
 mod receive;
 mod remove;
 mod repair;
@@ -75,6 +76,7 @@ fn act(command: Command) -> Result<()> {
         Command::Stream(args) => stream::run(&args.command),
         Command::Sync(args) => sync::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Nbd(args) => nbd::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Complete(args) => complete::run(&args),
         Command::Completions(args) => completions::run(&args),

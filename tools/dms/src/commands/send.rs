@@ -299,6 +299,25 @@ impl<'a> Sender<'a> {
         Ok(ranges)
     }
 
+    /// What of the snapshot is known to be zeroes.
+    pub(super) fn zeroes(&self) -> Result<Ranges> {
+        let mut ranges = Ranges::default();
+        let mut put = |sizes: &Sizes, changed: &Changed| {
+            let (start, sectors) = sizes.sectors(changed);
+            if changed.zero {
+                ranges.push(Piece {
+                    start,
+                    sectors,
+                    zero: true,
+                });
+            }
+        };
+        let number = self.origin.number;
+        self.opened
+            .whole(number, self.to, &self.interrupt, &mut put)?;
+        Ok(ranges)
+    }
+
     fn send(&self, plan: &Plan, position: Option<&Position>, output: Option<&Path>) -> Result<()> {
         match output {
             None => self.send_to(plan, position, io::stdout().lock()),
