@@ -7,6 +7,7 @@
 //! crate go through them and through some changes of them. With coverage to guide it, libFuzzer
 //! does that in `libfuzzer/`.
 
+mod clients;
 mod input;
 mod journals;
 mod rows;
@@ -72,6 +73,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("status", texts::status),
     ("line", texts::line),
     ("store", stores::store),
+    ("nbd", clients::client),
     ("stream", streams::stream),
     ("stream_merge", streams::merged),
     ("stream_receive", streams::received),
