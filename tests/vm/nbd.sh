@@ -80,6 +80,7 @@ refused 'since one that is newer' 2 'snapshot 2 is newer than snapshot 1' dms nb
 refused 'since one that was written to' 1 'snapshot 3 has been written to' dms nbd orig 4 --since 3 --socket $sock
 refused 'no device' 3 'there is no device nothere' dms nbd nothere 1 --socket $sock
 refused 'a folder that there is not' 3 'cannot listen at /run/no/s' dms nbd orig 1 --socket /run/no/s
+refused 'a name that is too long' 1 'cannot listen at' dms nbd orig 1 --socket "/run/$(printf %0120d 1)"
 touch file
 refused 'what is no socket' 1 'is no socket' dms nbd orig 1 --socket file
 check 'which is still there' test -f file
@@ -121,6 +122,23 @@ check 'it ends by SIGTERM, with a client that says nothing' test $code = 0
 check 'nothing is left' none_left
 check 'nor the socket' test ! -e $sock
 rm /tmp/silent
+
+# Two at once, of which one is too late.
+dms nbd orig 1 --socket $sock 2>/tmp/one.err &
+one=$!
+dms nbd orig 2 --socket $sock 2>/tmp/other.err &
+other=$!
+wait -n $one $other
+code=$?
+check 'two at once: one of them is refused' test $code = 4
+check 'which is said' test "$(cat /tmp/one.err /tmp/other.err | grep -c 'somebody listens')" = 1
+# The other one may not have got so far yet.
+until_so connects
+call nbdinfo --list "$uri"
+check 'and the other one serves' matches 'export="[12]":'
+kill $one $other 2>/dev/null
+wait $one $other
+check 'until it is told to end' test ! -e $sock
 
 # What has changed.
 dms diff orig 1 2 | awk 'NR > 1 && NF == 3 && $1 ~ /^[0-9]+$/ { print $1, $2 }' >differs

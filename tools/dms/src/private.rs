@@ -81,8 +81,8 @@ impl Shown {
             let file = open(dm, &device.name, device.devno, alone).map_err(|failure| {
                 match failure.kind {
                     Kind::Busy => dm.in_use(&device.name, device.devno).hint(format!(
-                        "snapshot {0} has been written to, and would have to stay as it is until it \
-                         is sent;\ntake a snapshot of it, and send that: dms snapshot {1} {0}",
+                        "snapshot {0} has been written to, and would have to stay as it is while it \
+                         is read;\ntake a snapshot of it, and give that: dms snapshot {1} {0}",
                         wants.tag, device.name
                     )),
                     _ => failure,

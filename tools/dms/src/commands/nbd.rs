@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::list;
 use crate::nbd::export::Snapshot;
 use crate::nbd::server::Server;
-use crate::nbd::socket::Socket;
+use crate::nbd::socket::{need_free, Socket};
 use crate::private::Shown;
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
@@ -30,6 +30,9 @@ pub fn run(args: &Nbd) -> Result<()> {
             None => Failure::usage("it is not known where to listen")
                 .hint("dms nbd --socket /run/NAME ..., or by socket activation"),
         });
+    }
+    if let Some(path) = &args.socket {
+        need_free(path)?;
     }
     let find = || Sender::find(&args.dm_dev, args.cow.as_deref(), to, interrupt.clone());
     let sender = find()?;

@@ -9,7 +9,7 @@ use nix::sys::stat::{umask, Mode};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// A socket that is listened at.
@@ -122,15 +122,22 @@ fn lock(dir: &Path) -> io::Result<Flock<File>> {
     Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
-/// Whether a socket may be made there.
-fn need_free(path: &Path) -> Result<()> {
+/// Whether a socket may be made there, as it is now: for who would have to do much before.
+///
+/// # Errors
+///
+/// [`Kind::Busy`] if somebody listens there; [`Kind::Refused`] if there is something else.
+pub fn need_free(path: &Path) -> Result<()> {
     let shown = path.display();
+    let failed = |e: &io::Error| {
+        let what = format!("cannot listen at {shown}: {e}");
+        Failure::new(of_io(e), what)
+    };
+    // It could be made with a longer name, too, but nobody can connect to that.
+    SocketAddr::from_pathname(path).map_err(|e| failed(&e))?;
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => {
-            let what = format!("cannot listen at {shown}: {e}");
-            return Err(Failure::new(of_io(&e), what));
-        }
+        Err(e) => return Err(failed(&e)),
         Ok(meta) if meta.file_type().is_socket() => {}
         Ok(_) => {
             let what = format!("{shown} is there already, and is no socket");
