@@ -105,13 +105,13 @@ impl Server<'_> {
         let clients = Clients::default();
         thread::scope(|scope| {
             let mut begin = |client: UnixStream| {
-                let (client, tell, clients) = (Arc::new(client), &tell, &clients);
+                let (client, mut tell, clients) = (Arc::new(client), &tell, &clients);
                 let place = clients.add(client.clone());
                 let thread = thread::Builder::new().spawn_scoped(scope, move || {
                     self.serve(&client, &clients.served);
                     clients.remove(place);
                     // If there is no room, there is something to be read already.
-                    let _ = (&*tell).write(&[0]);
+                    let _ = tell.write(&[0]);
                 });
                 if thread.is_err() {
                     clients.remove(place);
@@ -125,7 +125,7 @@ impl Server<'_> {
 
     fn accept(
         &self,
-        told: &UnixStream,
+        mut told: &UnixStream,
         clients: &Clients,
         begin: &mut dyn FnMut(UnixStream),
         look: &mut dyn FnMut() -> Result<()>,
@@ -162,7 +162,7 @@ impl Server<'_> {
                 Err(e) => return Err(failed(&e.desc())),
             }
             // All that was told, in one.
-            let _ = (&*told).read(&mut [0; 64]);
+            let _ = told.read(&mut [0; 64]);
             if many >= CLIENTS {
                 continue;
             }
