@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line. Help, the manual and the completions are all made from this.
 
+mod apply;
 mod documents;
 mod label;
+mod nbd;
 mod reading;
+mod stream;
+mod sync;
 
+pub use apply::Apply;
 pub use documents::{Complete, Completions, Docs};
 pub use label::{Label, LabelFields};
-mod nbd;
 pub use nbd::Nbd;
 pub use reading::{diff_exit_codes, Diff, Dump};
+pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
+pub use sync::{Serve, Sync, Verify};
 
 use crate::failure::{fsck, EXIT_CODES};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
-
-mod apply;
-mod stream;
-mod sync;
-pub use apply::Apply;
-pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
-pub use sync::{Serve, Sync, Verify};
 
 /// Snapshots of block devices, in place.
 ///
