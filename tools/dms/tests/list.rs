@@ -7,6 +7,7 @@ use common::Text;
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
 use dm_snap_mv_model::disk::identity::Identity;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::origin_row::{OriginId, OriginRow};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
@@ -37,6 +38,10 @@ impl Metadata for Rows {
     fn snapshot_from(&self, t: TimelineId) -> Result<Option<(TimelineId, SnapshotRow)>, Refusal> {
         let mut rows = self.0.iter().map(|row| (row.timeline(origin_nr()), *row));
         Ok(rows.find(|(at, _)| *at >= t))
+    }
+
+    fn label(&self, _: TimelineId) -> Result<Option<LabelRow>, Refusal> {
+        Ok(None)
     }
 
     fn next_origin_nr(&self) -> Result<OriginNr, Refusal> {
@@ -73,6 +78,8 @@ impl Metadata for Rows {
         fn remove_origin_id(&[u8]);
         fn put_snapshot(OriginNr, &SnapshotRow);
         fn remove_snapshot(TimelineId);
+        fn put_label(TimelineId, &LabelRow);
+        fn remove_label(TimelineId);
         fn insert_done(OriginNr, Chunk);
         fn remove_done(OriginNr, Chunk);
         fn drop_done(OriginNr);

@@ -207,29 +207,29 @@ fn received_one_after_the_other_and_merged() {
     let folder = Folder::new("received");
     let (first, second, one, two) = versions(&folder);
     assert_eq!(
-        folder.done("receive copy --status", b""),
+        folder.done("receive ./copy --status", b""),
         "nothing is noted of it\n"
     );
-    folder.fails("receive copy", &two, 1, "it is not known what it holds");
+    folder.fails("receive ./copy", &two, 1, "it is not known what it holds");
     assert!(!folder.0.join("copy").exists());
-    folder.done("receive copy", &one);
+    folder.done("receive ./copy", &one);
     assert!(folder.read("copy") == first);
-    let status = folder.done("receive copy --status", b"");
+    let status = folder.done("receive ./copy --status", b"");
     assert!(
         status.starts_with("holds    : 1, \"number 1\" of /dev/orig, store 5a5a"),
         "{status}"
     );
-    folder.done("receive copy --digest", &two);
+    folder.done("receive ./copy --digest", &two);
     assert!(folder.read("copy") == second);
-    let (code, _, err) = folder.dms("receive copy", &two);
-    assert_eq!((code, err.as_str()), (0, "dms: copy holds that already\n"));
+    let (code, _, err) = folder.dms("receive ./copy", &two);
+    assert_eq!((code, err.as_str()), (0, "dms: ./copy holds that already\n"));
     folder.fails(
-        "receive copy",
+        "receive ./copy",
         &one,
         1,
         "it holds version 2 (\"number 2\") of /dev/orig",
     );
-    folder.done("receive copy -F", &one);
+    folder.done("receive ./copy -F", &one);
     assert!(folder.read("copy") == first);
 
     // Written to by somebody.
@@ -238,7 +238,7 @@ fn received_one_after_the_other_and_merged() {
         .open(folder.0.join("copy"))
         .unwrap();
     file.write_all(b"something").unwrap();
-    folder.fails("receive copy", &two, 1, "it has been written to since");
+    folder.fails("receive ./copy", &two, 1, "it has been written to since");
 
     folder.write("used", b"something");
     fs::write(folder.0.join("used"), content(3, MIB)).unwrap();
@@ -258,7 +258,7 @@ fn received_one_after_the_other_and_merged() {
     folder.done("stream merge one.dms two.dms -o both.dms", b"");
     folder.done("stream verify -q both.dms", b"");
     folder.done(
-        "receive merged --state merged.note",
+        "receive ./merged --state merged.note",
         &fs::read(both).unwrap(),
     );
     assert!(folder.read("merged") == second && folder.0.join("merged.note").exists());
@@ -292,7 +292,7 @@ fn killed(folder: &Folder, line: &str, bytes: &[u8], signal: Option<i32>) -> Opt
         None => child.kill().unwrap(),
         Some(signal) => {
             // It waits for what comes next, once it has noted a mark.
-            while folder.done("receive copy --position", b"").is_empty() {}
+            while folder.done("receive ./copy --position", b"").is_empty() {}
             let pid = nix::unistd::Pid::from_raw(child.id() as i32);
             let signal = nix::sys::signal::Signal::try_from(signal).unwrap();
             nix::sys::signal::kill(pid, signal).unwrap();
@@ -316,12 +316,12 @@ fn killed_and_gone_on_with() {
     for part in 1..12 {
         drop(fs::remove_file(folder.0.join("copy")));
         drop(fs::remove_file(folder.0.join("copy.dms-state")));
-        killed(&folder, "receive copy", &one[..one.len() / 12 * part], None);
-        folder.done("receive copy", &one);
+        killed(&folder, "receive ./copy", &one[..one.len() / 12 * part], None);
+        folder.done("receive ./copy", &one);
         assert!(folder.read("copy") == first);
-        killed(&folder, "receive copy", &two[..two.len() / 12 * part], None);
-        let position = folder.done("receive copy --position", b"");
-        let status = folder.done("receive copy --status", b"");
+        killed(&folder, "receive ./copy", &two[..two.len() / 12 * part], None);
+        let position = folder.done("receive ./copy --position", b"");
+        let status = folder.done("receive ./copy --status", b"");
         match position.trim().parse::<Position>() {
             Ok(position) => {
                 assert!(status.starts_with("between  : 1, \"number 1\""), "{status}");
@@ -331,13 +331,13 @@ fn killed_and_gone_on_with() {
                 assert!(rest.len() < two.len());
                 // What led to what it was does not help.
                 let why = "something else has been received into it in part";
-                folder.fails("receive copy", &one, 1, why);
-                folder.done("receive copy", &rest);
+                folder.fails("receive ./copy", &one, 1, why);
+                folder.done("receive ./copy", &rest);
             }
-            Err(_) => _ = folder.done("receive copy", &two),
+            Err(_) => _ = folder.done("receive ./copy", &two),
         }
         assert!(folder.read("copy") == second);
-        assert_eq!(folder.done("receive copy --position", b""), "");
+        assert_eq!(folder.done("receive ./copy --position", b""), "");
     }
 }
 
@@ -346,40 +346,40 @@ fn interrupted_and_given_up() {
     let folder = Folder::new("interrupted");
     let (first, second, one, two) = versions(&folder);
     let most = |bytes: &[u8]| bytes[..bytes.len() - 2000].to_vec();
-    let code = killed(&folder, "receive copy", &most(&one), Some(2));
+    let code = killed(&folder, "receive ./copy", &most(&one), Some(2));
     assert_eq!(code, Some(130));
-    let (code, _, err) = folder.dms("receive copy --abort", b"");
-    assert_eq!((code, err.as_str()), (0, "dms: copy has been removed\n"));
+    let (code, _, err) = folder.dms("receive ./copy --abort", b"");
+    assert_eq!((code, err.as_str()), (0, "dms: ./copy has been removed\n"));
     assert!(!folder.0.join("copy").exists());
-    let (code, _, err) = folder.dms("receive copy --abort", b"");
+    let (code, _, err) = folder.dms("receive ./copy --abort", b"");
     assert_eq!(
         (code, err.as_str()),
         (0, "dms: nothing had been left off there\n")
     );
 
-    folder.done("receive copy", &one);
-    let code = killed(&folder, "receive copy", &most(&two), Some(15));
+    folder.done("receive ./copy", &one);
+    let code = killed(&folder, "receive ./copy", &most(&two), Some(15));
     assert_eq!(code, Some(130));
     folder.fails(
-        "receive copy --abort",
+        "receive ./copy --abort",
         b"",
         1,
         "what it held before was not put aside",
     );
     let other = stream(&folder, None, (9, &second), &[(0, second.len())], None);
     folder.fails(
-        "receive copy",
+        "receive ./copy",
         &other,
         1,
         "something else has been received into it in part",
     );
-    let json = folder.done("receive copy --status --json", b"");
+    let json = folder.done("receive ./copy --status --json", b"");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         (&json["state"], &json["kept"]),
         (&"between".into(), &false.into())
     );
-    folder.done("receive copy", &two);
+    folder.done("receive ./copy", &two);
     assert!(folder.read("copy") == second);
 
     // Two at once.
@@ -390,13 +390,13 @@ fn interrupted_and_given_up() {
         .unwrap();
     let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
     folder.fails(
-        "receive copy -F",
+        "receive ./copy -F",
         &one,
         4,
         "something else is being received into it",
     );
     drop(lock);
-    folder.done("receive copy -F", &one);
+    folder.done("receive ./copy -F", &one);
     assert!(folder.read("copy") == first);
 }
 
@@ -404,22 +404,22 @@ fn interrupted_and_given_up() {
 fn put_aside_where_that_can_be() {
     let folder = Folder::new("aside");
     let (first, second, one, two) = versions(&folder);
-    folder.done("receive copy", &one);
-    let (code, _, err) = folder.dms("receive copy --keep", &two[..two.len() / 2]);
+    folder.done("receive ./copy", &one);
+    let (code, _, err) = folder.dms("receive ./copy --keep", &two[..two.len() / 2]);
     if code == 1 {
         assert!(err.contains("cannot be put aside"), "{err}");
         assert!(folder.read("copy") == first);
         return;
     }
     assert_eq!(code, 6, "{err}");
-    let (code, _, err) = folder.dms("receive copy --abort", b"");
+    let (code, _, err) = folder.dms("receive ./copy --abort", b"");
     assert_eq!(code, 0);
     assert!(
         err.contains("is version 1 (\"number 1\") of /dev/orig again"),
         "{err}"
     );
     assert!(folder.read("copy") == first);
-    folder.done("receive copy --keep", &two);
+    folder.done("receive ./copy --keep", &two);
     assert!(folder.read("copy") == second);
     assert!(Path::new(&folder.0).read_dir().unwrap().count() == 3);
 }

@@ -93,6 +93,7 @@ mod tests {
             chunks,
             children: 0,
             memo: String::new(),
+            label: None,
         }
     }
 
