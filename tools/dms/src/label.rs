@@ -94,7 +94,8 @@ pub fn words(fields: &LabelFields) -> Result<Vec<Vec<u8>>> {
     for (option, value) in all {
         let Some(value) = value else { continue };
         if value.is_empty() {
-            let what = format!("the argument of {option} is empty: - says that there is to be nothing");
+            let what =
+                format!("the argument of {option} is empty: - says that there is to be nothing");
             return Err(Failure::usage(&what));
         }
         words.extend([option.as_bytes().to_vec(), value]);
@@ -164,7 +165,17 @@ mod tests {
         assert_eq!(parse_time("+1w", 0), Some(7 * 86_400));
         let day = parse_time("2026-02-03", 0).unwrap();
         assert_eq!(parse_time("2026-02-03 23:59:59", 0), Some(day));
-        for wrong in ["", "+", "+d", "+1y", "2026-02-30", "tomorrow", "@x", "+-1d", "+é"] {
+        for wrong in [
+            "",
+            "+",
+            "+d",
+            "+1y",
+            "2026-02-30",
+            "tomorrow",
+            "@x",
+            "+-1d",
+            "+é",
+        ] {
             assert_eq!(parse_time(wrong, 0), None, "{wrong}");
         }
         assert!(time("@0").is_err() && time("@-1").is_err());

@@ -222,7 +222,10 @@ fn received_one_after_the_other_and_merged() {
     folder.done("receive ./copy --digest", &two);
     assert!(folder.read("copy") == second);
     let (code, _, err) = folder.dms("receive ./copy", &two);
-    assert_eq!((code, err.as_str()), (0, "dms: ./copy holds that already\n"));
+    assert_eq!(
+        (code, err.as_str()),
+        (0, "dms: ./copy holds that already\n")
+    );
     folder.fails(
         "receive ./copy",
         &one,
@@ -316,10 +319,20 @@ fn killed_and_gone_on_with() {
     for part in 1..12 {
         drop(fs::remove_file(folder.0.join("copy")));
         drop(fs::remove_file(folder.0.join("copy.dms-state")));
-        killed(&folder, "receive ./copy", &one[..one.len() / 12 * part], None);
+        killed(
+            &folder,
+            "receive ./copy",
+            &one[..one.len() / 12 * part],
+            None,
+        );
         folder.done("receive ./copy", &one);
         assert!(folder.read("copy") == first);
-        killed(&folder, "receive ./copy", &two[..two.len() / 12 * part], None);
+        killed(
+            &folder,
+            "receive ./copy",
+            &two[..two.len() / 12 * part],
+            None,
+        );
         let position = folder.done("receive ./copy --position", b"");
         let status = folder.done("receive ./copy --status", b"");
         match position.trim().parse::<Position>() {

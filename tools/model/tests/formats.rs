@@ -4,14 +4,16 @@
 
 use dm_snap_mv_model::chunk_size::ChunkSize;
 use dm_snap_mv_model::disk::cleaning_row::CleaningRow;
+use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::label_row::{
     Consistency, LabelRow, Name, Policy, Provenance, NAME_MAX, POLICY_MAX,
 };
-use dm_snap_mv_model::disk::identity::Identity;
 use dm_snap_mv_model::disk::layout::{Layout, METADATA_MAX, METADATA_MIN};
 use dm_snap_mv_model::disk::origin_row::{Deferred, OriginId, OriginRow, Rollback};
 use dm_snap_mv_model::disk::snapshot_row::{Memo, SnapshotRow};
-use dm_snap_mv_model::disk::superblock::{Contents, Roots, Superblock, BLOCK_SIZE, CHECKSUM_XOR, INCOMPAT_VERSIONS};
+use dm_snap_mv_model::disk::superblock::{
+    Contents, Roots, Superblock, BLOCK_SIZE, CHECKSUM_XOR, INCOMPAT_VERSIONS,
+};
 use dm_snap_mv_model::ids::{Chunk, CowChunk, Epoch, OriginNr, Tag, TimelineId};
 use dm_snap_mv_model::record_key::{
     bookmark_epoch, bookmark_key, child_epoch, child_key, is_behind_children, RecordKey,

@@ -314,7 +314,9 @@ impl Metadata for Liar {
         self.done()
     }
     fn label(&self, t: TimelineId) -> Result<Option<LabelRow>, Refusal> {
-        self.said("label", t.get(), || LabelRow::new([self.number() as u8; 16]))
+        self.said("label", t.get(), || {
+            LabelRow::new([self.number() as u8; 16])
+        })
     }
     fn put_label(&mut self, _: TimelineId, _: &LabelRow) -> Result<(), Refusal> {
         self.done()

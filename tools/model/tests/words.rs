@@ -433,10 +433,7 @@ fn messages() {
             "so -p \u{85}",
             "name or label's policy is not UTF-8 without control characters",
         ),
-        (
-            "so -e soon",
-            "time is not a number of seconds since 1970",
-        ),
+        ("so -e soon", "time is not a number of seconds since 1970"),
         (
             "so -c some",
             "consistency is not crash, file-system or application",

@@ -160,13 +160,7 @@ pub fn write(out: &mut dyn Sink, row: &LabelRow) -> fmt::Result {
     }
     word_or_dash(out, Reader::People, row.policy.as_bytes())?;
     match &row.from {
-        Some(from) => write!(
-            out,
-            " {}/{}/{} ",
-            Uuid(&from.store),
-            from.origin,
-            from.tag
-        )?,
+        Some(from) => write!(out, " {}/{}/{} ", Uuid(&from.store), from.origin, from.tag)?,
         None => out.write_str(" - ")?,
     }
     word_or_dash(out, Reader::People, row.name.as_bytes())

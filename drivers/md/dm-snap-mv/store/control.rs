@@ -53,12 +53,7 @@ impl<'a> Closed<'a> {
 
 /// Sets fields of a version's label, in the transaction that it was taken in. A label is made for that, if
 /// there is something to be said.
-fn put_label(
-    meta: &mut Meta,
-    row: &OriginRow,
-    tag: Tag,
-    change: &label::Change,
-) -> Result<()> {
+fn put_label(meta: &mut Meta, row: &OriginRow, tag: Tag, change: &label::Change) -> Result<()> {
     match change.is_empty() {
         true => Ok(()),
         false => label::put(meta, row, tag, change, time::random_uuid()),
@@ -154,12 +149,7 @@ impl Store {
     }
 
     /// `label` without options: appends what it says. Process context; may sleep to read metadata.
-    pub(crate) fn label(
-        &self,
-        origin: &Arc<Origin>,
-        tag: Tag,
-        out: &mut Text<'_>,
-    ) -> Result<()> {
+    pub(crate) fn label(&self, origin: &Arc<Origin>, tag: Tag, out: &mut Text<'_>) -> Result<()> {
         let engine = self.engine.lock();
         engine.check_bound(origin.number)?;
         let meta = engine.meta_ref()?;

@@ -33,7 +33,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut words: Vec<&[u8]> = vec![b"label", number.as_bytes()];
     words.extend(changes.iter().map(Vec::as_slice));
     let reply = dm.tell(&device.name, &words)?;
-    reply.done(&format!("cannot change the label of {tag} of {}", device.name))?;
+    reply.done(&format!(
+        "cannot change the label of {tag} of {}",
+        device.name
+    ))?;
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use crate::cli::Snapshot;
 use crate::dm::{freeze, users, Dm, Mapped};
 use crate::failure::Result;
 use crate::hints;
-use crate::label;
 use crate::interrupt::Interrupt;
+use crate::label;
 use dm_snap_mv_model::message;
 use std::os::unix::ffi::OsStrExt;
 
@@ -43,7 +43,9 @@ pub fn run(args: &Snapshot) -> Result<()> {
     }
     words.extend(label.iter().map(Vec::as_slice));
     // Who has a label has it said in what state the data are.
-    let is_frozen = frozen.as_ref().is_some_and(|device| is_mounted(&dm, device));
+    let is_frozen = frozen
+        .as_ref()
+        .is_some_and(|device| is_mounted(&dm, device));
     if !label.is_empty() && args.label.consistency.is_none() && is_frozen {
         words.extend([&b"-c"[..], b"file-system"]);
     }

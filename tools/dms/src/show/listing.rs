@@ -243,7 +243,10 @@ YYYY/MM/DD HH:MM:SS Tag R Chunks DM_Dev Memo
         });
         let text = format(&block, false, utc);
         assert!(text.contains("Chunks DM_Dev Name     Memo\n"), "{text}");
-        assert!(text.contains("  0 .      0 orig   -        \"ORIGIN\"\n"), "{text}");
+        assert!(
+            text.contains("  0 .      0 orig   -        \"ORIGIN\"\n"),
+            "{text}"
+        );
         assert!(text.contains(" 15 -      \"monday\" \"before"), "{text}");
     }
 

@@ -110,7 +110,11 @@ fn labels() {
     assert_eq!(put(1, "-n x"), Err(Refusal::UnknownTag));
     assert_eq!(put(9, "-n x"), Err(Refusal::UnknownTag));
     put(2, "-n -").unwrap();
-    put(3, "-n à -c application -e 12 -p daily -g 0123456F-89ab-cdef-0011-223344556677").unwrap();
+    put(
+        3,
+        "-n à -c application -e 12 -p daily -g 0123456F-89ab-cdef-0011-223344556677",
+    )
+    .unwrap();
     put(3, "-f 01234567-89AB-cdef-0011-223344556677/4294967295/7 -e 13 -u 00000000-0000-0000-0000-000000000001").unwrap();
     let shown = |n| {
         let mut out = Buffer::new(600);
@@ -130,7 +134,10 @@ fn labels() {
     assert_eq!(shown(4), Err(Refusal::NoLabel));
     assert_eq!(shown(1), Err(Refusal::UnknownTag));
     let page = page(&store, &row, 2, 2, 4096).unwrap();
-    let flags = page.lines().skip(1).filter_map(|line| line.split(' ').nth(3));
+    let flags = page
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(' ').nth(3));
     assert_eq!(flags.collect::<Vec<_>>(), ["IL", "RL"]);
 }
 
