@@ -96,7 +96,7 @@ pub fn words(fields: &LabelFields) -> Result<Vec<Vec<u8>>> {
         if value.is_empty() {
             let what =
                 format!("the argument of {option} is empty: - says that there is to be nothing");
-            return Err(Failure::usage(&what));
+            return Err(Failure::usage(what));
         }
         words.extend([option.as_bytes().to_vec(), value]);
     }
@@ -112,7 +112,7 @@ fn time(word: &str) -> Result<String> {
     };
     let seconds = seconds.filter(|&seconds| seconds > 0);
     seconds.map(|seconds| seconds.to_string()).ok_or_else(|| {
-        Failure::usage(&format!(
+        Failure::usage(format!(
             "{word} is not a time: YYYY-MM-DD, \"YYYY-MM-DD HH:MM:SS\", +7d or @SECONDS"
         ))
     })
