@@ -14,7 +14,10 @@ size=$((32 << 20))
 notes=/var/lib/dms/apply
 
 # change SEEK COUNT: so many blocks of 4 KiB of the origin, from there on.
-change() { dd if=/dev/urandom of=/dev/mapper/orig bs=4k seek="$1" count="$2" oflag=direct status=none; }
+change() {
+	dd if=/dev/urandom of=/dev/mapper/orig bs=$(($2 * 4096)) count=1 seek=$(($1 * 4096)) \
+		iflag=fullblock oflag=direct,seek_bytes status=none
+}
 # version: takes the next one, and shows it.
 last=0
 version() { last=$(dms snapshot orig) && dms create "s$last" vdb vdc "$last"; }
@@ -138,7 +141,7 @@ rm copy* other*
 blkdiscard -fz /dev/vdd
 dmsetup create slow --table '0 65536 linear /dev/vdd 0'
 onto 2 mapper/slow
-change 2000 4000
+change 2500 2000
 version
 slowed() { dmsetup load slow --table "0 65536 $1" && dmsetup suspend slow && dmsetup resume slow; }
 is_between() { grep -q '^between' <<<"$(dms receive mapper/slow --status)"; }
