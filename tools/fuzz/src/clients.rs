@@ -31,7 +31,7 @@ impl Export for Pages {
         &self.0
     }
     fn extents(&self, context: usize, offset: u64) -> Box<dyn Iterator<Item = Extent> + '_> {
-        assert!(context < self.0.len() && offset < SIZE);
+        assert!(context < self.0.len() && offset <= SIZE);
         let flags = match context {
             0 => allocation::HOLE | allocation::ZERO,
             _ => DIRTY,
