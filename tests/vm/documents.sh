@@ -58,7 +58,6 @@ prepare() {
 		dmsetup create far --table '0 262144 linear /dev/vdd 2097152' &&
 			dms create copy mapper/far sdc1 -b
 		;;
-	'dm-snap-mv.rst Keeping a copy up to date') ;;
 	'dm-snap-mv.rst Onto another device')
 		# As far behind on the disk that it is blank.
 		active && dmsetup create disk --table '0 262144 linear /dev/vdd 8388608' &&
@@ -75,6 +74,8 @@ prepare() {
 			dd if=/dev/urandom of=/dev/mapper/orig bs=1M seek=12 count=2 oflag=direct &&
 			dms snapshot orig
 		;;
+	'dm-snap-mv.rst Keeping a copy up to date' | 'dm-snap-mv.rst Going back and forth') ;;
+	'dm-snap-mv.rst Moving to another machine') mkfs.ext4 -qF /dev/mapper/orig ;;
 	'dm-snap-mv.rst With LVM')
 		afresh && vgcreate -qq vg /dev/vdd && lvcreate -qq -y -n data -L 64M vg
 		;;

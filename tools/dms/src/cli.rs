@@ -15,7 +15,7 @@ pub use label::{Label, LabelFields};
 pub use nbd::Nbd;
 pub use reading::{diff_exit_codes, Diff, Dump};
 pub use stream::{Receive, Send, Stream, StreamCommand, StreamMerge, StreamShow, StreamVerify};
-pub use sync::{Serve, Sync, Verify};
+pub use sync::{Migrate, Serve, Sync, Verify};
 
 use crate::failure::{fsck, EXIT_CODES};
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -88,6 +88,7 @@ pub enum Command {
     Receive(Receive),
     Stream(Stream),
     Sync(Sync),
+    Migrate(Migrate),
     Serve(Serve),
     Verify(Verify),
     Apply(Apply),

@@ -514,7 +514,7 @@ mod tests {
             assert!(names.iter().any(|name| line.contains(name)), "{line}");
         }
         // Each command and each short form of it.
-        assert_eq!(lines.count(), 36);
+        assert_eq!(lines.count(), 37);
         assert!(completions(Shell::Fish).contains("dms complete -- "));
     }
 }

@@ -13,7 +13,8 @@ use crate::stack::Stack;
 use crate::target::{Role, Wanted};
 use nix::libc;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::sleep;
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How the names of such devices begin. The number of the process follows.
 const PREFIX: &str = "dms-send-";
+
+/// What memory for direct I/O begins at a multiple of, and how much is read so at most.
+const ALIGN: usize = 4096;
 
 /// How long it is waited for the kernel to remove one that nobody has open.
 const GOES: Duration = Duration::from_secs(60);
@@ -157,6 +161,25 @@ impl Shown {
             name,
             own: Some(own),
         })
+    }
+
+    /// Reads at most 4 KiB of whole sectors from the given one on.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read, or are not there.
+    pub fn read(&self, start: u64, into: &mut [u8]) -> io::Result<()> {
+        // Direct I/O wants memory that begins at such a place.
+        let mut buffer = vec![0; 2 * ALIGN];
+        let first = buffer.as_ptr().align_offset(ALIGN).min(ALIGN);
+        let end = first.saturating_add(into.len());
+        let bytes = buffer
+            .get_mut(first..end)
+            .filter(|bytes| bytes.len() <= ALIGN);
+        let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
+        self.file.read_exact_at(bytes, start.saturating_mul(512))?;
+        into.copy_from_slice(bytes);
+        Ok(())
     }
 
     /// Closes it. If it is a device of our own, it is gone then, unless somebody else has opened it.

@@ -39,6 +39,72 @@ impl Ranges {
         self.bytes.push(number as u8);
     }
 
+    /// Where the last one ends.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How many ranges without a gap between them these are, and how many sectors in all.
+    pub fn count(&self) -> (u64, u64) {
+        let (mut ranges, mut sectors, mut end) = (0, 0u64, None);
+        for piece in self.iter() {
+            ranges += u64::from(end != Some(piece.start));
+            sectors = sectors.saturating_add(piece.sectors);
+            end = Some(piece.start.saturating_add(piece.sectors));
+        }
+        (ranges, sectors)
+    }
+
+    /// What of these is below a sector.
+    pub fn up_to(&self, most: u64) -> Self {
+        let mut all = Self::default();
+        for piece in self.iter().take_while(|piece| piece.start < most) {
+            let sectors = piece.sectors.min(most - piece.start);
+            all.push(Piece { sectors, ..piece });
+        }
+        all
+    }
+
+    /// These, and what of others is in none of them. Of what is in both it is these that say whether it is zeroes.
+    pub fn and(&self, others: &Self) -> Self {
+        let end_of = |piece: &Piece| piece.start.saturating_add(piece.sectors);
+        let mut all = Self::default();
+        let mut ours = self.iter().peekable();
+        for other in others.iter() {
+            // One of ours may have reached into it, or over it.
+            let (mut start, end) = (other.start.max(all.end), end_of(&other));
+            while let Some(piece) = ours.next_if(|piece| piece.start < end) {
+                if piece.start > start {
+                    let sectors = piece.start - start;
+                    all.push(Piece {
+                        start,
+                        sectors,
+                        ..other
+                    });
+                }
+                start = start.max(end_of(&piece));
+                all.push(piece);
+            }
+            if start < end {
+                let sectors = end - start;
+                all.push(Piece {
+                    start,
+                    sectors,
+                    ..other
+                });
+            }
+        }
+        for piece in ours {
+            all.push(piece);
+        }
+        all
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = Piece> + '_ {
         self.iter_at(0, 0)
@@ -131,5 +197,79 @@ mod tests {
             let expected = all.iter().filter(|p| p.start + p.sectors > sector);
             assert!(ranges.iter_from(sector).eq(expected.copied()), "{sector}");
         }
+    }
+
+    /// Of a picture: a letter for a sector, d data, z zeroes.
+    fn drawn(picture: &str) -> Ranges {
+        let mut ranges = Ranges::default();
+        let letters: Vec<char> = picture.chars().collect();
+        let mut at = 0;
+        for run in letters.chunk_by(|a, b| a == b) {
+            if run[0] != '.' {
+                ranges.push(Piece {
+                    start: at,
+                    sectors: run.len() as u64,
+                    zero: run[0] == 'z',
+                });
+            }
+            at += run.len() as u64;
+        }
+        ranges
+    }
+
+    /// The same back, of which nothing may be in two ranges.
+    fn picture(ranges: &Ranges, len: usize) -> String {
+        let mut letters = vec!['.'; len];
+        let mut end = 0;
+        for piece in ranges.iter() {
+            assert!(piece.start >= end && piece.sectors > 0);
+            end = piece.start + piece.sectors;
+            letters[piece.start as usize..end as usize].fill(if piece.zero { 'z' } else { 'd' });
+        }
+        letters.into_iter().collect()
+    }
+
+    #[test]
+    fn both_together() {
+        let both = |ours: &str, others: &str, all: &str| {
+            let got = drawn(ours).and(&drawn(others));
+            assert_eq!(picture(&got, all.len()), all, "{ours} and {others}");
+        };
+        both("..dd..zz", "........", "..dd..zz");
+        both("........", "..dd..zz", "..dd..zz");
+        both("..zz....", "dddddddd", "ddzzdddd");
+        both(".zzzzzz.", "..dd.d..", ".zzzzzz.");
+        both("zz..zz..", ".dd..ddd", "zzd.zzdd");
+        both("z.z.z.z.", "ddd.ddd.", "zdz.zdz.");
+        both("zzzz....", "..dd..dd", "zzzz..dd");
+        // All of four sectors, by force.
+        let all: Vec<String> = (0..81)
+            .map(|n| {
+                [1, 3, 9, 27]
+                    .map(|d| ['.', 'd', 'z'][n / d % 3])
+                    .iter()
+                    .collect()
+            })
+            .collect();
+        for ours in &all {
+            for others in &all {
+                let wanted: String = ours
+                    .chars()
+                    .zip(others.chars())
+                    .map(|(a, b)| if a == '.' { b } else { a })
+                    .collect();
+                both(ours, others, &wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_and_how_much_it_is() {
+        let ranges = drawn("dd.zzdd.d");
+        assert_eq!(ranges.count(), (3, 7));
+        assert_eq!(ranges.end(), 9);
+        assert_eq!(picture(&ranges.up_to(4), 9), "dd.z.....");
+        assert_eq!(picture(&ranges.up_to(100), 9), "dd.zzdd.d");
+        assert!(ranges.up_to(0).is_empty() && !ranges.is_empty());
     }
 }

@@ -122,7 +122,7 @@ impl<'a> Replica<'a> {
         // Those that have been deleted may have had larger ones.
         let last = list.rows.iter().map(|row| row.tag).max().unwrap_or(0);
         Ok(Local {
-            store: bytes_of(&list.store.uuid)?,
+            store: uuid_of(&list.store.uuid)?,
             origin: list.store.origin,
             tag: last.saturating_add(1),
         })
@@ -201,12 +201,12 @@ impl<'a> Replica<'a> {
     }
 }
 
-/// The bytes of a UUID.
-fn bytes_of(uuid: &str) -> Result<[u8; 16]> {
+/// The bytes of a UUID, with or without dashes.
+pub fn uuid_of(uuid: &str) -> Result<[u8; 16]> {
     let digits = uuid.replace('-', "");
     let number = u128::from_str_radix(&digits, 16).ok();
     let number = number.filter(|_| digits.len() == 32);
-    let number = number.ok_or_else(|| Failure::new(Kind::Refused, "the store has no UUID"))?;
+    let number = number.ok_or_else(|| Failure::new(Kind::Refused, "that is no UUID"))?;
     Ok(number.to_be_bytes())
 }
 

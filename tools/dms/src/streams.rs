@@ -16,6 +16,14 @@ pub struct Input {
 }
 
 impl Input {
+    /// What comes from there.
+    pub fn new(from: impl Read + 'static, interrupt: Interrupt) -> Self {
+        Self {
+            from: Box::new(from),
+            interrupt,
+        }
+    }
+
     /// Opens a file, or standard input for "-".
     pub fn open(path: &Path) -> Result<Self> {
         if path == Path::new("-") {

@@ -87,6 +87,11 @@ impl Kept {
         })
     }
 
+    /// Beside it: where it is noted how roles are changed.
+    pub fn turn(&self) -> PathBuf {
+        self.path.with_extension("turn")
+    }
+
     /// Notes it.
     pub fn write(&self) -> Result<()> {
         let text = serde_json::to_vec_pretty(&self.record).map_err(io::Error::from);

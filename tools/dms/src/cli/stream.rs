@@ -84,12 +84,22 @@ pub struct StreamMerge {
 /// A snapshot that has been written to cannot be what is sent since: nobody could tell that the other
 /// end has what it holds now. It can be sent, but it must not be written to meanwhile, nor can it
 /// be gone on with. Take a snapshot of it and send that.
+///
+/// With --history, all snapshots of the origin go into one stream, oldest first: the first one whole, or what has
+/// changed since OLD, and of each other one what has changed since the one before. Who receives that into an
+/// origin has a snapshot of each then, and of any other target, the last one.
 #[derive(Args, Debug)]
 pub struct Send {
     /// A device of the origin, or of any of its snapshots; with --cow, the origin
     pub dm_dev: OsString,
-    /// The tag of the snapshot
-    pub tag: String,
+    /// The tag of the snapshot; with --history, of the last one
+    #[arg(required_unless_present = "history")]
+    pub tag: Option<String>,
+    /// All snapshots up to that, one after the other
+    ///
+    /// Snapshots of snapshots are left out, and those that have been written to, which is said.
+    #[arg(short = 'R', long)]
+    pub history: bool,
     /// Only what has changed since the snapshot with this tag
     #[arg(short, long, value_name = "OLD")]
     pub since: Option<String>,
@@ -192,6 +202,7 @@ mod tests {
             "send x",
             "send x 1 2",
             "send x 1 --estimate -o y",
+            "send x --since 1",
         ] {
             let error = Cli::try_parse_from(format!("dms {line}").split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -5,7 +5,7 @@ use super::instant;
 use super::into::Into;
 use super::pass::pass;
 use super::print;
-use super::send::{position, versions, Plan, Sender};
+use super::send::versions;
 use super::verify::{differing, snapshot, Side};
 use crate::cli::Apply;
 use crate::devno::Devno;
@@ -14,6 +14,8 @@ use crate::interrupt::Interrupt;
 use crate::names::BlockDevice;
 use crate::peer::words::{Held, Holds};
 use crate::peer::{Peer, Place};
+use crate::plan::{position, Base, Plan};
+use crate::sender::Sender;
 use crate::shared;
 use crate::show::stream::uuid;
 use crate::stack::Stack;
@@ -41,9 +43,9 @@ pub fn run(args: &Apply) -> Result<()> {
     let (to, since) = versions(tag, args.since.as_deref())?;
     let interrupt = Interrupt::watch()?;
     let into = Into::find(onto)?;
-    let sender = Sender::find(dm_dev, args.cow.as_deref(), to, interrupt.clone())?;
+    let sender = Sender::find(dm_dev, args.cow.as_deref(), interrupt.clone())?;
     need_another(&sender, &into)?;
-    let plan = sender.plan(since)?;
+    let plan = sender.plan(to, since.map(Base::of))?;
     if args.instant {
         return instant::start(args, dm_dev, since, &sender, &plan, &into, &interrupt);
     }
@@ -54,7 +56,7 @@ pub fn run(args: &Apply) -> Result<()> {
 }
 
 /// The target must not be what the snapshot is kept on.
-fn need_another(sender: &Sender<'_>, into: &Into) -> Result<()> {
+fn need_another(sender: &Sender, into: &Into) -> Result<()> {
     let shown = into.path.display();
     let ours = into.origin.as_ref().zip(sender.device.as_ref());
     if ours.is_some_and(|(target, device)| target.same_origin(device)) {
@@ -150,7 +152,7 @@ pub(super) fn compare(
 }
 
 /// Has the target receive it.
-fn copy(args: &Apply, onto: &OsStr, sender: &Sender<'_>, plan: &Plan, into: &Into) -> Result<()> {
+fn copy(args: &Apply, onto: &OsStr, sender: &Sender, plan: &Plan, into: &Into) -> Result<()> {
     let place = Place {
         host: None,
         target: onto.to_owned(),

@@ -83,7 +83,7 @@ impl Into {
 }
 
 /// The target that is meant: a device if there is one, else a file.
-fn find(arg: &OsStr) -> Result<PathBuf> {
+pub(crate) fn find(arg: &OsStr) -> Result<PathBuf> {
     let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let named = normalise(arg, &cwd);
     let is_device =
@@ -139,7 +139,7 @@ fn is_ours(devno: Devno) -> bool {
 }
 
 /// If the target is a device of dm-snap-mv, that has to be one of an origin.
-fn origin(dm: &Dm, path: &Path) -> Result<Option<Mapped>> {
+pub(crate) fn origin(dm: &Dm, path: &Path) -> Result<Option<Mapped>> {
     let devno = device_at(path);
     let mut devices = dm.devices()?.into_iter();
     let Some(device) = devices.find(|device| Some(device.devno) == devno) else {
@@ -163,7 +163,7 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn open(path: &Path) -> Result<Plain> {
+pub(crate) fn open(path: &Path) -> Result<Plain> {
     let shown = path.display();
     let devno = device_at(path);
     // As for whatever else is written to past the kernel's target.

@@ -3,6 +3,7 @@
 
 mod apply;
 mod check;
+mod common;
 mod complete;
 mod completions;
 mod create;
@@ -12,15 +13,17 @@ mod docs;
 mod dump;
 mod formatting;
 mod instant;
-mod into;
+pub(crate) mod into;
 mod label;
 mod list;
 mod merge;
+mod migrate;
 mod nbd;
 mod pass;
-mod receive;
+pub(crate) mod receive;
 mod remove;
 mod repair;
+mod reverse;
 mod rollback;
 mod send;
 mod serve;
@@ -75,6 +78,7 @@ fn act(command: Command) -> Result<()> {
         Command::Send(args) => send::run(&args),
         Command::Stream(args) => stream::run(&args.command),
         Command::Sync(args) => sync::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Nbd(args) => nbd::run(&args),
         Command::Dump(args) => dump::run(&args),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `dms nbd`
 
-use super::send::{versions, Plan, Sender};
+use super::send::versions;
 use crate::cli::Nbd;
 use crate::dm::Dm;
 use crate::failure::{Failure, Kind, Result};
@@ -11,7 +11,9 @@ use crate::list;
 use crate::nbd::export::Snapshot;
 use crate::nbd::server::Server;
 use crate::nbd::socket::{need_free, Socket};
+use crate::plan::{Base, Plan};
 use crate::private::Shown;
+use crate::sender::Sender;
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_stream::frame::SECTOR;
@@ -34,9 +36,9 @@ pub fn run(args: &Nbd) -> Result<()> {
     if let Some(path) = &args.socket {
         need_free(path)?;
     }
-    let find = || Sender::find(&args.dm_dev, args.cow.as_deref(), to, interrupt.clone());
+    let find = || Sender::find(&args.dm_dev, args.cow.as_deref(), interrupt.clone());
     let sender = find()?;
-    let plan = sender.plan(from)?;
+    let plan = sender.plan(to, from.map(Base::of))?;
     let shown = sender.show(&plan)?;
     let done = match plan.written {
         false => serve(args, &sender, plan, from, given, &shown, &interrupt),
@@ -45,7 +47,7 @@ pub fn run(args: &Nbd) -> Result<()> {
         true => written_down(&shown)
             .and_then(|()| find())
             .and_then(|sender| {
-                let plan = sender.plan(from)?;
+                let plan = sender.plan(to, from.map(Base::of))?;
                 serve(args, &sender, plan, from, given, &shown, &interrupt)
             }),
     };
@@ -64,7 +66,7 @@ fn written_down(shown: &Shown) -> Result<()> {
 
 fn serve(
     args: &Nbd,
-    sender: &Sender<'_>,
+    sender: &Sender,
     plan: Plan,
     from: Option<Tag>,
     given: Option<Socket>,
@@ -80,7 +82,7 @@ fn serve(
         String::from_utf8_lossy(&begin.identity).escape_debug()
     );
     let (bytes, chunk) = (begin.size * SECTOR, u64::from(begin.chunk) * SECTOR);
-    let snapshot = Snapshot::new(shown.file.clone(), bytes, chunk, sender.zeroes()?);
+    let snapshot = Snapshot::new(shown.file.clone(), bytes, chunk, sender.zeroes(plan.to)?);
     let mut snapshot = snapshot.called(tag.to_string(), description);
     let written = plan.written;
     if let Some(from) = from {

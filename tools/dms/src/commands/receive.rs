@@ -3,7 +3,7 @@
 
 use super::into::Into;
 use super::print;
-use super::stream::decoder;
+use super::stream::{decoder, nothing_follows};
 use crate::cli::Receive;
 use crate::failure::{Failure, Kind, Result};
 use crate::progress::Progress;
@@ -11,9 +11,10 @@ use crate::replica::Replica;
 use crate::show::stream::Noted;
 use crate::streams::{name_of, refused, unopened, Input};
 use dm_snap_mv_stream::receive::{
-    abort, receive, Aborted, Failure as Stopped, Local, Notes, Options, Receiver, Refusal, State,
-    StateFile, Target,
+    abort, receive, Aborted, Failure as Stopped, Local, Notes, Options, Received, Receiver, Refusal,
+    State, StateFile, Target, Whole,
 };
+use dm_snap_mv_stream::Decoder;
 use std::path::Path;
 
 pub fn run(args: &Receive) -> Result<()> {
@@ -63,15 +64,9 @@ fn act(
         keep: args.keep,
         digest: args.digest,
     };
-    let failed = |failure| refused(path, failure);
+    let mut receiver = Receiver::new(target, notes, options).map_err(|e| refused(path, e))?;
     let mut decoder = decoder(input)?;
-    let mut receiver = Receiver::new(target, notes, options).map_err(failed)?;
-    let mut progress = Progress::new();
-    let done = receive(&mut decoder, &mut receiver, &mut |begin, counts| {
-        let doing = format!("receiving {}", begin.to.tag);
-        progress.part(&doing, counts.sectors, begin.sectors);
-    });
-    progress.done();
+    let done = take(&mut decoder, &mut receiver);
     told(receiver.taken())?;
     let received = match done {
         Ok(received) => received,
@@ -83,7 +78,39 @@ fn act(
             told(whole.local.as_slice())?;
         }
     }
-    Ok(())
+    // What has been received stays. But somebody may take what follows for received, too.
+    nothing_follows(&mut decoder)
+}
+
+/// Receives a stream, which is shown.
+fn take(
+    decoder: &mut Decoder<Input>,
+    receiver: &mut Receiver<impl Target, StateFile>,
+) -> std::result::Result<Received, Stopped> {
+    let mut progress = Progress::new();
+    let done = receive(decoder, receiver, &mut |begin, counts| {
+        let doing = format!("receiving {}", begin.to.tag);
+        progress.part(&doing, counts.sectors, begin.sectors);
+    });
+    progress.done();
+    done
+}
+
+/// Receives into an origin what another dms sends. Returns what it holds then.
+pub(super) fn receive_from(
+    path: &Path,
+    target: Replica<'_>,
+    notes: StateFile,
+    input: Input,
+) -> Result<Whole> {
+    let failed = |failure| refused(path, failure);
+    let mut receiver = Receiver::new(target, notes, Options::default()).map_err(failed)?;
+    let done = take(&mut decoder(input)?, &mut receiver);
+    match (done, receiver.state()) {
+        (Ok(_), Some(State::Whole(whole))) => Ok(whole.clone()),
+        (Ok(_), _) => Err(Failure::new(Kind::Refused, "nothing has been received")),
+        (Err(failure), state) => Err(advised(path, failure, state)),
+    }
 }
 
 /// Says which snapshots were taken.
@@ -131,7 +158,7 @@ fn advised(path: &Path, stopped: Stopped, state: Option<&State>) -> Failure {
     }
 }
 
-fn noted(path: &Path, notes: &mut StateFile) -> Result<Option<State>> {
+pub(crate) fn noted(path: &Path, notes: &mut StateFile) -> Result<Option<State>> {
     let at = notes.path().to_owned();
     let note = notes.load().map_err(|error| unopened(&at, &error))?;
     let state = note.map(|note| State::decode(&note)).transpose();

@@ -4,10 +4,11 @@
 use crate::cli::Serve;
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
+use crate::lent::{self, Lending};
 use crate::peer::words::{hear, say, Answer, Greeting, Question, DIGESTS, PROTOCOL};
 use crate::show::stream::hex;
 use crate::thing::Thing;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -38,13 +39,16 @@ pub fn run(args: &Serve) -> Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     say(&mut stdout, &greeting).map_err(broken)?;
-    // What is looked at, between one question and the next.
-    let mut open = None;
+    // What is looked at or to be sent, between one question and the next.
+    let mut open = Open::default();
     while let Some(question) = hear::<Question>(&mut stdin).map_err(broken)? {
         let last = matches!(question, Question::Receive { .. });
         let answer = answer(args, &question, &mut open);
         let done = !matches!(answer, Answer::Failed { .. });
         say(&mut stdout, &answer).map_err(broken)?;
+        if let (Question::Send { .. }, true) = (&question, done) {
+            return open.lending.send(stdout);
+        }
         if last || !done {
             return match done {
                 true => Ok(()),
@@ -62,14 +66,38 @@ fn refused(said: impl Into<String>) -> Answer {
     }
 }
 
-fn answer(args: &Serve, question: &Question, open: &mut Option<(String, Thing)>) -> Answer {
-    let may_receive = |name: &str| {
-        args.receive
-            .iter()
-            .any(|allowed| allowed == OsStr::new(name))
-    };
+/// What there is between one question and the next.
+#[derive(Default)]
+struct Open {
+    /// What is looked at.
+    thing: Option<(String, Thing)>,
+    /// What is to be sent.
+    lending: Lending,
+}
+
+fn answer(args: &Serve, question: &Question, open: &mut Open) -> Answer {
+    let is_one = |all: &[OsString], name: &str| all.iter().any(|one| one == OsStr::new(name));
+    let may_receive = |name: &str| is_one(&args.receive, name);
+    let may_send = |name: &str| is_one(&args.send, name);
     match question {
-        Question::Status { target } | Question::Receive { target, .. } if !may_receive(target) => {
+        Question::Origin { what, .. }
+        | Question::Changed { what, .. }
+        | Question::Snapshot { what, .. }
+        | Question::Plan { what, .. }
+        | Question::Was { target: what, .. }
+            if !may_send(what) =>
+        {
+            let what = what.escape_debug();
+            refused(format!(
+                "nothing may be sent from {what} by this way\n\
+                 that takes --send {what}, of dms serve"
+            ))
+        }
+        Question::Status { target }
+        | Question::Receive { target, .. }
+        | Question::Was { target, .. }
+            if !may_receive(target) =>
+        {
             let target = target.escape_debug();
             refused(format!("nothing may be received into {target} by this way"))
         }
@@ -82,13 +110,22 @@ fn answer(args: &Serve, question: &Question, open: &mut Option<(String, Thing)>)
             refused(format!("{what} may not be looked at by this way"))
         }
         Question::Size { what } | Question::Digests { what, .. } => {
-            let looked = look(question, what, open);
-            looked.unwrap_or_else(|failure| Answer::Failed {
-                code: failure.code(),
-                said: failure.to_string(),
-            })
+            told(look(question, what, &mut open.thing))
         }
+        Question::Was {
+            target,
+            tag,
+            version,
+        } => told(lent::was(target, args.state.as_deref(), *tag, version)),
+        _ => told(open.lending.answer(question)),
     }
+}
+
+fn told(answer: Result<Answer>) -> Answer {
+    answer.unwrap_or_else(|failure| Answer::Failed {
+        code: failure.code(),
+        said: failure.to_string(),
+    })
 }
 
 fn look(question: &Question, what: &str, open: &mut Option<(String, Thing)>) -> Result<Answer> {

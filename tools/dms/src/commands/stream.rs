@@ -6,7 +6,8 @@ use crate::cli::{StreamCommand, StreamMerge, StreamShow, StreamVerify};
 use crate::failure::{Failure, Kind, Result};
 use crate::progress::Progress;
 use crate::show::stream::{json, Segment};
-use crate::streams::{unopened, wrong, Input};
+use crate::streams::{of_io, unopened, wrong, Input};
+use dm_snap_mv_stream::frame::{Header, HEADER};
 use dm_snap_mv_stream::merge::{self, Which};
 use dm_snap_mv_stream::{Counts, Decoder, Encoder, Event, Options};
 use std::fs::{self, File};
@@ -69,6 +70,33 @@ fn show(args: &StreamShow) -> Result<()> {
     }
 }
 
+/// Whether a stream that has ended was all that there is.
+///
+/// # Errors
+///
+/// Something follows, perhaps another stream; or it cannot be read.
+pub(super) fn nothing_follows(decoder: &mut Decoder<Input>) -> Result<()> {
+    let at = decoder.offset();
+    let mut next = Vec::new();
+    let more = decoder.reader().take(HEADER as u64).read_to_end(&mut next);
+    more.map_err(|e| {
+        Failure::new(
+            of_io(&e),
+            format!("cannot read what follows the stream: {e}"),
+        )
+    })?;
+    let whole = next.first_chunk();
+    let failure = |what| Failure::new(Kind::Damaged, format!("{what}, at byte {at}"));
+    match next.is_empty() {
+        true => Ok(()),
+        false if whole.is_some_and(Header::begins_stream) => Err(failure(
+            "another stream follows the end of the first one",
+        )
+        .hint("give them one after the other; what is one is made by dms send -R, or dms stream merge")),
+        false => Err(failure("something follows the stream's end")),
+    }
+}
+
 fn verify(args: &StreamVerify) -> Result<()> {
     let mut decoder = decoder(Input::open(&args.file)?)?;
     let mut progress = Progress::new();
@@ -85,11 +113,7 @@ fn verify(args: &StreamVerify) -> Result<()> {
     };
     progress.done();
     let bytes = decoder.offset();
-    let more = decoder.reader().read(&mut [0]);
-    if more.map_err(|e| unopened(&args.file, &e))? > 0 {
-        let what = format!("something follows the stream's end, at byte {bytes}");
-        return Err(Failure::new(Kind::Damaged, what));
-    }
+    nothing_follows(&mut decoder)?;
     if args.quiet {
         return Ok(());
     }

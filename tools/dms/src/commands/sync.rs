@@ -2,8 +2,7 @@
 //! `dms sync`
 
 use super::pass::pass;
-use super::send::{position, Plan, Sender};
-use super::{delete, print};
+use super::{common, delete, print, reverse};
 use crate::cli::Sync;
 use crate::dm::{freeze, Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
@@ -11,8 +10,10 @@ use crate::interrupt::Interrupt;
 use crate::list::{List, Row};
 use crate::peer::words::{Held, Holds};
 use crate::peer::{Peer, Place};
+use crate::plan::{position, typed, Base, Plan};
 use crate::reading;
 use crate::reply;
+use crate::sender::Sender;
 use crate::show::json::{self, utc};
 use crate::show::stream::uuid;
 use crate::show::syncs as show;
@@ -28,6 +29,20 @@ pub fn run(args: &Sync) -> Result<()> {
     if args.status {
         return status(args);
     }
+    let synced = round(args)?;
+    let shown = &synced.target;
+    print(&match (synced.of, synced.bytes) {
+        (Some(of), bytes) => format!(
+            "{} is version {of} of {shown}, as snapshot {}: {bytes} bytes\n",
+            synced.origin, synced.tag
+        ),
+        (None, 0) => format!("{shown} is up to date: version {}\n", synced.tag),
+        (None, bytes) => format!("{shown} is version {}: {bytes} bytes\n", synced.tag),
+    })
+}
+
+/// Brings the target up to date once, or the origin, which is noted.
+pub(super) fn round(args: &Sync) -> Result<Synced> {
     let (Some(dm_dev), Some(target)) = (&args.dm_dev, &args.target) else {
         return Err(Failure::usage("an origin and a target are needed"));
     };
@@ -48,7 +63,10 @@ pub fn run(args: &Sync) -> Result<()> {
         memo: memo(&shown),
     };
     let begin = Instant::now();
-    let done = one.sync(&list);
+    let done = match args.reverse {
+        true => reverse::run(&one, &list, &kept),
+        false => one.sync(&list),
+    };
     let record = &mut kept.record;
     match &done {
         Ok(synced) => {
@@ -67,14 +85,11 @@ pub fn run(args: &Sync) -> Result<()> {
     let noted = kept.write();
     let synced = done?;
     noted?;
-    print(&match synced.bytes {
-        0 => format!("{shown} is up to date: version {}\n", synced.tag),
-        bytes => format!("{shown} is version {}: {bytes} bytes\n", synced.tag),
-    })
+    Ok(synced)
 }
 
 /// In seconds since 1970.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
@@ -90,22 +105,29 @@ fn memo(target: &str) -> String {
 }
 
 /// A target that is brought up to date.
-struct One<'a> {
-    args: &'a Sync,
-    dm: Dm,
-    device: Mapped,
-    place: Place,
-    interrupt: Interrupt,
-    memo: String,
+pub(super) struct One<'a> {
+    pub(super) args: &'a Sync,
+    pub(super) dm: Dm,
+    pub(super) device: Mapped,
+    pub(super) place: Place,
+    pub(super) interrupt: Interrupt,
+    /// Of what is kept for the target.
+    pub(super) memo: String,
 }
 
 /// What the target holds now.
-struct Synced {
-    tag: u32,
+pub(super) struct Synced {
+    /// The device of the origin.
+    pub(super) origin: String,
+    /// The target, as it was named.
+    pub(super) target: String,
+    pub(super) tag: u32,
     /// In seconds since 1970.
-    taken: u64,
+    pub(super) taken: u64,
     /// That were set.
-    bytes: u64,
+    pub(super) bytes: u64,
+    /// If it was the target that was sent, the tag of what it was.
+    pub(super) of: Option<u32>,
 }
 
 /// What is to be sent.
@@ -122,8 +144,12 @@ impl One<'_> {
     fn sync(&self, list: &List) -> Result<Synced> {
         let rsh = &self.args.rsh;
         let state = self.args.state.as_deref();
+        common::need_whole(self)?;
         let mut peer = Peer::call(&self.place, state, rsh, self.args.full)?;
-        let holds = peer.holds()?;
+        let mut holds = peer.holds()?;
+        if common::settle(self, list, &holds)? {
+            holds = peer.holds()?;
+        }
         let course = self.course(list, &holds)?;
         // What was left behind by one that was killed. What the target holds, or is on its way to, stays
         // until it holds something else.
@@ -211,7 +237,7 @@ impl One<'_> {
     }
 
     /// The version here that a target holds, if it can be the base of another one.
-    fn find<'l>(&self, list: &'l List, held: &Held) -> Option<&'l Row> {
+    pub(super) fn find<'l>(&self, list: &'l List, held: &Held) -> Option<&'l Row> {
         if !is_of(list, held) {
             return None;
         }
@@ -253,17 +279,17 @@ impl One<'_> {
     }
 
     fn send(&self, peer: Peer, course: &Course, to: u32) -> Result<Synced> {
-        let typed = |tag: u32| {
-            Tag::new(tag).ok_or_else(|| Failure::new(Kind::Refused, "there is no snapshot 0"))
-        };
         let since = course.since.map(typed).transpose()?;
         let named = self.device.name.as_ref();
-        let sender = Sender::find(named, None, typed(to)?, self.interrupt.clone())?;
-        let plan = sender.plan(since)?;
+        let sender = Sender::find(named, None, self.interrupt.clone())?;
+        let plan = sender.plan(typed(to)?, since.map(Base::of))?;
         let done = |plan: &Plan| Synced {
+            origin: self.device.name.clone(),
+            target: self.place.to_string(),
             tag: to,
             taken: plan.begin.to.created.unwrap_or(0),
             bytes: plan.begin.sectors * 512,
+            of: None,
         };
         if since.is_some() && plan.begin.sectors == 0 && plan.begin.size == plan.begin.from_size {
             return Ok(done(&plan));
@@ -303,7 +329,7 @@ impl One<'_> {
     }
 
     /// Deletes what was kept for the target before, but for some.
-    fn sweep(&self, list: &List, needed: &[u32]) -> Result<()> {
+    pub(super) fn sweep(&self, list: &List, needed: &[u32]) -> Result<()> {
         let rows = list.rows.iter();
         let ours = rows.filter(|row| row.tag != 0 && row.memo == self.memo && !row.is_ghost());
         for row in ours.filter(|row| !needed.contains(&row.tag)) {
@@ -313,12 +339,12 @@ impl One<'_> {
     }
 
     /// Deletes a snapshot or a bookmark; perhaps a bookmark stays.
-    fn delete(&self, tag: u32, keep: bool) -> Result<()> {
+    pub(super) fn delete(&self, tag: u32, keep: bool) -> Result<()> {
         delete::snapshot(&self.dm, &self.device, tag, keep)
     }
 }
 
-fn is_of(list: &List, held: &Held) -> bool {
+pub(super) fn is_of(list: &List, held: &Held) -> bool {
     held.store == list.store.uuid && held.origin == list.store.origin
 }
 

@@ -2,7 +2,6 @@
 //! `dms verify`
 
 use super::print;
-use super::send::Sender;
 use super::tag;
 use crate::cli::Verify;
 use crate::failure::{diff, Failure, Kind, Result};
@@ -11,6 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::peer::words::DIGESTS;
 use crate::peer::{Peer, Place};
 use crate::progress::Progress;
+use crate::sender::Sender;
 use crate::thing::{Digest, Meant, Thing};
 use dm_snap_mv_model::ids::Tag;
 use dm_snap_mv_model::refusal::Refusal;
@@ -75,8 +75,8 @@ pub(super) fn snapshot(
     tag: Tag,
     interrupt: &Interrupt,
 ) -> Result<Thing> {
-    let sender = Sender::find(dm_dev, cow, tag, interrupt.clone())?;
-    let plan = sender.plan(None)?;
+    let sender = Sender::find(dm_dev, cow, interrupt.clone())?;
+    let plan = sender.plan(tag, None)?;
     let shown = sender.show(&plan)?;
     let sectors = plan.begin.size;
     Ok(Thing::shown(name, shown, sectors, interrupt.clone()))

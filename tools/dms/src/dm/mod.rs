@@ -466,7 +466,12 @@ fn refused(doing: &str, e: Errno) -> Failure {
 
 /// Has the kernel let nobody write to a device.
 pub fn make_read_only(device: &File) -> Result<()> {
-    raw::make_read_only(device).map_err(|e| refused("make a device read-only", e))
+    raw::set_read_only(device, true).map_err(|e| refused("make a device read-only", e))
+}
+
+/// Has it let whoever may.
+pub fn make_writable(device: &File) -> Result<()> {
+    raw::set_read_only(device, false).map_err(|e| refused("make a device writable", e))
 }
 
 /// Loads a module, as well as that goes.

@@ -193,11 +193,11 @@ pub fn remove_when_closed(control: &File, name: &str) -> Result<(), Errno> {
     request.send(control, sys::DM_DEV_REMOVE_CMD)
 }
 
-/// Has the kernel let nobody write to a block device.
-pub fn make_read_only(device: &File) -> Result<(), Errno> {
+/// Has the kernel let nobody write to a block device, or whoever may.
+pub fn set_read_only(device: &File, on: bool) -> Result<(), Errno> {
     /// BLKROSET.
     const SET: libc::Ioctl = 0x125d;
-    let on: libc::c_int = 1;
+    let on = libc::c_int::from(on);
     // SAFETY: The kernel reads one `int` where the pointer leads to.
     #[allow(unsafe_code)]
     let result = unsafe { libc::ioctl(device.as_raw_fd(), SET, &on) };

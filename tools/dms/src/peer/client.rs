@@ -2,8 +2,11 @@
 //! Speaking with `dms serve`.
 
 use super::place::Place;
-use super::words::{self, failure, hear, say, Answer, Greeting, Holds, Question, PROTOCOL};
+use super::words::{
+    self, failure, hear, say, Answer, Greeting, Holds, Kept, Other, Question, Same, ALSO, PROTOCOL,
+};
 use crate::failure::{Failure, Kind, Result};
+use crate::ranges::Ranges;
 use crate::thing::Digest;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -15,7 +18,19 @@ pub struct Peer {
     target: String,
     child: Child,
     to: Option<ChildStdin>,
-    from: ChildStdout,
+    from: Option<ChildStdout>,
+}
+
+/// An origin that another dms serves.
+pub struct There {
+    /// The UUID of the store that it is in.
+    pub store: String,
+    /// Its number there.
+    pub origin: u32,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Those of the versions that were asked for that something can be sent since.
+    pub versions: Vec<Kept>,
 }
 
 /// A word as a shell takes it.
@@ -32,6 +47,16 @@ impl Peer {
         }
         if overwrite {
             words.push("--overwrite".into());
+        }
+        Self::start(place, words, rsh)
+    }
+
+    /// Starts one for an origin, to take over what that has become, and to receive into it later on.
+    pub fn take_from(place: &Place, state: Option<&OsStr>, rsh: &str) -> Result<Self> {
+        let target = || place.target.clone();
+        let mut words = vec!["--receive".into(), target(), "--send".into(), target()];
+        if let Some(state) = state {
+            words.extend(["--state".into(), state.to_owned()]);
         }
         Self::start(place, words, rsh)
     }
@@ -83,7 +108,7 @@ impl Peer {
             target: target.to_owned(),
             child,
             to: Some(to),
-            from,
+            from: Some(from),
         };
         let Greeting { dms_serve, version } = peer.hear()?;
         if dms_serve != PROTOCOL {
@@ -98,7 +123,10 @@ impl Peer {
 
     fn hear<T: for<'a> serde::Deserialize<'a>>(&mut self) -> Result<T> {
         let hint = "on its host there has to be dms, in the PATH of such a command";
-        match hear(&mut self.from) {
+        let Some(from) = &mut self.from else {
+            return Err(Failure::new(Kind::Refused, "it says no more"));
+        };
+        match hear(from) {
             Ok(Some(said)) => Ok(said),
             Ok(None) => {
                 let what = format!("{}: the connection has ended", self.shown);
@@ -181,6 +209,99 @@ impl Peer {
         }
     }
 
+    /// What the target is, if it is an origin, and which of some versions it has.
+    pub fn origin(&mut self, tags: Vec<u32>) -> Result<There> {
+        let what = self.target.clone();
+        self.ask(&Question::Origin { what, tags })?;
+        match self.answer()? {
+            Answer::Origin {
+                store,
+                origin,
+                sectors,
+                versions,
+            } => Ok(There {
+                store,
+                origin,
+                sectors,
+                versions,
+            }),
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    /// How many bytes of the origin have changed since a version.
+    pub fn changed(&mut self, since: u32) -> Result<u64> {
+        let what = self.target.clone();
+        self.ask(&Question::Changed { what, since })?;
+        self.bytes()
+    }
+
+    fn bytes(&mut self) -> Result<u64> {
+        match self.answer()? {
+            Answer::Changed { bytes, .. } => Ok(bytes),
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    /// Has a snapshot taken of the origin. Returns its tag.
+    pub fn snapshot(&mut self, memo: &str) -> Result<u32> {
+        let (what, memo) = (self.target.clone(), memo.to_owned());
+        self.ask(&Question::Snapshot { what, memo })?;
+        match self.answer()? {
+            Answer::Snapshot { tag } => Ok(tag),
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    /// Has it made out what would be sent of a snapshot to who has another version than that it is sent since, and
+    /// where that is another one. Returns how many bytes that is.
+    pub fn plan(&mut self, tag: u32, since: u32, other: Other, also: &Ranges) -> Result<u64> {
+        let mut pieces = also.iter().map(|piece| (piece.start, piece.sectors));
+        loop {
+            let ranges: Vec<_> = pieces.by_ref().take(ALSO).collect();
+            if ranges.is_empty() {
+                break;
+            }
+            self.ask(&Question::Also { ranges })?;
+            self.done()?;
+        }
+        let what = self.target.clone();
+        self.ask(&Question::Plan {
+            what,
+            tag,
+            since,
+            other,
+        })?;
+        self.bytes()
+    }
+
+    fn done(&mut self) -> Result<String> {
+        match self.answer()? {
+            Answer::Done { said } => Ok(said),
+            _ => Err(self.no_answer()),
+        }
+    }
+
+    /// Has it send what was planned, from a position on if there is one. The stream comes out of what is returned.
+    /// What goes wrong on its way there is told by where it ends, and by the other side on its standard error.
+    pub fn send(&mut self, position: Option<String>) -> Result<ChildStdout> {
+        self.ask(&Question::Send { position })?;
+        self.done()?;
+        let from = self.from.take();
+        from.ok_or_else(|| Failure::new(Kind::Refused, "it says no more"))
+    }
+
+    /// Has it note that the target was this when a snapshot of it was taken.
+    pub fn was(&mut self, tag: u32, version: Same) -> Result<()> {
+        let target = self.target.clone();
+        self.ask(&Question::Was {
+            target,
+            tag,
+            version,
+        })?;
+        self.done().map(drop)
+    }
+
     /// Begins to have it receive. The stream goes into what is returned, which then goes away; whatever
     /// comes of it, [`Peer::received`] is to be asked.
     pub fn receive(&mut self, overwrite: bool) -> Result<ChildStdin> {
@@ -194,10 +315,7 @@ impl Peer {
 
     /// What has come of it: what was said to it, if it is done.
     pub fn received(mut self) -> Result<String> {
-        match self.answer()? {
-            Answer::Done { said } => Ok(said),
-            _ => Err(self.no_answer()),
-        }
+        self.done()
     }
 }
 
@@ -205,6 +323,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         // Its input ends, and so does it. What it was told last it does to its end.
         self.to = None;
+        self.from = None;
         let _ = self.child.wait();
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 pub const MOST: usize = 1 << 16;
 
 /// The version of this conversation. Others are refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What `dms serve` begins with.
 #[derive(Debug, Deserialize, Serialize)]
@@ -53,6 +53,89 @@ pub enum Question {
         /// Sectors of a block.
         each: u64,
     },
+    /// What is it an origin of, and which of these snapshots and bookmarks can something be sent since?
+    Origin {
+        /// A device of it.
+        what: String,
+        /// Their tags.
+        tags: Vec<u32>,
+    },
+    /// How much of it has changed since a version?
+    Changed {
+        /// A device of the origin.
+        what: String,
+        /// The version's tag.
+        since: u32,
+    },
+    /// Take a snapshot of it.
+    Snapshot {
+        /// A device of the origin.
+        what: String,
+        /// The snapshot's memo.
+        memo: String,
+    },
+    /// Whatever is sent, send these as well; can be said several times, in ascending order.
+    Also {
+        /// First sectors, and how many, of [`ALSO`] ranges at most.
+        ranges: Vec<(u64, u64)>,
+    },
+    /// How much is it that would be sent of a snapshot?
+    Plan {
+        /// A device of the origin.
+        what: String,
+        /// The snapshot's tag.
+        tag: u32,
+        /// The tag of the version that it is sent since.
+        since: u32,
+        /// What the other side has instead of that.
+        other: Other,
+    },
+    /// Send that.
+    Send {
+        /// From there on.
+        position: Option<String>,
+    },
+    /// Note that the target was another version when a snapshot of it was taken.
+    Was {
+        /// The target.
+        target: String,
+        /// The snapshot's tag.
+        tag: u32,
+        /// The version.
+        version: Same,
+    },
+}
+
+/// What is noted to be the same as a snapshot of the target.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Same {
+    /// The UUID of the store that it is in.
+    pub store: String,
+    /// The number of the origin there.
+    pub origin: u32,
+    /// How that store knows it.
+    pub identity: String,
+    /// The tag.
+    pub tag: u32,
+    /// When it was taken, in seconds since 1970.
+    pub created: u64,
+    /// Its size in sectors.
+    pub sectors: u64,
+}
+
+/// A version that the other side has written to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    /// 32 hexadecimal digits that it is known by, and nothing else is.
+    pub uuid: String,
+    /// The tag that it has there.
+    pub tag: u32,
+    /// When it was taken, in seconds since 1970.
+    pub created: u64,
+    /// Its size in sectors.
+    pub sectors: u64,
 }
 
 /// What is answered.
@@ -76,6 +159,29 @@ pub enum Answer {
         /// BLAKE3 of each block, the last one of which may be smaller, one behind the other.
         hex: String,
     },
+    /// It is an origin.
+    Origin {
+        /// The UUID of the store that it is in.
+        store: String,
+        /// Its number there.
+        origin: u32,
+        /// Its size in sectors.
+        sectors: u64,
+        /// Those that were asked for and can be sent since: with what they hold, which nobody has written to.
+        versions: Vec<Kept>,
+    },
+    /// So much.
+    Changed {
+        /// Bytes.
+        bytes: u64,
+        /// Ranges.
+        ranges: u64,
+    },
+    /// It has been taken.
+    Snapshot {
+        /// As this.
+        tag: u32,
+    },
     /// It is not.
     Failed {
         /// The exit code of dms.
@@ -83,6 +189,17 @@ pub enum Answer {
         /// What it has said.
         said: String,
     },
+}
+
+/// A snapshot, or a bookmark of it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Its tag.
+    pub tag: u32,
+    /// When it was taken, in seconds since 1970.
+    pub created: u64,
+    /// It has its content, too.
+    pub whole: bool,
 }
 
 /// A version, as far as it matters here.
@@ -105,6 +222,17 @@ pub struct Held {
     pub version: Version,
 }
 
+/// A snapshot of an origin.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Local {
+    /// The UUID of its store.
+    pub store: String,
+    /// The number of the origin there.
+    pub origin: u32,
+    /// Its tag.
+    pub tag: u32,
+}
+
 /// What a target holds.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Holds {
@@ -112,6 +240,9 @@ pub struct Holds {
     pub state: String,
     /// The version that it is, or was.
     pub holds: Option<Held>,
+    /// The snapshot of the target that was taken when it was that, if it is an origin.
+    #[serde(default)]
+    pub local: Option<Local>,
     /// The version that it is to be.
     pub becomes: Option<Held>,
     /// Where to go on from.
@@ -120,6 +251,9 @@ pub struct Holds {
 
 /// Digests that are asked for at a time, at most.
 pub const DIGESTS: u64 = 256;
+
+/// Ranges that are said in a line, at most.
+pub const ALSO: usize = 1024;
 
 /// Digests as they were said; `None` if they are none.
 pub fn digests(hex: &str) -> Option<Vec<Digest>> {
@@ -245,6 +379,14 @@ mod tests {
         // A line has room for all that can be asked for.
         let most = vec![[1; 32]; DIGESTS as usize];
         assert!(hex(most.as_flattened()).len() + 100 < MOST);
+    }
+
+    #[test]
+    fn a_line_has_room_for_ranges() {
+        let ranges = vec![(u64::MAX >> 10, u64::MAX >> 10); ALSO];
+        let mut line = Vec::new();
+        say(&mut line, &Question::Also { ranges }).unwrap();
+        assert!(line.len() < MOST);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::json::{self, utc};
 use crate::failure::Result;
-use dm_snap_mv_stream::receive::{State, Whole};
+use dm_snap_mv_stream::receive::{Local, State, Whole};
 use dm_snap_mv_stream::{Begin, Content, Counts, Ended, Position, Version};
 use serde::Serialize;
 use std::fmt::Write;
@@ -221,6 +221,24 @@ impl Held {
     }
 }
 
+/// A snapshot of a target that is an origin.
+#[derive(Serialize)]
+struct Own {
+    store: String,
+    origin: u32,
+    tag: u32,
+}
+
+impl Own {
+    fn of(local: Local) -> Self {
+        Self {
+            store: uuid(&local.store),
+            origin: local.origin,
+            tag: local.tag,
+        }
+    }
+}
+
 /// What a target is noted to hold.
 #[derive(Serialize)]
 pub struct Noted {
@@ -229,6 +247,7 @@ pub struct Noted {
     becomes: Option<Held>,
     kept: bool,
     snapshot: Option<u32>,
+    local: Option<Own>,
     taking: bool,
     mark: Option<u64>,
     done: Option<Sets>,
@@ -245,6 +264,7 @@ impl Noted {
             becomes: None,
             kept: false,
             snapshot: None,
+            local: None,
             taking: false,
             mark: None,
             done: None,
@@ -256,10 +276,10 @@ impl Noted {
             Some(State::Whole(whole)) => {
                 noted.state = "whole";
                 noted.holds = Some(Held::of(whole));
-                noted.snapshot = whole.local.map(|local| local.tag);
+                noted.local = whole.local.map(Own::of);
             }
             Some(State::Restoring(whole)) => {
-                noted.snapshot = whole.local.map(|local| local.tag);
+                noted.local = whole.local.map(Own::of);
                 noted.state = "restoring";
                 noted.becomes = Some(Held::of(whole));
             }
@@ -270,7 +290,7 @@ impl Noted {
                 noted.becomes = Some(Held::new(&begin.makes(), &begin.identity));
                 noted.kept = between.kept;
                 let before = between.base.as_ref().and_then(|base| base.local);
-                noted.snapshot = before.map(|local| local.tag);
+                noted.local = before.map(Own::of);
                 noted.taking = between.taking.is_some();
                 noted.mark = Some(position.mark);
                 noted.done = Some(Sets::new(&position.counts));
@@ -278,6 +298,7 @@ impl Noted {
                 noted.position = (position.mark > 0).then(|| position.to_string());
             }
         }
+        noted.snapshot = noted.local.as_ref().map(|local| local.tag);
         noted
     }
 

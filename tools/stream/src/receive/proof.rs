@@ -34,6 +34,20 @@ impl Samples {
     ///
     /// It cannot be read.
     pub fn take(target: &mut dyn Target, size: u64, seed: Digest) -> io::Result<Self> {
+        Self::of(size, seed, &mut |start, into| target.read(start, into))
+    }
+
+    /// Takes samples of `size` sectors of anything: `read` reads whole sectors from the given one on, until the
+    /// buffer is full.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub fn of(
+        size: u64,
+        seed: Digest,
+        read: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let blocks = size.div_ceil(SAMPLE).max(1);
         let drawn = (0..SAMPLES).map(|nr| {
             let mut hasher = Hasher::new();
@@ -49,7 +63,7 @@ impl Samples {
             let mut buffer = [0; (SAMPLE * SECTOR) as usize];
             let len = size.saturating_sub(start).min(SAMPLE) * SECTOR;
             let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
-            target.read(start, bytes)?;
+            read(start, bytes)?;
             hasher.update(bytes);
         }
         Ok(Self {

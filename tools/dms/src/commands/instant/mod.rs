@@ -14,7 +14,6 @@ use self::metadata::{is_unused, Metadata};
 use super::apply::compare;
 use super::into::Into;
 use super::print;
-use super::send::{Plan, Sender};
 use crate::cli::Apply;
 use crate::clones::{Kept, Phase, Record};
 use crate::devno::Devno;
@@ -23,6 +22,8 @@ use crate::dm::{node, Dm};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
 use crate::names::{dm_name, BlockDevice};
+use crate::plan::Plan;
+use crate::sender::Sender;
 use crate::show::stream::uuid;
 use crate::streams::{refused, unopened};
 use dm_snap_mv_model::ids::Tag;
@@ -41,7 +42,7 @@ pub(super) fn start(
     args: &Apply,
     dm_dev: &OsStr,
     since: Option<Tag>,
-    sender: &Sender<'_>,
+    sender: &Sender,
     plan: &Plan,
     into: &Into,
     interrupt: &Interrupt,
@@ -197,7 +198,7 @@ fn assemble(
     args: &Apply,
     name: &str,
     onto: Devno,
-    sender: &Sender<'_>,
+    sender: &Sender,
     plan: &Plan,
     into: &Into,
     memory: &mut Metadata,
