@@ -127,7 +127,7 @@ refused 'a snapshot' 2 'shows a snapshot' dms sync --reverse s there:mapper/far 
 dms delete orig "$(dmsetup table s | awk '{ print $5 }')" 2>/dev/null
 dms remove s
 refused 'itself' 2 'is the same origin' dms sync --reverse orig there:mapper/orig --rsh /tmp/rsh
-dms send orig "$(dms snapshot orig)" | dms receive plain
+dms send orig "$(dms snapshot orig)" | dms receive ./plain
 refused 'a file' 1 'what has been written to it is not known' dms sync --reverse orig there:/srv/plain --rsh /tmp/rsh
 rm plain plain.dms-state
 printf '#!/bin/sh\nexec dms serve --stdio --receive mapper/far\n' >/tmp/bound

@@ -2,7 +2,7 @@
 //! An origin that another machine takes over what it has become of, as `dms serve` does it.
 
 use crate::commands::{into, receive};
-use crate::dm::{freeze, Dm, Mapped};
+use crate::dm::{freeze, node, users, Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
 use crate::peer::words::{Answer, Kept, Other, Question, Same, ALSO};
@@ -21,6 +21,7 @@ use dm_snap_mv_stream::receive::proof::Samples;
 use dm_snap_mv_stream::receive::{Local, Notes, State, StateFile, Whole};
 use dm_snap_mv_stream::{Content, Piece, Version};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -49,6 +50,21 @@ fn find(dm: &Dm, what: &str) -> Result<Mapped> {
     })
 }
 
+/// Has what file systems and the page cache hold for it written: that counts as changed. What cannot be
+/// is not known here, and is in the snapshot that is taken next all the same.
+fn write_back(dm: &Dm, device: &Mapped) {
+    let mut all = dm.sysfs.tops(device.devno);
+    all.push(device.devno);
+    for (_, place) in users::mounted().iter().filter(|(dev, _)| all.contains(dev)) {
+        if let Ok(place) = File::open(place) {
+            let _ = nix::unistd::syncfs(place);
+        }
+    }
+    if let Ok(file) = File::open(node::path(&device.name)) {
+        let _ = file.sync_all();
+    }
+}
+
 /// By what snapshots of it are sent.
 fn sender(device: &Mapped) -> Result<Sender> {
     Sender::find(device.name.as_ref(), None, Interrupt::watch()?)
@@ -60,7 +76,9 @@ impl Lending {
         match question {
             Question::Origin { what, tags } => self::origin(what, tags),
             Question::Changed { what, since } => {
-                let device = find(&Dm::open()?, what)?;
+                let dm = Dm::open()?;
+                let device = find(&dm, what)?;
+                write_back(&dm, &device);
                 let changed = sender(&device)?.differing(typed(*since)?, None)?;
                 let (ranges, sectors) = changed.count();
                 let bytes = sectors.saturating_mul(512);

@@ -4,8 +4,10 @@
 use crate::failure::{Failure, Kind, Result};
 use crate::ranges::Ranges;
 use crate::streams::unopened;
+use dm_snap_mv_model::disk::label_row::LabelRow;
 use dm_snap_mv_model::disk::snapshot_row::SnapshotRow;
 use dm_snap_mv_model::ids::Tag;
+use dm_snap_mv_model::label::is_text;
 use dm_snap_mv_stream::digest::of_begin;
 use dm_snap_mv_stream::version::MEMO;
 use dm_snap_mv_stream::{Begin, Fault, Position, Version};
@@ -111,13 +113,19 @@ pub(crate) fn misfit(fault: Fault) -> Failure {
 }
 
 /// A snapshot as it is called in a stream.
-pub(crate) fn version(row: &SnapshotRow) -> Version {
+pub(crate) fn version(row: &SnapshotRow, label: Option<&LabelRow>) -> Version {
     let memo = String::from_utf8_lossy(row.memo.as_bytes()).into_owned();
     let fits = !memo.is_empty() && memo.len() <= MEMO && !memo.chars().any(char::is_control);
     Version {
         tag: row.tag.get(),
         created: Some(row.created),
         memo: fits.then_some(memo),
+        uuid: label.map(|label| label.uuid),
+        group: label.and_then(|label| label.group),
+        name: label.and_then(|label| {
+            let name = String::from_utf8(label.name.as_bytes().to_vec()).ok()?;
+            (!name.is_empty() && is_text(name.as_bytes())).then_some(name)
+        }),
         ..Version::default()
     }
 }

@@ -9,12 +9,13 @@ use crate::folder::private_folder;
 use crate::interrupt::Interrupt;
 use crate::list::{self, List};
 use crate::reply;
+use crate::show::stream::uuid;
 use crate::status::Status;
 use crate::sysfs::Sysfs;
 use crate::unchanged::Origin;
 use dm_snap_mv_store::checksum::crc32c_raw;
 use dm_snap_mv_stream::receive::{Local, Plain, Target, Unlike};
-use dm_snap_mv_stream::Version;
+use dm_snap_mv_stream::{Content, Version};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -166,11 +167,16 @@ impl<'a> Replica<'a> {
         Ok(None)
     }
 
-    fn snapshot(&self, version: &Version) -> Result<Local> {
+    fn snapshot(&self, content: &Content) -> Result<Local> {
+        let version = &content.version;
         let next = self.next_tag()?;
+        let label = label_of(content);
         let mut words: Vec<&[u8]> = vec![b"so"];
         if let Some(memo) = version.memo.as_ref().filter(|memo| !memo.is_empty()) {
             words.extend([b"-m", memo.as_bytes()]);
+        }
+        for (option, value) in &label {
+            words.extend([option.as_bytes(), value.as_bytes()]);
         }
         // Nobody has it open but we, and we have written all that we had.
         let reply = freeze::tell(self.dm, self.device, None, &self.interrupt, &words)?;
@@ -199,6 +205,26 @@ impl<'a> Replica<'a> {
         self.open()?;
         waited
     }
+}
+
+/// What the label of a snapshot says that is taken of a received content: what the sender's says, and where
+/// it came from.
+fn label_of(content: &Content) -> Vec<(&'static str, String)> {
+    let version = &content.version;
+    let mut label = Vec::new();
+    if content.origin > 0 && version.tag > 0 {
+        let (store, origin, tag) = (uuid(&content.store), content.origin, version.tag);
+        label.push(("-f", format!("{store}/{origin}/{tag}")));
+    }
+    let some = |of: &Option<[u8; 16]>| of.as_ref().filter(|of| **of != [0; 16]).map(uuid);
+    label.extend(some(&version.uuid).map(|own| ("-u", own)));
+    label.extend(some(&version.group).map(|group| ("-g", group)));
+    let name = version
+        .name
+        .clone()
+        .filter(|name| !name.is_empty() && name != "-");
+    label.extend(name.map(|name| ("-n", name)));
+    label
 }
 
 /// The bytes of a UUID, with or without dashes.
@@ -296,8 +322,8 @@ impl Target for Replica<'_> {
         self.find(next, version).map_err(carried)
     }
 
-    fn take(&mut self, version: &Version) -> io::Result<Local> {
-        self.snapshot(version).map_err(carried)
+    fn take(&mut self, content: &Content) -> io::Result<Local> {
+        self.snapshot(content).map_err(carried)
     }
 
     fn go_back(&mut self, local: &Local) -> io::Result<()> {

@@ -22,7 +22,7 @@ use dm_snap_mv_model::refusal::Refusal;
 use dm_snap_mv_store::delta::{Sizes, Versions};
 use dm_snap_mv_store::Changed;
 use dm_snap_mv_stream::{
-    send, source, Begin, Counts, Encoder, Error, Fault, Options, Piece, Position,
+    send, source, Begin, Counts, Encoder, Error, Fault, Options, Piece, Position, Version,
 };
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -168,7 +168,7 @@ impl Sender {
             store: uuid,
             origin: self.origin.number.get(),
             identity: self.origin.id.as_bytes().to_vec(),
-            to: version(&row),
+            to: self.version(&row)?,
             ..Begin::default()
         };
         if written {
@@ -195,6 +195,13 @@ impl Sender {
         })
     }
 
+    /// A snapshot or bookmark as it is called in a stream.
+    fn version(&self, row: &SnapshotRow) -> Result<Version> {
+        let number = self.origin.number;
+        let label = self.opened.read(|store| store.label(number, row.tag))?;
+        Ok(version(row, label.as_ref()))
+    }
+
     /// What is sent since a version, which is put into the segment's beginning.
     fn since(&self, base: Base, to: Tag, begin: &mut Begin) -> Result<Ranges> {
         let ranges = self.differing(base.since, Some(to))?;
@@ -209,14 +216,14 @@ impl Sender {
         }
         let Some((other, size, also)) = base.other else {
             begin.from_size = row.size;
-            begin.from = Some(version(&row));
+            begin.from = Some(self.version(&row)?);
             return Ok(ranges);
         };
         begin.from_size = size;
         begin.from = Some(other);
         if size < begin.size {
             // Who receives is smaller. What is behind its end has never been there, and may not have been used.
-            if ranges.end() > size {
+            if ranges.end() > size.next_multiple_of(begin.chunk.into()) {
                 let what = format!(
                     "what has been written to it since snapshot {} reaches behind {size} sectors",
                     base.since.get()
@@ -226,7 +233,7 @@ impl Sender {
             }
             begin.size = size;
         }
-        Ok(ranges.and(&also.up_to(begin.size)))
+        Ok(ranges.up_to(begin.size).and(&also.up_to(begin.size)))
     }
 
     /// Where a version differs from an earlier one: a snapshot, or the origin as it is.

@@ -11,8 +11,8 @@ use crate::replica::Replica;
 use crate::show::stream::Noted;
 use crate::streams::{name_of, refused, unopened, Input};
 use dm_snap_mv_stream::receive::{
-    abort, receive, Aborted, Failure as Stopped, Local, Notes, Options, Received, Receiver, Refusal,
-    State, StateFile, Target, Whole,
+    abort, receive, Aborted, Failure as Stopped, Local, Notes, Options, Received, Receiver,
+    Refusal, State, StateFile, Target, Whole,
 };
 use dm_snap_mv_stream::Decoder;
 use std::path::Path;

@@ -7,8 +7,8 @@
 //! others, which starts from what is there, and all that is proven, gone on with, and rolled back as always.
 
 use super::common::{noted, sender, unfinished, Both};
-use super::{into, receive};
 use super::sync::{is_of, now, One, Synced};
+use super::{into, receive};
 use crate::dm::{freeze, node, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::list::List;
@@ -154,6 +154,9 @@ impl Work<'_> {
         let common = all.into_iter().flatten().max_by_key(|common| common.here);
         let common = common.ok_or_else(|| self.strangers(holds))?;
         let since = typed(common.here)?;
+        // What has been written and not flushed is in no store yet.
+        let flushed = self.replica.sync();
+        flushed.map_err(|e| self.unread(&e))?;
         let lost = self.both.sender.differing(since, None)?;
         let changed = self.peer.changed(common.there)?;
         if lost.is_empty() && changed == 0 {

@@ -388,7 +388,7 @@ impl<T: Target, N: Notes> Receiver<T, N> {
         let local = match taken.map_err(target("look at"))? {
             Some(local) => local,
             None => {
-                let taken = self.target.take(version);
+                let taken = self.target.take(&between.begin.makes());
                 taken.map_err(target("take a snapshot of"))?
             }
         };

@@ -2,7 +2,7 @@
 //! What is received into, and where it is noted what that holds.
 
 use super::local::{Local, Unlike};
-use crate::version::Version;
+use crate::version::{Content, Version};
 use std::io;
 
 /// A device, or a file that holds what one would.
@@ -133,12 +133,12 @@ pub trait Target {
         Ok(None)
     }
 
-    /// Takes one, durably, of a version that was received.
+    /// Takes one, durably, of a content that was received.
     ///
     /// # Errors
     ///
     /// It failed; it may have been taken.
-    fn take(&mut self, _version: &Version) -> io::Result<Local> {
+    fn take(&mut self, _content: &Content) -> io::Result<Local> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -3,7 +3,7 @@
 
 use super::{Disk, Random, S};
 use dm_snap_mv_stream::receive::{Local, Notes, Target, Unlike};
-use dm_snap_mv_stream::Version;
+use dm_snap_mv_stream::{Content, Version};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -272,7 +272,7 @@ impl Target for Sim {
         Ok(None)
     }
 
-    fn take(&mut self, version: &Version) -> io::Result<Local> {
+    fn take(&mut self, content: &Content) -> io::Result<Local> {
         self.power.step()?;
         if self.inner.borrow().full {
             return Err(io::ErrorKind::StorageFull.into());
@@ -283,7 +283,7 @@ impl Target for Sim {
             // It has to be on stable storage, or the snapshot is of something else than the version.
             assert!(inner.pending.is_empty());
             let disk = inner.now.clone().unwrap();
-            let memo = version.memo.clone().unwrap_or_default();
+            let memo = content.version.memo.clone().unwrap_or_default();
             inner.taken.push((next.tag, disk, memo));
         }
         // And it may have been taken when that is not known yet.
