@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # vm: --disk 32M --disk 96M --disk 40M --disk 8M --disk 32M --smp 2 --timeout 600
-# takes: 60 one
+# takes: 90 one
 #
 # Snapshots are brought onto other devices: as a whole, or by what differs from what they are proven to hold; and at
 # once, by dm-clone, which fetches no more than that.

@@ -269,8 +269,8 @@ impl Work<'_> {
             })
         };
         let rows = both.list.rows.iter().rev();
-        let before = rows.filter(|row| row.memo == BEFORE && row.parent == Some(0));
-        if let Some(row) = before.filter(|row| !row.is_bookmark()).next() {
+        let mut before = rows.filter(|row| row.memo == BEFORE && row.parent == Some(0));
+        if let Some(row) = before.find(|row| !row.is_bookmark()) {
             let local = local(row.tag)?;
             let unlike = self.replica.unlike(&local);
             if unlike.map_err(|e| self.unread(&e))?.is_none() {
