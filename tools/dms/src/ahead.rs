@@ -235,7 +235,7 @@ mod tests {
         };
         let counts = source::count(pieces.map(Ok), 8).unwrap();
         let begin = begin.with_counts(&counts);
-        let mut ahead = Ahead::new(file, pieces.into_iter(), 0, Interrupt::watch().unwrap());
+        let mut ahead = Ahead::new(file, pieces.into_iter(), 0, Interrupt::never());
         let mut encoder = Encoder::new(Vec::new(), Options::default()).unwrap();
         send(
             &mut encoder,

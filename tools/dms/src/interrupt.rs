@@ -38,6 +38,14 @@ impl Interrupt {
         Ok(Self { came })
     }
 
+    /// One for tests, which no signal reaches: others of the same process may raise some.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self {
+            came: Arc::default(),
+        }
+    }
+
     /// Whether one has come.
     pub fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
