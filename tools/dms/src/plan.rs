@@ -97,6 +97,10 @@ pub fn left(plans: &[Plan], position: &Position) -> Result<usize> {
             return Ok(nr);
         }
     }
+    // One that has been written to is told from all others, itself at another time included.
+    if let Some(written) = plans.iter().find(|plan| plan.written) {
+        written.has(position)?;
+    }
     Err(no_position())
 }
 
