@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Fields that status lines and listings have in common.
 
+use crate::failure::{Failure, Kind};
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -26,6 +27,14 @@ impl Part {
 /// A field that is not as it should be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
+
+impl Malformed {
+    /// The failure of who asked the module for it.
+    pub fn failure(what: impl Into<String>) -> Failure {
+        Failure::new(Kind::Refused, what)
+            .hint("the module and dms are of different versions: install both anew")
+    }
+}
 
 impl FromStr for Part {
     type Err = Malformed;

@@ -3,7 +3,7 @@
 
 use crate::cli::LabelFields;
 use crate::dm::{Dm, Mapped};
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{Failure, Result};
 use crate::fields::Malformed;
 use crate::words;
 use chrono::{Local, NaiveDate, NaiveDateTime, TimeZone, Utc};
@@ -66,9 +66,7 @@ impl Label {
         let doing = format!("cannot look at the label of {tag} of {}", device.name);
         let line = reply.done(&doing)?;
         let label = Self::parse(&line).map_err(|Malformed| {
-            let what = format!("{doing}: this dms does not understand it");
-            Failure::new(Kind::Refused, what)
-                .hint("the module and dms are of different versions: install both anew")
+            Malformed::failure(format!("{doing}: this dms does not understand it"))
         })?;
         Ok(Some(label))
     }

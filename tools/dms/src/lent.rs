@@ -9,7 +9,6 @@ use crate::peer::words::{Answer, Kept, Other, Question, Same, ALSO};
 use crate::plan::{self, typed, Base, Plan};
 use crate::ranges::Ranges;
 use crate::replica::{self, uuid_of};
-use crate::reply;
 use crate::sender::Sender;
 use crate::show::stream::uuid;
 use crate::streams::unopened;
@@ -53,9 +52,7 @@ fn find(dm: &Dm, what: &str) -> Result<Mapped> {
 /// Has what file systems and the page cache hold for it written: that counts as changed. What cannot be
 /// is not known here, and is in the snapshot that is taken next all the same.
 fn write_back(dm: &Dm, device: &Mapped) {
-    let mut all = dm.sysfs.tops(device.devno);
-    all.push(device.devno);
-    for (_, place) in users::mounted().iter().filter(|(dev, _)| all.contains(dev)) {
+    for place in users::mounted_above(device.devno, &dm.sysfs) {
         if let Ok(place) = File::open(place) {
             let _ = nix::unistd::syncfs(place);
         }
@@ -197,11 +194,8 @@ fn snapshot(what: &str, memo: &str) -> Result<Answer> {
     message::parse_memo(memo.as_bytes()).map_err(crate::hints::failure)?;
     let dm = Dm::open()?;
     let device = find(&dm, what)?;
-    let words: [&[u8]; 3] = [b"so", b"-m", memo.as_bytes()];
     let interrupt = Interrupt::watch()?;
-    let reply = freeze::tell(&dm, &device, Some(&device), &interrupt, &words)?;
-    let reply = reply.done(&format!("cannot take a snapshot of {}", device.name))?;
-    let tag = reply::tag(&reply)?;
+    let tag = freeze::snapshot(&dm, &device, Some(&device), &interrupt, memo)?;
     Ok(Answer::Snapshot { tag })
 }
 

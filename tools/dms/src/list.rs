@@ -221,11 +221,7 @@ pub fn page(dm: &Dm, name: &str, start: u32) -> Result<Page, Failure> {
         .tell(name, &["list", &start.to_string()])?
         .done(&format!("cannot list the snapshots of {name}"))?;
     Page::parse(&reply).map_err(|Malformed| {
-        Failure::new(
-            Kind::Refused,
-            format!("this dms does not understand the list of {name}"),
-        )
-        .hint("the module and dms are of different versions: install both anew")
+        Malformed::failure(format!("this dms does not understand the list of {name}"))
     })
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The status line of a device.
 
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::fields::{next, unless_dash, Cleaning, Malformed, Part, Rollback};
 use serde::Serialize;
 
@@ -54,11 +54,9 @@ impl Status {
     pub fn parse(line: &[u8]) -> Result<Self, Failure> {
         let text = String::from_utf8_lossy(line);
         Self::of_words(&mut text.split_ascii_whitespace()).map_err(|Malformed| {
-            Failure::new(
-                Kind::Refused,
-                format!("this dms does not understand the status \"{text}\""),
-            )
-            .hint("the module and dms are of different versions: install both anew")
+            Malformed::failure(format!(
+                "this dms does not understand the status \"{text}\""
+            ))
         })
     }
 

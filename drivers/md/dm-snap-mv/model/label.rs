@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use super::disk::bytes::ShortBytes;
 use super::disk::label_row::{Consistency, LabelRow, Name, Policy, Provenance};
 use super::disk::origin_row::OriginRow;
 use super::disk::snapshot_row::SnapshotRow;
@@ -77,12 +78,9 @@ fn some(word: &[u8]) -> Option<&[u8]> {
 }
 
 /// UTF-8 without control characters, as memos are.
-fn text<const N: usize>(
-    word: &[u8],
-    too_long: Refusal,
-) -> Result<super::disk::bytes::ShortBytes<N>, Refusal> {
+fn text<const N: usize>(word: &[u8], too_long: Refusal) -> Result<ShortBytes<N>, Refusal> {
     let word = some(word).unwrap_or_default();
-    let short = super::disk::bytes::ShortBytes::new(word).ok_or(too_long)?;
+    let short = ShortBytes::new(word).ok_or(too_long)?;
     is_text(word).then_some(short).ok_or(Refusal::LabelNotText)
 }
 

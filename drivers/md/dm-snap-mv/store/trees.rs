@@ -72,6 +72,24 @@ impl Meta {
         }
         Ok((None, free))
     }
+
+    /// Puts a child or bookmark into their tree, and notes it.
+    fn put_child(&mut self, t: TimelineId, key: u64, tag: u32, entry: &Entry) -> Result<()> {
+        let keys = [t.get(), key];
+        let put = self
+            .trees
+            .children
+            .insert(&mut self.txn, &keys, &u64::from(tag));
+        self.noted(put, entry)?;
+        Ok(())
+    }
+
+    /// Removes one from there, and notes it.
+    fn take_child(&mut self, t: TimelineId, key: u64, entry: &Entry) -> Result<()> {
+        let gone = self.trees.children.remove(&mut self.txn, &[t.get(), key]);
+        self.noted(gone, entry)?;
+        Ok(())
+    }
 }
 
 /// CRC-32C as everybody else computes it: persistent-data's is not inverted at the end, and mixed
@@ -194,31 +212,20 @@ impl Metadata for Meta {
     }
 
     fn insert_child(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<()> {
-        let keys = [t.get(), child_key(e)];
-        let put = self
-            .trees
-            .children
-            .insert(&mut self.txn, &keys, &u64::from(tag));
         let entry = Entry::Child {
             timeline: t,
             epoch: e,
             tag,
         };
-        self.noted(put, &entry)?;
-        Ok(())
+        self.put_child(t, child_key(e), tag, &entry)
     }
 
     fn remove_child(&mut self, t: TimelineId, e: Epoch) -> Result<()> {
-        let gone = self
-            .trees
-            .children
-            .remove(&mut self.txn, &[t.get(), child_key(e)]);
         let entry = Entry::NoChild {
             timeline: t,
             epoch: e,
         };
-        self.noted(gone, &entry)?;
-        Ok(())
+        self.take_child(t, child_key(e), &entry)
     }
 
     fn bookmark_at_or_before(&self, t: TimelineId, e: Epoch) -> Result<Option<(Epoch, u32)>> {
@@ -235,31 +242,20 @@ impl Metadata for Meta {
 
     fn insert_bookmark(&mut self, t: TimelineId, e: Epoch, tag: u32) -> Result<()> {
         self.use_versions();
-        let keys = [t.get(), bookmark_key(e)];
-        let put = self
-            .trees
-            .children
-            .insert(&mut self.txn, &keys, &u64::from(tag));
         let entry = Entry::Bookmark {
             timeline: t,
             epoch: e,
             tag,
         };
-        self.noted(put, &entry)?;
-        Ok(())
+        self.put_child(t, bookmark_key(e), tag, &entry)
     }
 
     fn remove_bookmark(&mut self, t: TimelineId, e: Epoch) -> Result<()> {
-        let gone = self
-            .trees
-            .children
-            .remove(&mut self.txn, &[t.get(), bookmark_key(e)]);
         let entry = Entry::NoBookmark {
             timeline: t,
             epoch: e,
         };
-        self.noted(gone, &entry)?;
-        Ok(())
+        self.take_child(t, bookmark_key(e), &entry)
     }
 
     fn origin(&self, nr: OriginNr) -> Result<Option<OriginRow>> {

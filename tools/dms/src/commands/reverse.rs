@@ -17,7 +17,6 @@ use crate::peer::Peer;
 use crate::plan::{typed, unlike_any_other};
 use crate::ranges::Ranges;
 use crate::replica::{self, uuid_of, Replica};
-use crate::reply;
 use crate::show::json::utc;
 use crate::show::stream::{hex, uuid};
 use crate::streams::Input;
@@ -277,11 +276,9 @@ impl Work<'_> {
                 return Ok(local);
             }
         }
-        let words: [&[u8]; 3] = [b"so", b"-m", BEFORE.as_bytes()];
         // It is ours alone, and nothing on it is mounted.
-        let reply = freeze::tell(&one.dm, &one.device, None, &one.interrupt, &words)?;
-        let reply = reply.done(&format!("cannot take a snapshot of {}", one.device.name))?;
-        local(reply::tag(&reply)?)
+        let taken = freeze::snapshot(&one.dm, &one.device, None, &one.interrupt, BEFORE)?;
+        local(taken)
     }
 
     fn unread(&self, error: &io::Error) -> Failure {

@@ -3,7 +3,7 @@
 
 use super::{print, tag};
 use crate::cli::Snapshot;
-use crate::dm::{freeze, users, Dm, Mapped};
+use crate::dm::{freeze, users, Dm};
 use crate::failure::Result;
 use crate::hints;
 use crate::interrupt::Interrupt;
@@ -43,10 +43,11 @@ pub fn run(args: &Snapshot) -> Result<()> {
     }
     words.extend(label.iter().map(Vec::as_slice));
     // Who has a label has it said in what state the data are.
-    let is_frozen = frozen
-        .as_ref()
-        .is_some_and(|device| is_mounted(&dm, device));
-    if !label.is_empty() && args.label.consistency.is_none() && is_frozen {
+    let is_frozen = || {
+        let devno = frozen.as_ref().map(|device| device.devno);
+        devno.is_some_and(|devno| !users::mounted_above(devno, &dm.sysfs).is_empty())
+    };
+    if !label.is_empty() && args.label.consistency.is_none() && is_frozen() {
         words.extend([&b"-c"[..], b"file-system"]);
     }
 
@@ -54,11 +55,4 @@ pub fn run(args: &Snapshot) -> Result<()> {
     let reply = freeze::tell(&dm, &device, frozen.as_ref(), &interrupt, &words)?
         .done(&format!("cannot take a snapshot of {what}"))?;
     print(&format!("{}\n", String::from_utf8_lossy(&reply).trim()))
-}
-
-/// Whether there is a file system to be frozen, on the device or on what is built on it.
-fn is_mounted(dm: &Dm, device: &Mapped) -> bool {
-    let mut all = dm.sysfs.tops(device.devno);
-    all.push(device.devno);
-    users::mounted().iter().any(|(dev, _)| all.contains(dev))
 }

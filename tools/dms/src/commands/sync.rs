@@ -12,7 +12,6 @@ use crate::peer::words::{Held, Holds};
 use crate::peer::{Peer, Place};
 use crate::plan::{position, typed, Base, Plan};
 use crate::reading;
-use crate::reply;
 use crate::sender::Sender;
 use crate::show::json::{self, utc};
 use crate::show::stream::uuid;
@@ -266,16 +265,13 @@ impl One<'_> {
 
     fn take(&self) -> Result<u32> {
         let frozen = self.dm.origin_of(&self.device)?;
-        let words: [&[u8]; 3] = [b"so", b"-m", self.memo.as_bytes()];
-        let reply = freeze::tell(
+        freeze::snapshot(
             &self.dm,
             &self.device,
             frozen.as_ref(),
             &self.interrupt,
-            &words,
-        )?
-        .done(&format!("cannot take a snapshot of {}", self.device.name))?;
-        reply::tag(&reply)
+            &self.memo,
+        )
     }
 
     fn send(&self, peer: Peer, course: &Course, to: u32) -> Result<Synced> {

@@ -5,7 +5,7 @@
 use super::{Dm, Mapped};
 use crate::failure::{Failure, Kind, Result};
 use crate::interrupt::Interrupt;
-use crate::reply::Reply;
+use crate::reply::{self, Reply};
 use dm_snap_mv_model::message::MAX_ABOVE;
 use dm_snap_mv_model::refusal::Refusal;
 use nix::poll::{poll, PollTimeout};
@@ -65,6 +65,24 @@ pub fn tell(
         // A signal ends it.
         let _ = poll(&mut [], PollTimeout::from(PAUSE));
     }
+}
+
+/// Takes a snapshot of the origin that `origin` is a device of, as [`tell`] sends messages. Returns its tag.
+///
+/// # Errors
+///
+/// The kernel refuses it, or a signal came before anything was done.
+pub fn snapshot(
+    dm: &Dm,
+    origin: &Mapped,
+    device: Option<&Mapped>,
+    interrupt: &Interrupt,
+    memo: &str,
+) -> Result<u32> {
+    let words: [&[u8]; 3] = [b"so", b"-m", memo.as_bytes()];
+    let reply = tell(dm, origin, device, interrupt, &words)?
+        .done(&format!("cannot take a snapshot of {}", origin.name))?;
+    reply::tag(&reply)
 }
 
 fn interrupted() -> Failure {

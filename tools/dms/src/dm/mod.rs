@@ -13,6 +13,7 @@ pub use raw::{Info, Target};
 
 use crate::devno::Devno;
 use crate::failure::{Failure, Kind, Result};
+use crate::fields::Malformed;
 use crate::reply::Reply;
 use crate::sysfs::Sysfs;
 use crate::target::{Line, Role, TARGET};
@@ -416,11 +417,9 @@ impl Dm {
         }
         match raw::message(&self.control, name, &text) {
             Ok(reply) => Reply::parse(&reply.unwrap_or_default()).ok_or_else(|| {
-                Failure::new(
-                    Kind::Refused,
-                    format!("{name} answered in a way this dms does not understand"),
-                )
-                .hint("the module and dms are of different versions: install both anew")
+                Malformed::failure(format!(
+                    "{name} answered in a way this dms does not understand"
+                ))
             }),
             Err(Errno::ENXIO) => Err(Failure::new(Kind::NotFound, format!("{name} is gone"))),
             Err(e) => Err(refused(&format!("send a message to {name}"), e)),

@@ -75,6 +75,14 @@ pub fn unmount(users: &[User]) -> Option<String> {
     (!commands.is_empty()).then(|| commands.join("\n"))
 }
 
+/// Where something is mounted from a device, or from what is built on it.
+pub fn mounted_above(dev: Devno, sysfs: &Sysfs) -> Vec<String> {
+    let mut all = sysfs.tops(dev);
+    all.push(dev);
+    let places = mounted().into_iter().filter(|(of, _)| all.contains(of));
+    places.map(|(_, place)| place).collect()
+}
+
 /// All that is mounted from block devices, and where, in this namespace.
 pub fn mounted() -> Vec<(Devno, String)> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

@@ -2,6 +2,7 @@
 //! What came of looking at a store.
 
 use super::json;
+use super::stream::uuid;
 use crate::failure::{Failure, Result};
 use dm_snap_mv_check::{Backup, Finding, Outcome, Plan, Report, State};
 use dm_snap_mv_model::ids::{Tag, TimelineId};
@@ -243,17 +244,6 @@ struct Whole<'a> {
     /// Of a repair: what is to be done, and whether it has been.
     steps: Option<Vec<&'a str>>,
     repaired: bool,
-}
-
-fn uuid(bytes: &[u8; 16]) -> String {
-    let mut text = String::new();
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text += &format!("{byte:02x}");
-    }
-    text
 }
 
 /// The whole of it for programs.

@@ -3,6 +3,7 @@
 
 use super::json::{self, utc};
 use crate::failure::Result;
+use dm_snap_mv_model::uuid::Uuid;
 use dm_snap_mv_stream::receive::{Local, State, Whole};
 use dm_snap_mv_stream::{Begin, Content, Counts, Ended, Position, Version};
 use serde::Serialize;
@@ -20,10 +21,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// A UUID in its usual form.
 pub fn uuid(uuid: &[u8; 16]) -> String {
-    let text = hex(uuid);
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32];
-    let parts = parts.map(|part| text.get(part).unwrap_or_default());
-    parts.join("-")
+    Uuid(uuid).to_string()
 }
 
 fn bytes(sectors: u64) -> u64 {
